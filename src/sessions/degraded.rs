@@ -49,8 +49,8 @@ impl Sessions {
         })
     }
 
-    /// The session by its row, if it is durable and alive and the database responds. A token may be
-    /// valid without a row; a session is not.
+    /// The session according to its row, if it is durable and alive and the database responds. A
+    /// token may be valid without a row; a session is not.
     async fn durable_session(
         &self,
         check: CredentialCheck<'_>,
@@ -80,7 +80,8 @@ impl Sessions {
     ) -> Option<Principal> {
         let cache = self.store.near_cache();
         match (check.credential, self.on_outage) {
-            // A row is as good as the store for a session; a token's revocation may not be logged.
+            // A row is as reliable as the store for a session; a token's revocation may not be
+            // logged.
             (Credential::Session(_), _) if let Some(session) = row => {
                 Some(Principal::Session(session))
             }

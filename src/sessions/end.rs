@@ -12,8 +12,8 @@ impl Sessions {
     /// Ends one session; returns whether it was alive.
     ///
     /// # Errors
-    /// When it is not certain that it has ended everywhere. Where one of store and database fails,
-    /// the other has the end all the same.
+    /// It is not certain that it has ended everywhere. Where one of store and database fails, the
+    /// end is recorded in the other.
     pub async fn end(
         &self,
         id: SessionId,
@@ -81,7 +81,7 @@ impl Sessions {
         Ok(ended)
     }
 
-    /// Copies an end from the database to the store; this gateway knows of it in any case.
+    /// Copies an end from the database to the store; this gateway caches it in any case.
     pub(super) async fn copy_end(
         &self,
         id: SessionId,
@@ -95,8 +95,8 @@ impl Sessions {
         self.tolerate_store_error(&copied)
     }
 
-    /// Accepts that the store misses what the database has, unless replicas must have it: it is
-    /// replayed.
+    /// Tolerates that the store misses what the database has, unless replicas must have it: it is
+    /// replayed later.
     pub(super) fn tolerate_store_error<T>(
         &self,
         copied: &Result<T, StoreError>,

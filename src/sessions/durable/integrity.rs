@@ -1,6 +1,6 @@
-//! Whether the store may be trusted. It may lack what is written here, and it may have lost its data:
-//! each time that it is found, it is looked at, told what it lacks, and trusted from then on. Until
-//! then no token passes by its word.
+//! Integrity of the store. The store may lack revocations that the database has, and it may have
+//! lost its data. Each time that it comes back, it is checked, the missing entries are replayed,
+//! and then it is trusted. Until then no token is accepted on its word alone.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,26 +15,26 @@ use crate::auth::session::Millis;
 use crate::database::StoreMarker;
 use crate::store::{Marker, MarkerState, Store};
 
-/// How often the marker is looked at without any reason, and what waits is told.
+/// Interval of marker checks without a specific reason, and of replays.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a database is waited for that is no part of the promise.
+/// Timeout of the database where it is optional.
 const OPTIONAL_DATABASE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause after an attempt that failed.
+/// The pause after a failed attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Integrity {
-    /// How often there was a reason to doubt when last everything was in order.
+    /// The epoch at which everything was last in order.
     verified_epoch: AtomicU64,
-    /// Reasons besides those that the store gives.
+    /// Number of reasons for doubt besides those that the store reports.
     local_epoch: AtomicU64,
-    /// Told when everything is in order.
+    /// Notified when everything is in order.
     verified: Notify,
     verified_marker: Mutex<Option<VerifiedMarker>>,
-    /// A loss was noticed, and is not made good.
+    /// A loss was noticed, and is not recovered yet.
     is_loss_reported: AtomicBool,
 }
 
-/// What the store was known by, and the second at which it was last found so.
+/// The store's marker, and the second at which it was last verified.
 #[derive(Debug, Clone)]
 struct VerifiedMarker {
     marker: Marker,
@@ -43,21 +43,21 @@ struct VerifiedMarker {
     is_log_complete: bool,
 }
 
-/// That the store was in order at a moment.
+/// Proof that the store was in order at a moment.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::sessions) struct Epoch(u64);
 
-/// What was found of the store's data.
+/// The result of a marker check.
 enum MarkerCheck {
     Intact(Marker),
     /// A first start.
     FirstStart,
-    /// Lost, when it is not known what was refused up to this second.
+    /// Lost, where the revocations up to this second are unknown.
     Lost(u64),
 }
 
 impl Integrity {
-    /// `doubtful`: not even a store that says nothing against it is trusted at the start.
+    /// `doubtful`: the store is not trusted at the start, even if there is no sign of a loss.
     pub(super) fn new(doubtful: bool) -> Integrity {
         Integrity {
             verified_epoch: AtomicU64::new(0),
@@ -72,15 +72,15 @@ impl Integrity {
         self.local_epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Looks at everything again as at the start.
+    /// Checks everything again as at the start.
     pub(super) fn reset(&self) {
         *self.verified_marker.lock() = None;
     }
 }
 
 impl DurableSessions {
-    /// Whether the store may lack revocations: it has come back, has lost its data, or this gateway
-    /// could not tell it of one.
+    /// Whether the store may lack revocations: it has come back, has lost its data, or a write of
+    /// this gateway failed.
     pub(super) fn is_store_unverified(&self, store: &Store) -> bool {
         self.shared.integrity.verified_epoch.load(Ordering::Acquire) != self.current_epoch(store)
     }
@@ -90,26 +90,27 @@ impl DurableSessions {
         store.reconnects().wrapping_add(doubts)
     }
 
-    /// Takes note that the store could not be told of a revocation.
+    /// Records that a revocation could not be written to the store.
     pub(in crate::sessions) fn mark_store_incomplete(&self) {
         self.shared.integrity.advance_epoch();
     }
 
-    /// To be taken before the store is asked, for [`DurableSessions::still_valid`]. `None`: it may lack revocations.
+    /// Taken before the store is queried, for [`DurableSessions::still_valid`]. `None`: the store
+    /// may lack revocations.
     pub(in crate::sessions) fn epoch(&self, store: &Store) -> Option<Epoch> {
         let doubts = self.current_epoch(store);
         let settled = self.shared.integrity.verified_epoch.load(Ordering::Acquire);
         (settled == doubts).then_some(Epoch(doubts))
     }
 
-    /// Whether nothing has spoken against the store since the ticket was taken: what it does not
-    /// refuse may pass.
+    /// Whether the epoch has not changed since it was taken: a token that the store does not revoke
+    /// may pass.
     pub(in crate::sessions) fn still_valid(&self, store: &Store, ticket: Option<Epoch>) -> bool {
         ticket.is_some_and(|Epoch(doubts)| doubts == self.current_epoch(store))
     }
 
-    /// Waits until the store is in order, as long as for any answer of it. What it has answered before
-    /// does not count.
+    /// Waits until the store is in order, for at most the store's timeout. Earlier responses of the
+    /// store do not count.
     pub(in crate::sessions) async fn wait_until_verified(&self, store: &Store) -> bool {
         let in_order = async {
             loop {
@@ -131,13 +132,13 @@ impl DurableSessions {
         known.as_ref().is_some_and(|known| known.is_log_complete)
     }
 
-    /// Keeps the store in order for ever. `lost` is called once whenever it has lost its data.
+    /// Keeps the store in order, forever. `lost` is called once for each loss of data.
     pub(in crate::sessions) async fn run_integrity_checks(self, store: Store, lost: impl Fn()) {
         loop {
             let pause = match self.check_integrity(&store, &lost).await {
                 Ok(()) => CHECK_INTERVAL,
                 Err(error) => {
-                    tracing::debug!(%error, "the store is not told yet what it may lack");
+                    tracing::debug!(%error, "revocations are not replayed to the store yet");
                     RETRY_PAUSE
                 }
             };
@@ -151,7 +152,7 @@ impl DurableSessions {
     async fn check_integrity(&self, store: &Store, lost: &impl Fn()) -> Result<(), SessionError> {
         let trust = &self.shared.integrity;
         if store.is_in_process() && self.if_enabled().is_none() {
-            // It ends with this process, and nothing is kept elsewhere.
+            // The state ends with this process, and is kept nowhere else.
             trust
                 .verified_epoch
                 .store(self.current_epoch(store), Ordering::Release);
@@ -174,7 +175,7 @@ impl DurableSessions {
                 self.record_marker(store, marker, false, now).await?;
             }
             MarkerCheck::Lost(second) => {
-                // From here on, however it was found.
+                // From here on, in every case.
                 trust.advance_epoch();
                 doubts = self.current_epoch(store);
                 if !trust.is_loss_reported.swap(true, Ordering::AcqRel) && !store.is_in_process() {
@@ -188,7 +189,7 @@ impl DurableSessions {
             && let Err(error) = self.replay_pending(store, now).await
         {
             if let SessionError::Store(_) = error {
-                // It may serve reads all the same, and lacks what it was not told, perhaps by others.
+                // It may still serve reads, and may lack writes of this gateway and of others.
                 trust.advance_epoch();
             }
             return Err(error);
@@ -198,7 +199,7 @@ impl DurableSessions {
         self.complete_log(store, now).await
     }
 
-    /// Restores what was lost; where not all of it is known, refuses what was issued up to a second.
+    /// Recovers lost data; where not all of it is known, revokes tokens issued up to a second.
     async fn recover_lost_data(
         &self,
         store: &Store,
@@ -215,11 +216,11 @@ impl DurableSessions {
             self.replay_recent(store, now).await?;
         }
         let marker = store.write_marker(refused).await?;
-        // What it may lack of the time before is refused.
+        // Tokens from before, whose revocation it may lack, are revoked.
         self.record_marker(store, marker, true, now).await
     }
 
-    /// Writes what was revoked in the store before the database kept such things.
+    /// Logs the revocations that the store held before the database had a log.
     async fn complete_log(&self, store: &Store, now: Millis) -> Result<(), SessionError> {
         if self.if_enabled().is_none() || self.is_log_complete() {
             return Ok(());
@@ -233,7 +234,7 @@ impl DurableSessions {
         Ok(())
     }
 
-    /// What the database knows the store by. It is asked only when this gateway does not know.
+    /// The marker that the database expects. It is queried only when this gateway has none.
     async fn load_expected_marker(
         &self,
         store: &Store,
@@ -245,7 +246,7 @@ impl DurableSessions {
         if self.if_enabled().is_some() {
             return Ok(reading.await?);
         }
-        // Without it only what was lost while no gateway was there goes unnoticed.
+        // Without it, only a loss while no gateway was running goes unnoticed.
         let row = timeout(OPTIONAL_DATABASE_TIMEOUT, reading).await;
         Ok(row.ok().and_then(Result::ok).flatten())
     }
@@ -267,7 +268,7 @@ impl DurableSessions {
                 MarkerCheck::Intact(marker)
             }
             (MarkerState::Absent, None) => MarkerCheck::FirstStart,
-            // Another gateway has noticed it, and refuses what it has to.
+            // Another gateway has noticed the loss, and has revoked what is affected.
             (MarkerState::Complete(marker), Some(_)) if last_seen <= marker.global_cut_off => {
                 MarkerCheck::Lost(marker.global_cut_off)
             }
@@ -277,7 +278,7 @@ impl DurableSessions {
         })
     }
 
-    /// From now on the store is known by this.
+    /// Records the marker by which the store is recognized from now on.
     async fn record_marker(
         &self,
         store: &Store,
@@ -309,7 +310,7 @@ impl DurableSessions {
                 timeout(OPTIONAL_DATABASE_TIMEOUT, writing).await,
                 Ok(Ok(()))
             ) {
-                tracing::debug!("what the store is known by is not in the database");
+                tracing::debug!("the store's marker is not in the database");
             }
         }
         let at = now / 1000;

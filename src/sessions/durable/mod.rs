@@ -1,8 +1,8 @@
-//! The second home of sessions (`sessions.durable`): the database. A session is written there before
-//! anybody hears of it and ended there before anybody hears of its end; where the store has lost a
-//! session, or does not answer, the database says how it stands.
+//! Durable sessions (`sessions.durable`): rows in the database. A session is written and ended
+//! there before either is reported; where the store has lost a session, or does not respond, the
+//! database decides its status.
 //!
-//! The store is asked first, always: as long as it knows a session, no request asks the database.
+//! The store is always queried first: while it has a session, no request queries the database.
 
 mod integrity;
 mod refresh;
@@ -29,29 +29,29 @@ use crate::database::{self, Database, DurableSession};
 use crate::limits::subscriber_network;
 use crate::store::{SessionLookup, SessionUse, Store};
 
-/// How long an answer of the database is good for. By so much a revocation that another gateway
-/// makes while the store is away may be late here.
+/// How long a row is cached. While the store is away, a revocation by another gateway may take
+/// effect here this much later.
 const CACHE_TTL: Duration = Duration::from_secs(1);
-/// How many answers are kept.
+/// Maximum number of cached rows.
 const CACHE_CAPACITY: usize = 20_000;
-/// How many look-ups are under way at once, and how long one may take altogether.
+/// Maximum number of concurrent look-ups.
 const MAX_CONCURRENT_LOOKUPS: usize = 8;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long nobody asks a database that has just not answered.
+/// How long a database that has just failed is not queried.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// Sessions that never were, asked for from one address: so many a second, in bursts of so many.
-/// Beyond, that address' unknown sessions stay unknown for a second.
+/// Look-ups of nonexistent sessions from one address, per second and in a burst. Beyond that,
+/// unknown sessions from that address are not looked up for a second.
 const MISSES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
 const MISS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
-/// Addresses after which those that were quiet are forgotten.
+/// Number of tracked addresses above which quiet ones are removed.
 const MAX_TRACKED_ADDRESSES: usize = 10_000;
 
-/// Neither no nor yes: the database did not say.
+/// Neither valid nor gone: the database did not respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the database did not answer")]
 pub(super) struct DatabaseUnavailable;
 
-/// A handle on the second home; clones share everything.
+/// A handle on the durable sessions; clones share their state.
 #[derive(Clone)]
 pub(super) struct DurableSessions {
     database: Database,
@@ -61,14 +61,14 @@ pub(super) struct DurableSessions {
 struct DurableState {
     is_enabled: AtomicBool,
     cache: Cache<SessionId, CachedRow>,
-    /// Counts what was changed here: an answer from before a change is not kept.
+    /// Counts local changes: a row that was read before a change is not cached.
     changes: AtomicU64,
     lookup_slots: Semaphore,
     miss_limiter: DefaultKeyedRateLimiter<IpAddr>,
-    /// Addresses that asked for too many sessions that never were.
+    /// Addresses that looked up too many nonexistent sessions.
     blocked_addresses: Cache<IpAddr, Instant>,
     started: Instant,
-    /// Until when the database is left alone, in milliseconds since `started`.
+    /// Until when the database is not queried, in milliseconds since `started`.
     paused_until: AtomicU64,
     pending_uses: replay::PendingUseTimes,
     integrity: integrity::Integrity,
@@ -100,7 +100,7 @@ impl DurableSessions {
         }
     }
 
-    /// The second home, where sessions have one.
+    /// The durable sessions, where they are enabled.
     pub(super) fn if_enabled(&self) -> Option<&DurableSessions> {
         self.shared
             .is_enabled
@@ -115,12 +115,12 @@ impl DurableSessions {
         }
     }
 
-    /// Judges what the store found of a session. What it has lost, or thinks expired, may live here;
-    /// what it found alive just after it came back may have been ended here meanwhile. A session that
-    /// lives is brought back to the store.
+    /// Confirms the store's result for a session. One that the store has lost, or considers
+    /// expired, may be alive here; one that it found alive just after it came back may have been
+    /// ended here meanwhile. A live session is restored to the store.
     ///
     /// # Errors
-    /// When only the database could tell and it does not.
+    /// Only the database could decide, and it does not respond.
     pub(super) async fn confirm_with_database(
         &self,
         store: &Store,
@@ -135,9 +135,9 @@ impl DurableSessions {
                 return Ok(found);
             }
         };
-        // Boxed, here and below: rarely needed, and far larger than what asks for it.
+        // Boxed, here and below: rarely needed, and far larger than its caller's future.
         let Some(kept) = Box::pin(self.look_up(id, lost.then_some(view.ip))).await? else {
-            // One from before `durable` was on.
+            // A session from before `durable` was enabled.
             return Ok(found);
         };
         let stands = view.status_of(&kept);
@@ -150,15 +150,15 @@ impl DurableSessions {
             }
             _ => {}
         }
-        // What the store has is fresher, but for an end.
+        // The store's record is fresher, except for an end.
         let keeps = !lost && !matches!(stands, SessionLookup::Revoked(_));
         Ok(if keeps { found } else { stands })
     }
 
-    /// How a session stands, by the database alone.
+    /// The status of a session, by the database alone.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// The database does not respond.
     pub(super) async fn look_up_status(
         &self,
         id: SessionId,
@@ -168,20 +168,20 @@ impl DurableSessions {
         Ok(kept.map_or(SessionLookup::Missing, |kept| view.status_of(&kept)))
     }
 
-    /// Reads a session, or says that the database has none. Of those who ask for the same one at
-    /// once, one asks the database.
+    /// Reads a session's row, if there is one. Concurrent look-ups of one session share a single
+    /// query.
     ///
     /// # Errors
-    /// When it does not answer, or is not to be asked now.
+    /// The database does not respond, or is not to be queried now.
     pub(super) async fn look_up(
         &self,
         id: SessionId,
         asker: Option<IpAddr>,
     ) -> Result<Option<Arc<DurableSession>>, DatabaseUnavailable> {
         let shared = &self.shared;
-        if let Some(answer) = shared.cache.get(&id) {
-            if answer.read_at.elapsed() < CACHE_TTL {
-                return Ok(answer.row);
+        if let Some(cached) = shared.cache.get(&id) {
+            if cached.read_at.elapsed() < CACHE_TTL {
+                return Ok(cached.row);
             }
             shared.cache.remove(&id);
         }
@@ -191,14 +191,14 @@ impl DurableSessions {
         }
         let asking = async {
             match shared.cache.get_value_or_guard_async(&id).await {
-                Ok(answer) => Ok(answer.row),
+                Ok(cached) => Ok(cached.row),
                 Err(guard) => {
                     let before = shared.changes.load(Ordering::Acquire);
                     let kept = self.fetch_row(id).await?.map(Arc::new);
                     if shared.changes.load(Ordering::Acquire) == before {
                         let at = clock::monotonic();
                         let kept = kept.clone();
-                        // It is only that nothing is remembered where this fails.
+                        // If this fails, the row is merely not cached.
                         let _ = guard.insert(CachedRow {
                             row: kept,
                             read_at: at,
@@ -241,13 +241,13 @@ impl DurableSessions {
     fn note_failure(&self, error: &database::Error) {
         self.shared.pause();
         let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "the database did not answer for a session");
+        tracing::warn!(error, "the database did not respond to a session look-up");
     }
 
-    /// Brings a session back to a store that has lost it.
+    /// Restores a session to a store that has lost it.
     async fn restore_to_store(&self, store: &Store, kept: &DurableSession, view: LookupContext) {
         let id = kept.session.id;
-        // No gateway may take it for a record that it remembers.
+        // No gateway may take it for a record in its cache.
         let session = Session {
             revision: kept.session.revision.max(view.now / 1000),
             ..kept.session.clone()
@@ -271,10 +271,10 @@ impl DurableSessions {
             store.record_uses(std::slice::from_ref(&used)).await
         };
         if let Err(error) = warmed.await {
-            tracing::debug!(%error, "a session could not be brought back to the store");
+            tracing::debug!(%error, "a session could not be restored to the store");
             return;
         }
-        // Who changed the row meanwhile changed the store before it had the session.
+        // A concurrent change of the row was applied to the store before the store had the session.
         self.shared.invalidate(id);
         match self.look_up(id, None).await {
             Ok(Some(after)) if after.session.ended.is_some() => {
@@ -293,12 +293,12 @@ impl DurableSessions {
     }
 }
 
-/// From where and by which rules somebody looks at a session.
+/// The client's address and the rules for a look-up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LookupContext {
     pub(super) idle: Option<Duration>,
     pub(super) now: Millis,
-    /// The latest use that this gateway knows of and may not have written.
+    /// The latest use that this gateway has seen and may not have written.
     pub(super) last_access: Millis,
     pub(super) ip: IpAddr,
 }
@@ -316,7 +316,7 @@ impl LookupContext {
 }
 
 impl DurableState {
-    /// Takes note that a session is not what it was.
+    /// Invalidates the cached row of a session.
     fn invalidate(&self, id: SessionId) {
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.cache.remove(&id);

@@ -1,5 +1,5 @@
-//! Refresh tokens of sessions with a second home: the database alone turns them over, by the rule of
-//! the store, so that a store that is lost loses none.
+//! Refresh tokens of durable sessions: the database alone rotates them, by the rules of the store,
+//! so that the loss of a store loses none.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::auth::session::{Millis, SessionId, SessionStatus};
 use crate::database::{self, DurableRefreshTokens, DurableSession};
 use crate::store::{RefreshRotation, RefreshTokens, RotationOutcome, RotationResult, SessionEntry};
 
-/// How often a turn is tried again that another one overtook: each time one of the others got
-/// through.
+/// How often a rotation is retried after a conflict: each conflict means that another rotation
+/// succeeded.
 const MAX_ATTEMPTS: usize = 1000;
 
 impl DurableSessions {
-    /// Puts the successor in the place of the token presented: of those who present the same one at
-    /// once, one rotates and the others replay. `None`: the session is not kept here.
+    /// Replaces the presented token by its successor: of concurrent requests with the same token,
+    /// one rotates it and the others receive a replay. `None`: the session has no row.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn rotate_refresh(
         &self,
         id: SessionId,
@@ -47,10 +47,10 @@ impl DurableSessions {
         Err(database::Error::Contended)
     }
 
-    /// Tells whether this is the session's current refresh token. `None`: it is not kept here.
+    /// Whether this is the session's current refresh token. `None`: the session has no row.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database does not respond.
     pub(in crate::sessions) async fn is_current_refresh_token(
         &self,
         id: SessionId,
@@ -87,7 +87,7 @@ fn to_durable_tokens(refresh: RefreshTokens) -> DurableRefreshTokens {
     }
 }
 
-/// Only what the row has: how often and from where a session was used is the store's to know.
+/// Only the fields of the row: the count and the address of uses are in the store alone.
 impl From<DurableSession> for SessionEntry {
     fn from(kept: DurableSession) -> SessionEntry {
         let activity = crate::auth::session::Activity {

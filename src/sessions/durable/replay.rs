@@ -1,5 +1,5 @@
-//! What the database knows and the store may not: ends that were written while the store was away,
-//! and those that a store which came back with an older state has forgotten.
+//! Replays to the store: ends that were written while it was away, and those that a store with an
+//! older state lacks.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,14 @@ use super::writes::used_since;
 use crate::auth::session::{EndReason, Millis, Session, SessionId};
 use crate::store::{SessionUse, Store, StoreError};
 
-/// Of a store that has come back, the ends so long before are told again, in milliseconds: it may
-/// have been restored from a snapshot as old as that.
+/// How far back ends are replayed to a store that has come back, in milliseconds: it may have been
+/// restored from a snapshot of that age.
 pub(super) const REPLAY_WINDOW_MS: Millis = 3_600_000;
-/// After how many calls of [`DurableSessions::write_uses`] uses are written: a second lies between two.
+/// Uses are written at every n-th call of [`DurableSessions::write_uses`], which is called once per
+/// second.
 const WRITE_EVERY_CALLS: u64 = 5;
 
-/// Which uses are not written yet.
+/// Uses that are not written yet.
 #[derive(Default)]
 pub(super) struct PendingUseTimes {
     uses: Mutex<HashMap<SessionId, Millis>>,
@@ -27,7 +28,7 @@ pub(super) struct PendingUseTimes {
 }
 
 impl DurableSessions {
-    /// Tells the store of everything that it was not told of.
+    /// Replays every pending end to the store.
     pub(super) async fn replay_pending(
         &self,
         store: &Store,
@@ -47,7 +48,7 @@ impl DurableSessions {
         }
     }
 
-    /// Tells a store that has come back what was revoked in the last hour.
+    /// Replays the revocations of the last hour to a store that has come back.
     pub(super) async fn replay_recent(
         &self,
         store: &Store,
@@ -68,17 +69,17 @@ impl DurableSessions {
         }
     }
 
-    /// Tells the store of one end.
+    /// Replays one end to the store.
     pub(super) async fn replay_end(&self, store: &Store, session: &Session) {
         let reason = session
             .ended
             .map_or(EndReason::Terminated, |end| end.reason);
         if let Err(error) = store.revoke(session.id, reason, None).await {
-            tracing::debug!(%error, "an end could not be told to the store");
+            tracing::debug!(%error, "the end of a session could not be replayed to the store");
         }
     }
 
-    /// Takes note of uses, to be written with the next ones.
+    /// Records uses, to be written with the next ones.
     pub(in crate::sessions) fn record_uses(&self, uses: &[SessionUse]) {
         let mut unwritten = self.shared.pending_uses.uses.lock();
         for used in uses {
@@ -87,10 +88,10 @@ impl DurableSessions {
         }
     }
 
-    /// Takes note of uses; every few seconds they are written.
+    /// Records uses, and writes them every few seconds.
     ///
     /// # Errors
-    /// When they cannot be; they stay to be written.
+    /// They cannot be written; they stay pending.
     pub(in crate::sessions) async fn write_uses(
         &self,
         store: &Store,
@@ -107,13 +108,14 @@ impl DurableSessions {
         Ok(())
     }
 
-    /// Writes all uses. Of sessions that are used although they have ended here the store is told.
+    /// Writes all uses. Sessions that are used although they have ended here are revoked in the
+    /// store.
     ///
     /// # Errors
-    /// When they cannot be written; they stay to be. When the store cannot be told.
+    /// They cannot be written, and stay pending; or the store does not respond.
     pub(in crate::sessions) async fn flush_uses(&self, store: &Store) -> Result<(), SessionError> {
-        let telling = &self.shared.pending_uses;
-        let unwritten: Vec<(SessionId, Millis)> = telling.uses.lock().drain().collect();
+        let pending = &self.shared.pending_uses;
+        let unwritten: Vec<(SessionId, Millis)> = pending.uses.lock().drain().collect();
         match self.database.update_last_activity(&unwritten).await {
             Ok(ended) => {
                 for id in ended {
@@ -123,7 +125,7 @@ impl DurableSessions {
                 Ok(())
             }
             Err(error) => {
-                let mut uses = telling.uses.lock();
+                let mut uses = pending.uses.lock();
                 for (id, at) in unwritten {
                     let last = uses.entry(id).or_default();
                     *last = (*last).max(at);
@@ -133,11 +135,12 @@ impl DurableSessions {
         }
     }
 
-    /// Tells which of these sessions are not alive any more, by both homes: what the store has lost
-    /// may live here, and while it does not answer those end that have ended here.
+    /// Returns those of these sessions that are no longer alive, by store and database: a session
+    /// that the store has lost may be alive here, and while the store does not respond, those that
+    /// have ended here count as ended.
     ///
     /// # Errors
-    /// When the store does not answer, and neither does the database where it would have to.
+    /// The store does not respond, nor does the database where it is needed.
     pub(in crate::sessions) async fn ended_among(
         &self,
         store: &Store,

@@ -1,6 +1,6 @@
-//! The revocations that are no session's end: tokens one by one, and people's tokens up to a second.
-//! Where sessions outlive the store, so do these: written here before anybody hears of them, or as soon
-//! as they are heard of, where a program has written them to the store.
+//! Log of revocations other than ends of sessions: single tokens, and a user's tokens up to a
+//! second. Where sessions outlive the store, so do these: they are logged before they are reported,
+//! or, when another program has written them to the store, as soon as they are announced.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,31 +15,31 @@ use crate::auth::session::Millis;
 use crate::database::{self, LoggedRevocation, RevocationSubject};
 use crate::store::{CUT_OFF_TTL, CacheKey, Revocation, Store, StoreError, UserHash};
 
-/// How long a cut-off is kept: as in the store.
+/// How long a cut-off is kept, as in the store.
 const CUT_OFF_TTL_MS: Millis = CUT_OFF_TTL.as_secs() * 1000;
-/// Nothing is kept for longer than so many milliseconds: ten years.
+/// Maximum lifetime of an entry, in milliseconds: ten years.
 const MAX_TTL_MS: Millis = 3_653 * 86_400_000;
-/// Every gateway hears the same. They write at different moments within this time: mostly one of them
-/// does, and the others find it done.
+/// Every gateway receives the same announcements. A random delay up to this time lets one of them
+/// write and the others find the entry written.
 const WRITE_JITTER: Duration = Duration::from_millis(500);
-/// The pause after an attempt to write them that failed.
+/// The pause after a failed write.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How many are dealt with at once.
+/// Maximum number of revocations per batch.
 const BATCH_SIZE: usize = 500;
 
-/// What the database refuses.
+/// The revocations in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sessions) struct RevocationLookup {
     pub(in crate::sessions) is_token_revoked: bool,
-    /// The second up to which the person's tokens without session are.
+    /// The second up to which the user's tokens without a session are revoked.
     pub(in crate::sessions) cut_off: Option<u64>,
 }
 
 impl DurableSessions {
-    /// Refuses a token: here first, for so long from now.
+    /// Revokes a token for this long from now, first in the database.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn revoke_token(
         &self,
         key: &str,
@@ -55,10 +55,10 @@ impl DurableSessions {
         self.database.upsert_revocation(&revocation, true).await
     }
 
-    /// Refuses a person's tokens without session up to a second.
+    /// Revokes a user's tokens without a session up to a second.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn revoke_issued_before(
         &self,
         person: UserHash,
@@ -73,11 +73,11 @@ impl DurableSessions {
         self.database.upsert_revocation(&revocation, true).await
     }
 
-    /// What the database refuses, while the store may lack it: this token, and up to a second those of
-    /// this person that have no session.
+    /// Looks up the logged revocations while the store may lack them: of this token, and of this
+    /// user's tokens without a session up to a second.
     ///
     /// # Errors
-    /// When it does not answer, or may lack something itself.
+    /// The database does not respond, or may lack entries itself.
     pub(in crate::sessions) async fn look_up_revocations(
         &self,
         key: &str,
@@ -90,8 +90,8 @@ impl DurableSessions {
             self.shared.check_not_paused()?;
             let turn = self.shared.lookup_slots.acquire().await;
             let _turn = turn.map_err(|_| DatabaseUnavailable)?;
-            let asked = self.database.look_up_revocations(key, person);
-            asked.await.map_err(|error| {
+            let query = self.database.look_up_revocations(key, person);
+            query.await.map_err(|error| {
                 self.note_failure(&error);
                 DatabaseUnavailable
             })
@@ -105,10 +105,10 @@ impl DurableSessions {
         })
     }
 
-    /// Refuses a token no longer, as far as this goes.
+    /// Takes back a token's revocation in the database.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn unrevoke_token(
         &self,
         key: &str,
@@ -116,7 +116,7 @@ impl DurableSessions {
         self.database.delete_revocation(key).await
     }
 
-    /// Writes what others revoked, for ever.
+    /// Logs announced revocations, forever.
     pub(in crate::sessions) async fn record_announced_revocations(self, store: Store) {
         let mut heard = store.subscribe();
         let mut waiting: HashSet<RevocationSubject> = HashSet::new();
@@ -124,7 +124,7 @@ impl DurableSessions {
             if waiting.is_empty() {
                 match heard.recv().await {
                     Ok(revocation) => waiting.extend(loggable_revocation(revocation)),
-                    // What was missed is found by the next clean-up.
+                    // The next clean-up finds missed announcements.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
@@ -142,17 +142,18 @@ impl DurableSessions {
             }
             let batch: Vec<RevocationSubject> = waiting.drain().collect();
             if let Err(error) = self.record_missing(&store, &batch).await {
-                tracing::warn!(%error, "revocations that were heard wait to be written to the database");
+                tracing::warn!(%error, "announced revocations wait to be written to the database");
                 waiting.extend(batch);
                 sleep(RETRY_PAUSE).await;
             }
         }
     }
 
-    /// Writes what a clean-up came upon in the store: a program may have written it when nobody heard.
+    /// Logs revocations that a clean-up found in the store: their announcement may have been
+    /// missed.
     ///
     /// # Errors
-    /// When one of the two does not answer; the next clean-up comes upon it again.
+    /// Store or database does not respond; the next clean-up finds them again.
     pub(in crate::sessions) async fn record_existing_revocations(
         &self,
         store: &Store,
@@ -179,7 +180,7 @@ impl DurableSessions {
         Ok(())
     }
 
-    /// Writes those that are not written.
+    /// Logs the revocations that are not logged yet.
     async fn record_missing(
         &self,
         store: &Store,
@@ -208,7 +209,7 @@ impl DurableSessions {
                 }
             };
             let Some(left) = left else {
-                // It was taken back.
+                // The revocation was taken back.
                 continue;
             };
             let revocation = LoggedRevocation {
@@ -221,7 +222,7 @@ impl DurableSessions {
         Ok(())
     }
 
-    /// Brings everything back to a store that has lost it.
+    /// Replays all revocations to a store that has lost its data.
     pub(super) async fn replay_all_revocations(
         &self,
         store: &Store,
@@ -230,7 +231,7 @@ impl DurableSessions {
         self.replay_revocations_since(store, 0, now).await
     }
 
-    /// Tells a store that has come back, perhaps with an older state, what was revoked lately.
+    /// Replays recent revocations to a store that has come back, perhaps with an older state.
     pub(super) async fn replay_recent_revocations(
         &self,
         store: &Store,
@@ -262,26 +263,26 @@ impl DurableSessions {
         }
     }
 
-    /// Tells the store of revocations that it was not told of.
+    /// Replays pending revocations to the store.
     pub(super) async fn replay_pending_revocations(
         &self,
         store: &Store,
         now: Millis,
     ) -> Result<(), SessionError> {
         loop {
-            let untold = self.database.pending_revocations().await?;
-            if untold.is_empty() {
+            let pending = self.database.pending_revocations().await?;
+            if pending.is_empty() {
                 return Ok(());
             }
             store
-                .restore_revocations(&to_store_revocations(&untold), now)
+                .restore_revocations(&to_store_revocations(&pending), now)
                 .await?;
-            self.database.mark_revocations_replayed(&untold).await?;
+            self.database.mark_revocations_replayed(&pending).await?;
         }
     }
 }
 
-/// What is kept here of what is announced. A text with a NUL no database takes.
+/// The part of an announced revocation that is logged. PostgreSQL stores no text with a NUL.
 fn loggable_revocation(revocation: Revocation) -> Option<RevocationSubject> {
     match revocation {
         Revocation::Session(_) => None,
@@ -293,7 +294,7 @@ fn loggable_revocation(revocation: Revocation) -> Option<RevocationSubject> {
 }
 
 fn to_store_revocations(kept: &[LoggedRevocation]) -> Vec<(Revocation, Millis)> {
-    let told = kept.iter().map(|kept| {
+    let revocations = kept.iter().map(|kept| {
         let revocation = match &kept.subject {
             RevocationSubject::Token(key) => Revocation::Token(key.clone()),
             RevocationSubject::IssuedBefore(person, second) => {
@@ -302,5 +303,5 @@ fn to_store_revocations(kept: &[LoggedRevocation]) -> Vec<(Revocation, Millis)> 
         };
         (revocation, kept.until)
     });
-    told.collect()
+    revocations.collect()
 }

@@ -1,4 +1,4 @@
-//! What is written to the second home before anybody hears of it: new sessions, their ends, changes.
+//! Writes to the database that precede their report: new sessions, ends, and changes.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::database::{self, DurableRefreshTokens, DurableSession, SessionQuota};
 use crate::store::InitialRefreshToken;
 
 impl DurableSessions {
-    /// Writes a new session with its first refresh token. Beyond `max` alive ones the oldest are
-    /// ended, and given; `None`: there is no room.
+    /// Writes a new session with its first refresh token. Beyond `max` live sessions, the oldest
+    /// are ended and returned; `None`: there is no room.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn create(
         &self,
         session: &Session,
@@ -43,10 +43,10 @@ impl DurableSessions {
         Ok(evicted)
     }
 
-    /// Ends a session; tells whether it was alive.
+    /// Ends a session; returns whether it was alive.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn end(
         &self,
         id: SessionId,
@@ -60,10 +60,10 @@ impl DurableSessions {
         ended
     }
 
-    /// Ends all sessions of a user but one; gives those that were alive.
+    /// Ends all sessions of a user but one; returns those that were alive.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn end_all(
         &self,
         user: &str,
@@ -86,10 +86,10 @@ impl DurableSessions {
         Ok(ended)
     }
 
-    /// Changes who a user's live sessions belong to and what they may do.
+    /// Changes the user's identity in their live sessions.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn update_identity(
         &self,
         user: &str,
@@ -101,10 +101,10 @@ impl DurableSessions {
         Ok(())
     }
 
-    /// Writes what its holder has changed of a session.
+    /// Writes changes that the holder made to a session.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn amend(
         &self,
         session: &Session,
@@ -117,7 +117,7 @@ impl DurableSessions {
     /// Reads the sessions of a user, newest first.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database does not respond.
     pub(in crate::sessions) async fn sessions_of(
         &self,
         user: &str,
@@ -128,10 +128,10 @@ impl DurableSessions {
         self.database.user_sessions(user).await
     }
 
-    /// Drops what is over for good; tells how many sessions and how many revocations.
+    /// Deletes expired entries; returns the numbers of sessions and of revocations.
     ///
     /// # Errors
-    /// When the database does not do it.
+    /// The database does not perform it.
     pub(in crate::sessions) async fn delete_expired(
         &self,
         now: Millis,
@@ -144,13 +144,13 @@ impl DurableSessions {
     }
 }
 
-/// Whether this is a person of a trusted issuer, who has no session here: between the two is a NUL,
-/// which PostgreSQL would not even compare.
+/// Whether this is a user of a trusted issuer, who has no session here: their key contains a NUL,
+/// which PostgreSQL does not even compare.
 fn is_foreign_user(user: &str) -> bool {
     user.contains('\0')
 }
 
-/// Sessions not used since then have expired by being idle.
+/// The time of use before which sessions are idle and expired.
 pub(super) fn used_since(idle: Option<Duration>, now: Millis) -> Millis {
     let idle = idle.and_then(|idle| Millis::try_from(idle.as_millis()).ok());
     idle.map_or(0, |idle| now.saturating_sub(idle))
