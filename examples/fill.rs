@@ -32,7 +32,7 @@ const IDLE: Option<Duration> = Some(Duration::from_secs(86_400));
 const CONCURRENCY: usize = 64;
 /// How often each operation is measured.
 const SAMPLES: usize = 500;
-/// The user whose list is measured has so many sessions.
+/// The number of sessions of the user whose list is measured.
 const SESSIONS_PER_USER: u64 = 50;
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,9 +1,8 @@
-//! What a session that the gateway remembers takes of its memory, and how quickly it is found among
-//! many. `bench/near_cache` runs it.
+//! Memory of a cached session, and the time of a look-up among many. `bench/near_cache` runs it.
 //!
-//! `near_cache MANY`: remembers so many sessions of distinct users, as `bench/sessions` writes them, and
-//! prints one line of JSON: bytes of this process for each, how many are still remembered, and
-//! nanoseconds for a look-up.
+//! `near_cache MANY`: caches this many sessions of distinct users, as `bench/sessions` writes them,
+//! and prints one line of JSON: bytes of this process per session, the number of sessions that are
+//! still cached, and nanoseconds per look-up.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]

@@ -129,7 +129,7 @@ impl Fixture {
     }
 }
 
-/// A configuration with so many routes more than the three, each a prefix of its own.
+/// A configuration with this many routes beside the three, each with its own prefix.
 pub(crate) fn settings(signing: &str, routes: usize, folder: &Path) -> Settings {
     let mut text = format!(
         "listeners: [{{bind: '127.0.0.1:1'}}]

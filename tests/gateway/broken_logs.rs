@@ -29,7 +29,7 @@ fn full_disk() -> Output {
     (full.into(), None)
 }
 
-/// Nobody reads it, and it is full: each write waits.
+/// A full pipe without a reader: each write blocks.
 fn unread_pipe() -> Output {
     let (reader, mut writer) = UnixStream::pair().unwrap();
     writer.set_nonblocking(true).unwrap();

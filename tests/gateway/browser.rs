@@ -59,7 +59,7 @@ async fn sign_in_and_return(gateway: &Gateway, login: &str, password: &str, scri
 
     submit_credentials(&browser, login, password).await;
     browser.wait_for_path(wanted).await;
-    // Whoever is signed in goes on.
+    // A signed-in browser is redirected at once.
     let again = at("/api/v1/sign-in?return_to=%2Fprivate%2Fb");
     browser.client.goto(&again).await.unwrap();
     assert_eq!(browser.path_and_query().await, "/private/b");

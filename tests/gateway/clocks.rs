@@ -173,7 +173,7 @@ impl Fleet {
     }
 }
 
-/// How far the clock is off that somebody told in seconds.
+/// The offset in seconds of the clock that reported this time.
 fn clock_offset(reported: i64) -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     reported - since.unwrap().as_secs() as i64

@@ -1,4 +1,4 @@
-//! `sessions` and `token issue`, over either store; and what they say when nobody can be asked.
+//! `sessions` and `token issue`, over either store; and their errors when neither is available.
 
 use serde_json::{Value, json};
 

@@ -15,7 +15,7 @@ use crate::support::http2::Http2;
 use crate::support::scripted_upstream::serve_connections;
 use crate::support::wait::eventually;
 
-/// Clients that look for somebody else's connection: enough for each worker.
+/// Clients that try to get another client's connection: enough for each worker.
 const STRANGERS: usize = 12;
 
 /// An upstream that names its connection in `X-Connection`, and challenges requests for `/challenge`.

@@ -1,4 +1,4 @@
-//! A PostgreSQL server across a network: nobody between may read or answer in its place.
+//! A PostgreSQL server across a network: no intermediary may read or impersonate it.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Sessions that outlive the store: a flush or a restart signs nobody out, and a revocation survives
-//! both. On a memory store with SQLite, on Redis with SQLite, and on Redis with PostgreSQL.
+//! Sessions that outlive the store: a flush or a restart signs no user out, and a revocation
+//! survives both. On a memory store with SQLite, on Redis with SQLite, and on Redis with
+//! PostgreSQL.
 
 use std::time::{Duration, Instant};
 
@@ -364,7 +365,7 @@ fn random_cookies_do_not_flood_the_database() {
         })
         .collect();
     assert_eq!(statuses[0], 401);
-    // Beyond the burst nobody asks any more, and nobody is told what nobody knows.
+    // Beyond the burst the database is not queried, and an unknown status is not reported as gone.
     assert_eq!(statuses.last(), Some(&503), "{statuses:?}");
     fixture.request_by_cookie(&ann).assert_ok();
     let unknown = format!("portcullis={:064x}", 7);

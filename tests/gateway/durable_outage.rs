@@ -1,5 +1,5 @@
-//! Redis is away and sessions have a second home: people go on, nobody is signed out, nothing is a
-//! 500, and what ended meanwhile has ended afterwards.
+//! Redis is away and sessions are durable: users stay signed in, no response is a 500, and sessions
+//! that ended meanwhile stay ended afterwards.
 
 use std::time::Duration;
 

@@ -142,7 +142,7 @@ fn concurrent_sign_ins_across_gateways_respect_the_limit() {
     let alive = (alive(&fleet.one), alive(&fleet.two));
     assert!(alive.0 <= 5 && alive.0 == alive.1, "{alive:?}");
     if failed.into_inner() > 0 {
-        // A sign-in whose answer was lost may have a place that nobody here holds.
+        // A sign-in whose response was lost may occupy a place without a client.
         return;
     }
     assert_eq!(alive.0, 5);

@@ -24,7 +24,7 @@ use crate::support::tokens;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{SetOnDrop, within};
 
-/// A request is answered within so long, whatever fails.
+/// A response arrives within this time, whatever fails.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(1);
 /// How long the end of a fault is watched.
 const SETTLE_DURATION: Duration = Duration::from_millis(700);
@@ -218,8 +218,8 @@ impl Fixture {
         }
     }
 
-    /// Ends it by a sign-out, by the admin or by a single `SET`; asks again until somebody says that
-    /// it is done, or not at all.
+    /// Ends it by a sign-out, by the admin or by a single `SET`; repeats the request until it is
+    /// confirmed, or sends it once.
     fn end_session(&self, subject: &ObservedSession, turn: usize) {
         for attempt in 0..4 {
             let gateway = (turn + attempt) % GATEWAYS;
@@ -235,7 +235,7 @@ impl Fixture {
                 );
                 response.status != 503
             };
-            // A program beside the store is nobody's client.
+            // A program beside the store is not a client of a gateway.
             let by = if subject.by_token {
                 usize::MAX
             } else {
@@ -262,7 +262,7 @@ impl Fixture {
     fn blacklist(&self, subject: &ObservedSession) -> bool {
         let claims = tokens::claims(&subject.user.access_token);
         let key = format!("portcullis:blacklist:{}", claims["jti"].as_str().unwrap());
-        // While it is killed and started, there is nobody to ask.
+        // It is unavailable while it is killed and restarted.
         let Some(redis) = self.redis.try_lock() else {
             return false;
         };
@@ -289,7 +289,7 @@ impl Fixture {
         seen.recovery = seen.recovery.max(normal);
     }
 
-    /// Whoever signed in and was not ended is signed in everywhere.
+    /// A session that was created and not ended is valid on every gateway.
     fn assert_live_sessions_valid(&self) {
         let subjects = self.subjects.lock();
         let alive = |it: &&std::sync::Arc<ObservedSession>| !it.ended.load(Ordering::SeqCst);

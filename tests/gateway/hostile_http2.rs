@@ -1,5 +1,5 @@
-//! HTTP/2 clients that mean ill: what they send is refused, costs bounded memory, and nobody else
-//! notices.
+//! Hostile HTTP/2 clients: their frames are refused and cost bounded memory, and other clients are
+//! not affected.
 
 use std::time::{Duration, Instant};
 

@@ -515,7 +515,7 @@ fn ambiguous_login_never_reaches_the_backend() {
     let page = gateway.request(&form.body(fields));
     assert_eq!(page.status, 400, "{}", page.text());
     assert!(page.text().contains("invisible"), "{}", page.text());
-    // So many spellings of one member are a way to make the store work.
+    // This many spellings of one member are a way to load the store.
     let mut many = json!({ "password": "x" });
     for n in 0..32_u32 {
         let flip = |(at, c): (usize, char)| match n >> at & 1 {

@@ -149,7 +149,7 @@ fn the_line_of_a_refused_head_has_what_was_parsed() {
 }
 
 #[test]
-fn the_line_tells_a_session_that_does_not_exist_from_one_that_has_ended() {
+fn log_line_distinguishes_missing_from_ended_session() {
     let gateway = Gateway::start(Config::new(Upstream::start().address));
     let ann = gateway.register("ann@example.com");
     let logout = Request::post("/api/v1/auth/logout").cookie(&ann.cookie);

@@ -8,7 +8,7 @@ use crate::support::gateway::{Gateway, signal};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 
-/// As many as a process may have files open where nobody has changed it, less those of others.
+/// The default limit of open files per process, less those of other uses.
 const CLIENTS: usize = 800;
 /// Waves in which each request is answered, and at most how many waves they are looked for in. Were the
 /// gateway's own slowness held against the store, there would be none.
@@ -27,7 +27,7 @@ fn worker_overload_is_not_counted_as_store_failure() {
     };
     let config = Config::new(upstream.address)
         .store(&redis.url())
-        // Nobody gets further than the store, which is asked each time.
+        // Every request gets as far as the store, which is queried each time.
         .set("/store/timeout", json!(STORE_TIMEOUT))
         .route(json!({
             "name": "closed", "match": { "prefix": "/closed" }, "auth": "required",

@@ -43,7 +43,7 @@ fn sign_in_rehashes_after_a_cost_increase() {
     let risen = "$argon2id$v=19$m=24576,t=3,p=2$";
     let after = hash_of("ann@example.com");
     assert!(after.starts_with(risen), "{after}");
-    // Nobody is signed out by it, and the password is what it was.
+    // No session ends because of it, and the password is unchanged.
     assert!(gateway.accepts(&ann) && gateway.accepts(&again));
     gateway.login("ann@example.com");
     assert_eq!(hash_of("ann@example.com"), after);

@@ -69,7 +69,7 @@ fn bound_session_cannot_be_refreshed_elsewhere() {
         assert_eq!(stream.unwrap().status, 401);
         // It was not used up by that.
         let second = successor(refresh_as(&gateway, AGENT, &first).assert_ok());
-        // Within the grace time it has a successor, which nobody else gets either.
+        // Within the grace time it has a successor, which no other client receives either.
         mismatch(&first);
         mismatch(&second);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A database that refuses connections costs nobody the time that a slow one may take.
+//! A database that refuses connections costs no caller the time that a slow one may take.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! `store.revocation_replicas`: 2xx when the replica has the revocation, 503 while it has not, and in
-//! force on this gateway in either case. And a Redis that is too slow makes nobody wait.
+//! `store.revocation_replicas`: 2xx when the replica has the revocation, 503 while it has not, and
+//! in force on this gateway in either case. A Redis that is too slow delays no request.
 
 use std::time::{Duration, Instant};
 

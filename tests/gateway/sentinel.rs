@@ -87,8 +87,8 @@ impl Fixture {
         }
     }
 
-    /// Waits until another server than this is the master, and then until somebody can sign in, which
-    /// only a master lets happen: soon.
+    /// Waits until another server than this is the master, and then until a sign-in succeeds, which
+    /// requires a master.
     fn await_failover(&self, old: usize) {
         let switched = until("another server is the master", || {
             self.sentinels.master() != old
@@ -103,7 +103,7 @@ impl Fixture {
 }
 
 impl Load {
-    /// Nobody was signed out, and nothing but the outage showed.
+    /// No user was signed out, and only the outage was visible.
     fn finish(self) {
         self.stop.store(true, Ordering::SeqCst);
         for client in self.clients {

@@ -155,7 +155,7 @@ fn sign_in_returns_to_this_origin_only() {
             "{trick}"
         );
     }
-    // And so on the way there, for somebody who is signed in (the first session was evicted).
+    // The same holds on the way there, for a signed-in user (the first session was evicted).
     let cookie = session_cookie(&gateway.request(&sign_in("/"))).unwrap();
     for (query, target) in [
         ("?return_to=%2Fprivate%2Fa", "/private/a"),
@@ -318,7 +318,7 @@ fn store_outage_is_shown_on_the_page() {
     let response = gateway.request(&out);
     page(&response, 503);
     assert!(response.header("set-cookie").is_none(), "the cookie stays");
-    // A page that needs a session says 503, and sends nobody away.
+    // A page that needs a session returns 503 without a redirect.
     let open = Request::get("/private/a")
         .header("Accept", ACCEPT)
         .cookie(&cookie);

@@ -1,5 +1,5 @@
-//! Clients that do not take their response: they are cut off after `write_timeout`, whoever made the
-//! response, and nothing else is.
+//! Clients that do not take their response: they are cut off after `write_timeout`, for upstream
+//! and local responses alike, and no other client is.
 
 use std::time::{Duration, Instant};
 

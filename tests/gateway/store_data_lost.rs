@@ -330,7 +330,7 @@ fn concurrent_first_starts_agree_and_refuse_nothing() {
         std::thread::sleep(Duration::from_millis(400));
     }
     assert_eq!(markers.len(), 1, "{markers:?}");
-    // Nobody has noticed anything but what all notice: each of them refuses what it has to.
+    // Each gateway notices only the loss that all notice, and each refuses the affected tokens.
     redis.command(&["FLUSHALL"]);
     for gateway in &gateways {
         within(Duration::from_secs(5), "it is refused", || {

@@ -1,5 +1,5 @@
-//! The store stops, dies and comes back under load: what is documented happens, nobody is signed
-//! out by it, and nothing has to be restarted.
+//! The store stops, dies and comes back under load: the gateway behaves as documented, no user is
+//! signed out, and no restart is needed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! A flood of credentials that nobody has seen before costs honest users nothing: what is remembered of them
-//! stays. One of refused ones fills no memory; good ones have their share of it.
+//! A flood of unknown credentials costs honest users nothing: their cache entries stay. A flood of
+//! refused ones fills no memory; a flood of valid ones stays within its share.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -41,7 +41,7 @@ fn fixture() -> Fixture {
             "/identity/builtin/sign_in_limits/attempts_per_address",
             many,
         )
-        // Whoever has no such role is known and looked up, and goes no further.
+        // A caller without the role is cached and looked up, and gets no further.
         .route(json!({
             "name": "closed", "match": { "prefix": "/closed" }, "auth": "required",
             "require": { "roles": ["nobody"] }, "upstream": "echo",
@@ -57,7 +57,7 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    /// Sends one flood of each kind, all at once; so many of the credentials are good.
+    /// Sends one flood of each type, all at once; `good_ones` of the credentials are valid.
     fn flood(&self, name: &str, good_ones: usize) {
         let claims = |n: usize| {
             let changes = json!({ "jti": format!("{name}-{n}"), "padding": "x".repeat(PADDING) });
@@ -84,7 +84,7 @@ impl Fixture {
         });
     }
 
-    /// Sends requests that nobody has sent before, on one connection.
+    /// Sends requests with fresh credentials on one connection.
     fn send_all(&self, many: usize, request: impl Fn(usize) -> Request, expected: u16) {
         let mut client = Client::connect(self.gateway.public);
         for n in 0..many {

@@ -34,7 +34,7 @@ fn tour_works_embedded() {
     let gateway = Gateway::start(Config::new(upstream.address));
     let (status, output) = run_tour(&gateway, "/private/a");
     assert_eq!(status, Some(0), "{output}");
-    // It tells what is wrong: this path needs nobody to be signed in.
+    // It reports the problem: this path requires no sign-in.
     let (status, output) = run_tour(&gateway, "/public/a");
     assert_eq!(status, Some(1), "{output}");
     assert!(
@@ -211,9 +211,9 @@ const STEPS: [Step; 15] = [
     step("the new password", |_| login(NEW_PASSWORD), 200, ignore),
 ];
 
-/// Without `sessions.durable` only Redis knows the sessions: while it is gone the answer is that it
-/// is unknown, never that somebody is signed out. When it is back, with what it kept on disk, the
-/// story goes on where it was.
+/// Without `sessions.durable` only Redis has the sessions: while it is away the response is that
+/// the status is unknown, never that a user is signed out. When it is back with its persisted data,
+/// the sessions are valid as before.
 #[test]
 fn tour_resumes_after_redis_fails_at_any_step() {
     let upstream = Upstream::start();

@@ -1,4 +1,4 @@
-//! A Redis that answers, and always too late: nobody waits for it more than a few times.
+//! A Redis that responds too late each time: only a few callers wait for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ async fn busy_runtime_does_not_open_the_breaker() {
             tokio::spawn(async move { store.peek_limit(&log("l", 9)).await })
         })
         .collect();
-    // Whoever takes turns with others gets one only now and then.
+    // A caller that alternates with others is served only now and then.
     let busy: Vec<_> = (0..4)
         .map(|_| {
             tokio::spawn(async {

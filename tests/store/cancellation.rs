@@ -1,4 +1,4 @@
-//! Callers that give up: the connection is shared, and nobody may get another's answer.
+//! Callers that give up: the connection is shared, and no caller may receive another's response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,8 @@ async fn replies_match_requests_despite_cancellation() {
     );
 }
 
-/// A sign-in takes steps. Wherever it breaks off, nobody stays alive whom the user's index does not count.
+/// A sign-in takes several steps. Wherever it is interrupted, no session stays alive that the
+/// user's index does not count.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_sign_in_respects_the_session_limit() {
     const MAX_SESSIONS: usize = 3;

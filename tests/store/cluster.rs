@@ -72,7 +72,7 @@ async fn limits_on_different_slots_admit_the_strictest() {
             admitted += u64::from(response.await.unwrap());
         }
         assert!((1..=7).contains(&admitted), "{strict:?}: {admitted}");
-        // Whoever was refused has spent nothing of the others.
+        // A refused caller has spent nothing of the other limits.
         let left = async |charge: &Charge| store.peek_limit(charge).await.unwrap().remaining;
         eventually("it is given back", async || {
             left(&before[0]).await == 1000 - admitted && left(&after[1]).await == 500 - admitted
@@ -217,7 +217,8 @@ async fn invalidations_arrive_from_every_master() {
     }
 }
 
-/// Asks for a session until it is answered; nobody hears that it is gone, and nobody waits long.
+/// Queries a session until the store responds; it is never reported as gone, and no query waits
+/// long.
 async fn await_recovery(store: &Store, one: &Session, timeout: Duration) {
     let mut failed = 0;
     let back = eventually("another is the master", async || {
@@ -281,7 +282,7 @@ async fn hung_and_dead_masters_are_survived() {
     nodes.servers[dead].kill();
     await_recovery(&store, &one, timeout).await;
     sign_in(&store, "cid").await;
-    // Whoever starts now meets the dead server first among its seeds.
+    // A client that starts now tries the dead server first among its seeds.
     let mut seeds = nodes.ports();
     seeds.rotate_left(dead);
     let address = RedisAddress {

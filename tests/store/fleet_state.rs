@@ -130,9 +130,9 @@ async fn open_connections_are_summed_across_gateways() {
                 .iter()
                 .map(|entry| entry.activity.live_connections);
             let listed: Vec<u64> = listed.rev().collect();
-            let mut everybody: Vec<_> = all.entries.iter().collect();
-            everybody.sort_by_key(|entry| entry.session.created_at);
-            let counts = everybody.iter().map(|it| it.activity.live_connections);
+            let mut all_entries: Vec<_> = all.entries.iter().collect();
+            all_entries.sort_by_key(|entry| entry.session.created_at);
+            let counts = all_entries.iter().map(|it| it.activity.live_connections);
             assert_eq!(counts.collect::<Vec<_>>(), listed);
             let one = store.session(first).await.unwrap().unwrap();
             assert_eq!(one.activity.live_connections, listed[0]);
@@ -210,7 +210,7 @@ async fn clean_up_runs_on_one_gateway_at_a_time() {
         .report_open_connections("a", &[(one.id, 7)])
         .await
         .unwrap();
-    // Entries whose time is over, or that nobody understands, beside one that is still of use.
+    // Entries that are expired or malformed, beside one that is still valid.
     let index: Vec<String> = redis::cmd("KEYS")
         .arg("*user:*")
         .query_async(&mut client)

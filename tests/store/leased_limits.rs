@@ -15,7 +15,7 @@ use crate::support::{IDLE, charge, cluster, eventually, limit, log, query, redis
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So long a window that nothing of it ends in a test.
+/// A limit with a window so wide that no part of it ends during a test.
 fn leased(name: &str, algorithm: Algorithm, most: u64) -> Charge {
     leased_within(name, algorithm, most, Duration::from_secs(100_000))
 }
@@ -120,7 +120,7 @@ async fn pending_grant_refuses_no_request() {
             let others = pending.fetch_sub(1, Ordering::SeqCst) - 1;
             others + admitted.load(Ordering::SeqCst)
         };
-        // Whoever is refused finds everything used, or in the hands of those who ask.
+        // A refused caller finds all units used, or leased to the concurrent callers.
         let used = join_all(workers.iter().cycle().take(16).map(request)).await;
         let least = used.iter().min();
         assert!(least.is_some_and(|used| *used >= 300), "{used:?}");
@@ -333,7 +333,7 @@ async fn exact_and_leased_limits_are_decided_together() {
         store.return_all_units().await;
         assert_eq!(remaining_units(&store, &charges[0]).await, 995);
         assert_eq!(remaining_units(&store, &charges[2]).await, 995);
-        // A shadow limit that is used up stays so, whoever refuses.
+        // A used-up shadow limit stays so, whichever limit refuses.
         let shadow = leased("shadow", Algorithm::SlidingLog, 1);
         let limit = Limit {
             shadow: true,

@@ -1,4 +1,4 @@
-//! The list of everybody's sessions.
+//! The list of all users' sessions.
 
 use std::collections::HashSet;
 

@@ -160,7 +160,7 @@ async fn counter_flood_does_not_reset_spent_units() {
     }
     assert_eq!(drain_locally(&store, &of(0)), 0);
     assert_eq!(drain_locally(&store, &of(7)), 2);
-    // Those for whom there is no room share one counter.
+    // Subjects without a counter of their own share one counter.
     assert_eq!(drain_locally(&store, &of(60_000)), 3);
     assert_eq!(drain_locally(&store, &of(60_001)), 0);
 }

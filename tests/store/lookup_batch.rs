@@ -1,4 +1,4 @@
-//! Who requests are is asked together with whoever else asks at the same moment.
+//! Session look-ups that arrive together are batched.
 
 use std::sync::Arc;
 use std::time::Duration;

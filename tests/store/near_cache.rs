@@ -367,7 +367,7 @@ async fn locally_idle_session_is_looked_up() {
     }
 }
 
-/// What is known is asked about again from time to time, and nobody waits for that who comes meanwhile.
+/// Cached sessions are refreshed ahead of expiry, and no concurrent look-up waits for it.
 #[tokio::test]
 async fn active_sessions_are_refreshed_ahead() {
     let server = Server::start();

@@ -133,7 +133,7 @@ async fn sign_in_fails_if_eviction_is_unconfirmed() {
     let store = pair.store().await;
     let first = sign_in(&store, "ann").await;
     pair.replica.signal("STOP");
-    // Nobody has to go: nobody waits.
+    // No session has to be evicted, so no caller waits.
     let other = session("bob", store.now().await.unwrap());
     let created = store.create_session(&other, None, 1, OnSessionLimit::EvictOldest, IDLE);
     assert!(created.await.is_ok());

@@ -259,7 +259,8 @@ async fn concurrent_sign_ins_respect_the_session_limit() {
             let revoked = list_query(Some(SessionStatus::Revoked), 1000, None);
             let revoked = store.sessions_of(&user, revoked).await.unwrap().total;
             match on_limit {
-                // One that was chosen before it was written is nobody's victim: it is born ended.
+                // A session that was selected before it was written is not counted as evicted: it
+                // is written as ended.
                 OnSessionLimit::EvictOldest => assert!(revoked == 45 && evicted <= 45, "{revoked}"),
                 OnSessionLimit::Reject => assert_eq!((revoked, evicted), (0, 0)),
             }

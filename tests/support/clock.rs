@@ -32,7 +32,7 @@ impl Clock {
         clock
     }
 
-    /// Sets it so many seconds before or after the machine's.
+    /// Sets the clock this many seconds before or after the machine's.
     pub fn step(&self, seconds: i64) {
         let mut offset = File::options();
         // Written over and never cut short: it is mapped by those who go by it.

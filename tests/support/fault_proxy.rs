@@ -91,8 +91,8 @@ impl FaultProxy {
         *self.state.trigger.lock() = bytes.to_vec();
     }
 
-    /// Lets nothing through and says so to nobody, as a network that is parted: what was sent arrives
-    /// when it is restored.
+    /// Holds all data back without an error, like a network partition: sent data arrives after the
+    /// proxy is restored.
     pub fn hold(&self) {
         *self.state.held.lock() = true;
     }
@@ -109,7 +109,7 @@ impl FaultProxy {
         self.state.accepting.notify_all();
     }
 
-    /// Holds every piece of data back for so long.
+    /// Delays every piece of data by this time.
     pub fn delay(&self, delay: Duration) {
         self.state
             .delay

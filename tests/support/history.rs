@@ -7,7 +7,7 @@ use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;
 
-/// Within so long a revocation is in force on every gateway.
+/// Time within which a revocation is in force on every gateway.
 pub const REVOCATION_BOUND: Duration = Duration::from_secs(1);
 
 /// What a client did, with what came of it.
@@ -27,7 +27,7 @@ pub struct Event {
     pub gateway: usize,
     pub operation: ClientOperation,
     pub called: Instant,
-    /// None: nobody knows whether it happened, or when.
+    /// `None`: it is unknown whether it happened, or when.
     pub returned: Option<Instant>,
 }
 
@@ -59,9 +59,9 @@ impl Specification for Credential {
     }
 }
 
-/// Whether each gateway by itself did all this in some order that its clients could have seen. A
-/// revocation has until [`BOUND`] after it was acknowledged, but on the gateway that served it; one
-/// whose outcome nobody heard, until ever.
+/// Whether each gateway by itself performed these operations in an order that its clients could
+/// have observed. A revocation has until [`REVOCATION_BOUND`] after its acknowledgment, except on the gateway
+/// that served it; one with an unknown outcome has no deadline.
 pub fn is_linearizable(events: &[Event], gateways: usize) -> bool {
     (0..gateways).all(|gateway| is_linearizable_on(gateway, events))
 }
@@ -71,8 +71,8 @@ fn is_linearizable_on(gateway: usize, events: &[Event]) -> bool {
     let mut never = Vec::new();
     for (process, event) in events.iter().enumerate() {
         let deed = event.operation;
-        let is_answer = matches!(deed, ClientOperation::Accepted | ClientOperation::Refused);
-        if is_answer && event.gateway != gateway {
+        let is_response = matches!(deed, ClientOperation::Accepted | ClientOperation::Refused);
+        if is_response && event.gateway != gateway {
             continue;
         }
         let response = (process, Action::Response(deed));
@@ -85,7 +85,7 @@ fn is_linearizable_on(gateway: usize, events: &[Event]) -> bool {
             None => never.push(response),
         }
     }
-    // Of one moment: who calls comes before who returns, for nobody knows better.
+    // At the same moment, calls come before returns, because their true order is unknown.
     moments.sort_by_key(|(at, kind, _)| (*at, *kind));
     let mut actions: Vec<_> = moments.into_iter().map(|(_, _, action)| action).collect();
     actions.extend(never);
@@ -134,7 +134,7 @@ mod tests {
                     (OTHER, Accepted, 220, Some(230)),
                 ],
             ),
-            // Refused before anybody wanted it.
+            // Rejected before its revocation was requested.
             (false, vec![(OTHER, Refused, 50, Some(60))]),
         ] {
             let story: Vec<_> = [born, ended].into_iter().chain(rest.clone()).collect();

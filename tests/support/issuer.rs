@@ -30,7 +30,7 @@ impl Issuer {
         self.bearer_issued_at(user, id, -60)
     }
 
-    /// The same, issued so many seconds from now.
+    /// The same, issued this many seconds from now.
     pub fn bearer_issued_at(&self, user: &str, id: &str, from_now: i64) -> String {
         let claims = json!({ "iss": "https://id.example", "aud": "shop", "sub": user, "jti": id,
             "iat": tokens::now() + from_now, "exp": tokens::now() + 600 });

@@ -38,7 +38,7 @@ pub(crate) fn shared() -> &'static Nodes {
 }
 
 impl Nodes {
-    /// With so many milliseconds until a silent server counts as dead.
+    /// With this many milliseconds until an unresponsive server counts as dead.
     pub(crate) fn start(node_timeout: &str) -> Nodes {
         let folder = tempfile::tempdir().unwrap();
         let servers = (0..6).map(|_| serve(free_port(), folder.path(), node_timeout));

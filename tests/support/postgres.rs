@@ -22,7 +22,7 @@ static SERVER: OnceLock<Postgres> = OnceLock::new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 impl Postgres {
-    /// The server, started by whoever needs it first.
+    /// The server, started on first use.
     pub fn server() -> &'static Postgres {
         SERVER.get_or_init(|| Postgres::start(None))
     }

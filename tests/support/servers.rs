@@ -73,8 +73,8 @@ impl Process {
         until("a server answers", || self.command(&["PING"]) == "PONG");
     }
 
-    /// Waits until so many replicas have confirmed what was written until now. (`WAIT` would wait for
-    /// what its own connection wrote.)
+    /// Waits until this many replicas have confirmed all writes so far. (`WAIT` would wait for the
+    /// writes of its own connection.)
     pub(crate) fn await_replicas(&self, many: usize) {
         let reported = || self.command(&["INFO", "replication"]);
         let number = |text: &str| text.trim().parse::<u64>().unwrap();

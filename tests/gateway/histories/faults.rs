@@ -15,7 +15,7 @@ pub(super) enum Fault {
     Kill,
     Pause,
     Cut,
-    /// Half of the fleet hears nothing of Redis, and nobody says why.
+    /// Half of the fleet receives nothing from Redis, and no error.
     Partition,
     Slow,
     ScriptFlush,

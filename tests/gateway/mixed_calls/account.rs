@@ -254,7 +254,7 @@ impl Account {
         }
     }
 
-    /// How many sessions somebody has begun to end.
+    /// The number of sessions whose end has begun.
     fn ended_count(&self) -> usize {
         let sessions = self.sessions.lock();
         sessions.all.iter().filter(|it| !it.is_alive()).count()

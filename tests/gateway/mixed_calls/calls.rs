@@ -43,7 +43,7 @@ impl<'s> Client<'s> {
         (self.dice.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % end
     }
 
-    /// Makes so many calls, most of them with sessions that live.
+    /// Makes this many calls, most of them with live sessions.
     pub(super) fn make_calls(&mut self, times: u64) {
         for _ in 0..times {
             let gateway = self.random_below(GATEWAYS as u64) as usize;
