@@ -1,5 +1,4 @@
-//! The process of a gateway: its signals, the runtime of everything that is no request, and the files
-//! that it may open.
+//! The process of a gateway: signals, the background runtime, and the limit of open files.
 
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -8,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::settings::Listener;
 
-/// Descriptors that are no connections: sockets of the store and the database, files, logs.
+/// Descriptors of other uses than connections: store and database sockets, files, logs.
 const OTHER_DESCRIPTORS: u64 = 256;
 
 /// A process that is about to serve.
@@ -17,7 +16,7 @@ pub struct Process {
     hangup: Signal,
 }
 
-/// The signals that a running gateway acts upon.
+/// The signals that a running gateway handles.
 pub(super) struct Signals {
     pub(super) hangup: Signal,
     pub(super) terminate: Signal,
@@ -40,8 +39,8 @@ impl Process {
         Ok(Process { background, hangup })
     }
 
-    /// Catches the signals that end a gateway as well. From now on they start a drain; before, there is
-    /// nothing to drain, and they end the process.
+    /// Catches the termination signals too. From now on they start a drain; before, they end the
+    /// process, since there is nothing to drain.
     pub(super) fn catch_signals(self) -> anyhow::Result<(Runtime, Signals)> {
         let signals = Signals {
             hangup: self.hangup,
@@ -57,13 +56,13 @@ fn catch_signal(runtime: &Runtime, kind: SignalKind) -> anyhow::Result<Signal> {
     signal(kind).context("signals cannot be received")
 }
 
-/// The name of this machine, in lower case.
+/// The machine's host name, in lower case.
 pub(super) fn host_name() -> Option<String> {
     let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
     Some(name.to_ascii_lowercase())
 }
 
-/// Raises the limit of open files as far as the process may, and reports what it allows.
+/// Raises the limit of open files as far as permitted, and reports what it allows.
 pub(super) fn raise_open_files(listeners: &[Listener]) {
     let limit = match raise_soft_limit() {
         Ok(limit) => limit,

@@ -1,4 +1,4 @@
-//! The life of a running gateway: it follows every wish to reload until a signal ends it.
+//! Main loop of a running gateway: applies reload requests until a signal ends it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Settings;
 use crate::telemetry::metrics::ReloadStatus;
 
-/// Runs until SIGTERM or SIGINT; follows every wish to reload meanwhile.
+/// Runs until SIGTERM or SIGINT, applying reload requests.
 pub(super) async fn run_until_signal(
     services: &Services,
     file: Option<PathBuf>,
@@ -24,12 +24,12 @@ pub(super) async fn run_until_signal(
     mut signals: Signals,
 ) {
     loop {
-        let answer = tokio::select! {
+        let reply = tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => None,
             () = watch.changed(), if file.is_some() => None,
-            Some(answer) = reloads.recv() => Some(answer),
+            Some(reply) = reloads.recv() => Some(reply),
         };
         let (outcome, read) = match &file {
             Some(file) => reload(services, file).await,
@@ -41,9 +41,9 @@ pub(super) async fn run_until_signal(
         if let Some((watched, fingerprint)) = read {
             watch.replace(file.iter().cloned().chain(watched), fingerprint);
         }
-        if let Some(answer) = answer {
-            // Whoever asked may have gone.
-            let _ = answer.send(outcome);
+        if let Some(reply) = reply {
+            // The requester may have disconnected.
+            let _ = reply.send(outcome);
         }
     }
 }
@@ -51,7 +51,7 @@ pub(super) async fn run_until_signal(
 /// The files to watch from now on, and the fingerprint of what was read.
 type WatchedFiles = (Vec<PathBuf>, u64);
 
-/// All or nothing: a file with a mistake changes nothing.
+/// Reloads all or nothing: an invalid file changes nothing.
 async fn reload(services: &Services, file: &Path) -> (ReloadOutcome, Option<WatchedFiles>) {
     let path = file.to_owned();
     let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
@@ -84,7 +84,7 @@ async fn apply(services: &Services, settings: Settings) -> (ReloadOutcome, Optio
     (ReloadOutcome::Applied, Some(read))
 }
 
-/// Notes when the running configuration was loaded.
+/// Records when the running configuration was loaded.
 pub(super) fn record_load_time(services: &Services) {
     let now = clock::since_epoch(clock::system_time());
     services.metrics.last_reload_success.set(now.as_secs_f64());

@@ -17,8 +17,7 @@ use crate::settings::Boot;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
-/// What workers, API, admin listener, background tasks and command line share. Clones share all of
-/// it.
+/// State shared by workers, API, admin listener, background jobs and command line, and by clones.
 #[derive(Clone)]
 pub struct Services {
     /// Settings that only a restart changes.

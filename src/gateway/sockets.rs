@@ -25,9 +25,9 @@ impl Sockets {
         Ok(Sockets { public, admin })
     }
 
-    /// Gives the addresses up for a successor. The public sockets close when the workers have accepted
-    /// what the kernel still has; the admin socket is shared, so that this gateway goes on to report
-    /// that it is not ready.
+    /// Releases the addresses for a successor. The public sockets close once the workers have
+    /// accepted the kernel's backlog; the admin socket is shared, so that this gateway continues to
+    /// report that it is not ready.
     pub(super) fn release(self) {
         for socket in &self.public {
             if let Err(error) = listener::ignore_new_connections(socket) {

@@ -85,7 +85,7 @@ impl Workers {
         while self.starting.recv().await.is_some() {}
     }
 
-    /// Tells the workers to close their listeners.
+    /// Signals the workers to close their listeners.
     pub(super) fn stop_accepting(&self) {
         self.stop.send_replace(true);
     }

@@ -1,5 +1,5 @@
-//! Sessions that no client received, because their sign-in failed after they were written, or may have
-//! been: they are ended in the background.
+//! Sessions that no client received, because their sign-in failed after they were, or may have been,
+//! written. They are ended in the background.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use tokio::time::sleep;
 use super::Accounts;
 use crate::auth::session::Session;
 
-/// How many are ended at once; those beyond stay until they expire.
+/// Maximum number ended concurrently; further sessions stay until they expire.
 const MAX_CONCURRENT: usize = 1_000;
-/// How often it is tried, over about two minutes.
+/// Maximum number of attempts, over about two minutes.
 const MAX_ATTEMPTS: u32 = 30;
 const INITIAL_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(5);

@@ -1,11 +1,11 @@
-//! Passwords that everybody tries first.
+//! Common passwords, which attackers try first.
 
-/// Lower case, sorted by their bytes, one a line: the 10,000 most frequent of at least twelve
+/// Lower case, sorted by bytes, one per line: the 10,000 most frequent of at least twelve
 /// characters, and those of at least eight among the 50,000 most frequent of all, in the list of
-/// ten million leaked passwords that Mark Burnett gave to the public domain in 2015.
+/// ten million leaked passwords that Mark Burnett released into the public domain in 2015.
 const LIST: &str = include_str!("common_passwords.txt");
 
-/// Tells whether a password is on the list, in whatever case.
+/// Whether a password is on the list, ignoring case.
 pub(super) fn is_common(password: &str) -> bool {
     let wanted = password.to_ascii_lowercase();
     let (mut from, mut to) = (0, LIST.len());
@@ -21,7 +21,7 @@ pub(super) fn is_common(password: &str) -> bool {
     false
 }
 
-/// The line that holds the byte at this place, and where it starts. All of it is ASCII.
+/// Returns the line that contains this byte offset, and its start. The list is ASCII.
 fn line_at(place: usize) -> (usize, &'static str) {
     let before = LIST.get(..place).unwrap_or_default();
     let start = before.rfind('\n').map_or(0, |end| end + 1);

@@ -1,4 +1,4 @@
-//! Telling when somebody signs in with something that they never used before.
+//! Detection of sign-ins from new devices.
 
 use sha2::{Digest, Sha256};
 
@@ -7,11 +7,11 @@ use crate::auth::session::Millis;
 use crate::database::{DeviceSighting, User};
 use crate::events::{Event, EventKind};
 
-/// Bytes of the hash that names a device.
+/// Bytes of a device fingerprint.
 const FINGERPRINT_BYTES: usize = 16;
 
 impl Accounts {
-    /// Remembers the device, and reports one that is new. The sign-in goes on whatever happens here.
+    /// Records the device and reports a new one. Failures do not affect the sign-in.
     pub(super) async fn record_device(&self, user: &User, visitor: &ClientInfo, now: Millis) {
         let device = device_fingerprint(visitor);
         match self.database.record_device(&user.id, &device, now).await {
@@ -24,14 +24,14 @@ impl Accounts {
             Ok(DeviceSighting::First | DeviceSighting::Known) => {}
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "a device is not remembered"
+                "a device could not be recorded"
             ),
         }
     }
 }
 
-/// One name for each device, as far as it can be told by what it says. A newer version of the same
-/// browser is no other device: digits do not count.
+/// Fingerprint of a device by its headers. Digits are ignored, so that a browser update does not
+/// make a new device.
 fn device_fingerprint(visitor: &ClientInfo) -> String {
     let mut hash = Sha256::new();
     let agent = visitor.user_agent.replace(|c: char| c.is_ascii_digit(), "");

@@ -1,4 +1,4 @@
-//! Why an operation on users or sessions did not succeed.
+//! Errors of operations on users and sessions.
 
 use std::error::Error;
 

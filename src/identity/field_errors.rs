@@ -1,33 +1,33 @@
-//! Everything that is wrong with what was typed, told together.
+//! Field errors, reported together.
 
-/// Fields, each with the first thing that was found wrong with it.
+/// Fields, each with its first problem.
 #[derive(Debug, Default)]
 pub struct FieldErrors(Vec<(String, String)>);
 
 impl FieldErrors {
-    /// Notes what is wrong with a field, unless something is known to be.
+    /// Records a field's problem, unless it already has one.
     pub fn add(&mut self, field: &str, problem: impl Into<String>) {
         if !self.0.iter().any(|(known, _)| known == field) {
             self.0.push((field.to_owned(), problem.into()));
         }
     }
 
-    /// Notes several.
+    /// Records several problems.
     pub fn extend(&mut self, more: Vec<(String, String)>) {
         for (field, problem) in more {
             self.add(&field, problem);
         }
     }
 
-    /// Takes what was judged to be right, or notes what is wrong with it.
+    /// Returns a valid value, or records the field's problem.
     pub fn check<T, E: Into<String>>(&mut self, field: &str, judged: Result<T, E>) -> Option<T> {
         judged.map_err(|problem| self.add(field, problem)).ok()
     }
 
-    /// Gives what was made of the fields, if nothing is wrong with any.
+    /// Returns `made` if no field has a problem.
     ///
     /// # Errors
-    /// Each field that is wrong, and how.
+    /// Each invalid field and its problem.
     pub fn into_result<T>(self, made: T) -> Result<T, Vec<(String, String)>> {
         if self.0.is_empty() {
             Ok(made)
@@ -53,8 +53,8 @@ mod tests {
             ("c".to_owned(), "is bad too".to_owned()),
             ("b".to_owned(), "is the worst".to_owned()),
         ]);
-        let told = problems.into_result(()).unwrap_err();
-        assert_eq!(told.len(), 2);
-        assert!(told.contains(&("b".to_owned(), "is bad".to_owned())));
+        let errors = problems.into_result(()).unwrap_err();
+        assert_eq!(errors.len(), 2);
+        assert!(errors.contains(&("b".to_owned(), "is bad".to_owned())));
     }
 }

@@ -1,5 +1,4 @@
-//! The stories that need people, sessions and tokens together: register, sign in, refresh, sign
-//! out, and what an administrator does to users.
+//! Users and sign-in: registration, sign-in, refresh, sign-out, profiles and user administration.
 
 mod abandoned;
 mod backend;
@@ -48,7 +47,7 @@ use crate::sessions::Sessions;
 use crate::store::{SessionEntry, Store};
 use crate::telemetry::metrics::{LimitOutcome, Metrics, SignInMethod};
 
-/// The stories; clones share everything.
+/// Operations on users and their sessions; clones share everything.
 #[derive(Clone)]
 pub struct Accounts {
     database: Database,
@@ -62,7 +61,7 @@ pub struct Accounts {
     events: Events,
 }
 
-/// Who comes to the desk, as far as it is kept with the session.
+/// The client of a sign-in, as recorded with the session.
 #[derive(Debug, Clone)]
 pub struct ClientInfo {
     pub ip: IpAddr,
@@ -70,11 +69,11 @@ pub struct ClientInfo {
     pub device: Device,
 }
 
-/// What a sign-in or a refresh hands out. The secrets go to their owner and nowhere else.
+/// Result of a sign-in or refresh. The secrets go to their owner only.
 pub struct SignedIn {
     pub user: User,
     pub session: SessionEntry,
-    /// Absent after a refresh: the cookie stays what it is.
+    /// Absent after a refresh, which keeps the cookie.
     pub session_token: Option<SessionToken>,
     pub access_token: String,
     pub expires_in: Duration,
@@ -116,7 +115,7 @@ impl Accounts {
         })
     }
 
-    /// The same stories over another handle on the store, for another runtime.
+    /// The same operations over another store handle, for another runtime.
     #[must_use]
     pub fn with_store(&self, store: Store) -> Accounts {
         Accounts {
@@ -126,12 +125,12 @@ impl Accounts {
         }
     }
 
-    /// Counts a sign-in; `None`: it succeeded.
+    /// Counts a sign-in; `None` means that it succeeded.
     pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
         self.metrics.count_sign_in(method, refusal);
     }
 
-    /// The people.
+    /// The database of users.
     pub fn database(&self) -> &Database {
         &self.database
     }

@@ -1,8 +1,6 @@
-//! Pictures that people give of themselves, recognised by what they are and not by what somebody
-//! says of them.
+//! Picture types, detected from the content instead of the declared type.
 
-/// The media type of a picture, if it is one of those that are taken: PNG, JPEG, GIF or WebP, whole
-/// from beginning to end.
+/// Returns the media type of a complete PNG, JPEG, GIF or WebP picture.
 pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
     let found = [
         ("image/png", is_png as fn(&[u8]) -> bool),
@@ -14,25 +12,26 @@ pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
     Some(media_type)
 }
 
-/// The signature, a header chunk, and the end chunk (PNG, third edition, sections 5.2 and 11.2).
+/// Checks the signature, a header chunk and the end chunk (PNG, third edition, sections 5.2 and
+/// 11.2).
 fn is_png(bytes: &[u8]) -> bool {
     const BEGIN: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
     const END: &[u8] = b"\0\0\0\0IEND\xaeB`\x82";
     bytes.starts_with(BEGIN) && bytes.ends_with(END)
 }
 
-/// Start and end of an image, and a marker after the start (ITU-T T.81, annex B).
+/// Checks start and end of image, and a marker after the start (ITU-T T.81, annex B).
 fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\xff\xd8\xff") && bytes.ends_with(b"\xff\xd9")
 }
 
-/// Header and trailer (GIF89a, sections 17 and 27).
+/// Checks header and trailer (GIF89a, sections 17 and 27).
 fn is_gif(bytes: &[u8]) -> bool {
     let begins = bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a");
     begins && bytes.len() > 13 && bytes.ends_with(b";")
 }
 
-/// A RIFF container of this kind that is as long as it says (RFC 9649, section 2.3).
+/// Checks for a WebP RIFF container of the declared length (RFC 9649, section 2.3).
 fn is_webp(bytes: &[u8]) -> bool {
     let Some((head, rest)) = bytes.split_at_checked(8) else {
         return false;

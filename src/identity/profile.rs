@@ -1,4 +1,4 @@
-//! What people change of themselves.
+//! Changes that users make to their own account.
 
 use std::net::IpAddr;
 
@@ -15,17 +15,17 @@ use crate::limits::Decision;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::{HashCost, PasswordRules, Reloadable};
 
-/// A change of somebody's own password, as typed.
+/// A password change by its owner, as typed.
 pub struct PasswordChange {
     pub current: SecretString,
     pub new: SecretString,
 }
 
 impl PasswordChange {
-    /// Judges both passwords.
+    /// Validates both passwords.
     ///
     /// # Errors
-    /// Each field that is wrong, and how.
+    /// Each invalid field and its problem.
     pub fn check(&self, user: &User, rules: PasswordRules) -> Result<(), Vec<(String, String)>> {
         let mut problems = super::FieldErrors::default();
         let current = normalize::check_sign_in_password(self.current.expose_secret());
@@ -42,36 +42,36 @@ impl PasswordChange {
 }
 
 impl Accounts {
-    /// Changes somebody's own password. The session that asks stays, with its tokens; all others
-    /// end. A wrong current password counts as a failed sign-in; `limits` is as in
+    /// Changes the caller's own password. The current session and its tokens stay valid; all other
+    /// sessions end. A wrong current password counts as a failed sign-in; `limits` is as in
     /// [`Accounts::sign_in`].
     ///
     /// # Errors
-    /// `INVALID_CREDENTIALS`, wrong fields, a limit, or store and database without an answer: the
+    /// `INVALID_CREDENTIALS`, invalid fields, a limit, or an unavailable store or database: the
     /// password may then have been changed already.
     pub async fn change_password(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         user: User,
         change: &PasswordChange,
         asking: (Option<SessionId>, IpAddr),
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
         change
-            .check(&user, live.identity.passwords)
+            .check(&user, settings.identity.passwords)
             .map_err(Rejection::invalid_fields)?;
         let (session, ip) = asking;
-        let cost = live.identity.passwords.cost;
+        let cost = settings.identity.passwords.cost;
         let known_here = self
             .database
             .has_address(&user.id, &address_key(ip))
             .await?;
-        let turn = self.passwords.acquire_sign_in_slot(known_here).await?;
+        let slot = self.passwords.acquire_sign_in_slot(known_here).await?;
         let failures = [FailureCounters::for_account(
             &user.id,
             ip,
             known_here,
-            &live.identity,
+            &settings.identity,
         )];
         let claim = PasswordCheck {
             user: Some(user),
@@ -80,10 +80,10 @@ impl Accounts {
             ip,
         };
         let user = self
-            .verify_password(&live.identity, turn, claim, limits)
+            .verify_password(&settings.identity, slot, claim, limits)
             .await?;
-        // The others end first: while that cannot be ensured, the current password stays what it is, and
-        // the same request can be made again.
+        // The other sessions end first: until that is certain the current password stays, and the
+        // request can be repeated.
         self.end_other_sessions(&user, asking).await?;
         let user = self.replace_password(user, change, cost).await?;
         let event = Event::new(EventKind::PasswordChanged).user(&user.id).ip(ip);
@@ -91,14 +91,14 @@ impl Accounts {
             Some(session) => event.session(session),
             None => event,
         });
-        // Those that were opened with the old password in between.
+        // Sessions opened with the old password in the meantime.
         self.end_other_sessions(&user, asking).await?;
         self.store.invalidate_profile(&user.id).await?;
         Ok(())
     }
 
-    /// Ends all of a user's sessions but the one that asks. Idle ones end as well: after this none of the
-    /// others is merely expired.
+    /// Ends all of the user's sessions but the current one. Idle ones end too, so that none of them
+    /// remains merely expired.
     async fn end_other_sessions(
         &self,
         user: &User,
@@ -110,8 +110,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Sets a password, but not in the place of one that somebody set after the current one was
-    /// compared. A hash that a sign-in has made anew of the same password is no such one.
+    /// Replaces the password hash, but not one that was set after the current one was compared. A
+    /// rehash of the same password by a sign-in does not count.
     async fn replace_password(
         &self,
         mut user: User,
@@ -137,11 +137,11 @@ impl Accounts {
         }
     }
 
-    /// Keeps somebody's picture, in the place of an earlier one.
+    /// Stores the user's picture, replacing an earlier one.
     ///
     /// # Errors
-    /// Wrong fields (`avatar`) when it is none of the kinds that are taken; `NOT_FOUND`; or store
-    /// and database without an answer.
+    /// An invalid field (`avatar`) for an unsupported picture type, `NOT_FOUND`, or an unavailable
+    /// store or database.
     pub async fn put_avatar(&self, user: &str, bytes: Vec<u8>) -> Result<AvatarInfo, AccountError> {
         let kinds = "must be a whole PNG, JPEG, GIF or WebP picture";
         let media_type =
@@ -161,10 +161,10 @@ impl Accounts {
         Ok(about)
     }
 
-    /// Drops somebody's picture.
+    /// Deletes the user's picture.
     ///
     /// # Errors
-    /// `NOT_FOUND` when there is none; or store and database without an answer.
+    /// `NOT_FOUND` when there is none, or an unavailable store or database.
     pub async fn drop_avatar(&self, user: &str) -> Result<(), AccountError> {
         let was_there = self.database.delete_avatar(user).await?;
         self.store.invalidate_profile(user).await?;

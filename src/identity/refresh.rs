@@ -1,5 +1,5 @@
-//! Refreshing: a refresh token is given for its successor and a new access token. Giving it again
-//! within the grace time gets the same successor; later it is reuse, and ends the session.
+//! Refresh: exchanges a refresh token for its successor and a new access token. Presenting it again
+//! within the grace time yields the same successor; later it is reuse and ends the session.
 
 use std::net::IpAddr;
 
@@ -13,37 +13,37 @@ use crate::rejection::Refusal;
 use crate::settings::Reloadable;
 use crate::store::{RefreshRotation, Reuse, RotationOutcome, SessionEntry};
 
-/// Names the key for refresh tokens among those derived from the signing key.
+/// Label of the refresh token key among those derived from the signing key.
 const KEY_LABEL: &str = "portcullis refresh token";
 
 impl Accounts {
-    /// Gives the successor of a refresh token, and a new access token.
+    /// Exchanges a refresh token for its successor and a new access token.
     ///
     /// # Errors
     /// `TOKEN_INVALID`, `TOKEN_EXPIRED`, `REFRESH_TOKEN_REUSED`, `SESSION_BINDING_MISMATCH`, the
-    /// session's own end, or the store or directory without an answer.
+    /// session's own end, or an unavailable store or database.
     pub async fn refresh(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         text: &str,
         visitor: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
         let from = visitor.ip;
         let presented = RefreshToken::parse(text).ok_or(Refusal::TokenInvalid)?;
-        let key = self.refresh_key(live)?;
+        let key = self.refresh_key(settings)?;
         let id = presented.session();
         let successor = presented.successor(&key);
         let turnover = RefreshRotation {
             presented: presented.hash(),
             is_authentic: presented.is_genuine(&key),
             successor: successor.hash(),
-            grace: live.tokens.refresh_grace,
-            ttl: live.tokens.refresh_ttl,
+            grace: settings.tokens.refresh_grace,
+            ttl: settings.tokens.refresh_ttl,
             address: from,
         };
-        let idle = live.sessions.idle_timeout;
+        let idle = settings.sessions.idle_timeout;
         let is_bound_here = self
-            .check_current_binding(live, &presented, visitor)
+            .check_current_binding(settings, &presented, visitor)
             .await?;
         let turned = self.sessions.rotate_refresh(id, &turnover, idle).await?;
         let status = |entry: &SessionEntry| {
@@ -53,7 +53,7 @@ impl Accounts {
         let entry = match (turned.outcome, turned.entry) {
             (RotationOutcome::Rotated | RotationOutcome::Replayed, Some(entry)) => {
                 if !is_bound_here {
-                    self.check_binding(live, &entry.session, visitor)?;
+                    self.check_binding(settings, &entry.session, visitor)?;
                 }
                 entry
             }
@@ -68,19 +68,19 @@ impl Accounts {
                 return Err(refusal.into());
             }
         };
-        self.issue_tokens(live, entry, &successor, from).await
+        self.issue_tokens(settings, entry, &successor, from).await
     }
 
-    /// Compares the client with the one that signed in, where sessions are bound and this is the current
-    /// token: one that is rejected here stays current. Whether it was compared is returned; an older
-    /// token may be reuse, which ends the session whoever presents it.
+    /// Compares the client with the one that signed in, if sessions are bound and this is the
+    /// current token; a rejected token stays current. Returns whether it compared: an older token
+    /// may be reuse, which ends the session for every client.
     async fn check_current_binding(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         presented: &RefreshToken,
         visitor: &ClientInfo,
     ) -> Result<bool, AccountError> {
-        let rules = &live.sessions;
+        let rules = &settings.sessions;
         if rules.bind_ip == ClientBinding::Off && rules.bind_user_agent == ClientBinding::Off {
             return Ok(true);
         }
@@ -94,7 +94,7 @@ impl Accounts {
         }
         match self.sessions.find(id).await? {
             Some(entry) if entry.session.ended.is_none() => {
-                self.check_binding(live, &entry.session, visitor)?;
+                self.check_binding(settings, &entry.session, visitor)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -103,12 +103,15 @@ impl Accounts {
 
     fn check_binding(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         session: &Session,
         visitor: &ClientInfo,
     ) -> Result<(), AccountError> {
         let agent = || visitor.user_agent.clone();
-        for (binding, what) in live.sessions.binding_mismatches(session, visitor.ip, agent) {
+        for (binding, what) in settings
+            .sessions
+            .binding_mismatches(session, visitor.ip, agent)
+        {
             let event = Event::new(EventKind::BindingMismatch)
                 .user(&session.user)
                 .session(session.id);
@@ -122,14 +125,15 @@ impl Accounts {
 
     async fn issue_tokens(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         entry: SessionEntry,
         successor: &RefreshToken,
         from: IpAddr,
     ) -> Result<SignedIn, AccountError> {
         let session = &entry.session;
-        let user = match &live.identity.backend {
-            // The backend was asked at the sign-in, and is not again while the session lives.
+        let user = match &settings.identity.backend {
+            // The backend verified the user at sign-in; it is not called again while the session
+            // lasts.
             Some(_) => Some(backend::user_from_session(session)),
             None => self.database.user(&session.user).await?,
         };
@@ -138,7 +142,7 @@ impl Accounts {
                 .await?;
             return Err(Refusal::SessionRevoked.into());
         };
-        let access_token = mint_access_token(live, session)?;
+        let access_token = mint_access_token(settings, session)?;
         self.events.record(
             Event::new(EventKind::Refresh)
                 .user(&user.id)
@@ -150,12 +154,12 @@ impl Accounts {
             session: entry,
             session_token: None,
             access_token,
-            expires_in: live.tokens.access_ttl,
+            expires_in: settings.tokens.access_ttl,
             refresh_token: successor.expose(),
         })
     }
 
-    /// An old token came back: somebody has a copy, so nobody keeps the session.
+    /// An old token was presented, so it may have been stolen: the session ends for every client.
     async fn reject_reuse(
         &self,
         id: SessionId,
@@ -180,7 +184,7 @@ impl Accounts {
         Refusal::RefreshTokenReused.into()
     }
 
-    /// Makes the end of a session sure that an earlier refresh ended.
+    /// Ensures the end of a session that an earlier refresh ended.
     async fn ensure_ended(&self, entry: Option<&SessionEntry>) -> Result<(), AccountError> {
         let session = entry.map(|entry| &entry.session);
         let ended = session.and_then(|session| Some((session, session.ended?.reason)));
@@ -194,10 +198,11 @@ impl Accounts {
         }
     }
 
-    /// The key that marks this fleet's refresh tokens. It follows the signing key: after a rotation
-    /// the tokens handed out before still work, for the store knows them.
-    pub(super) fn refresh_key(&self, live: &Reloadable) -> Result<RefreshKey, AccountError> {
-        live.tokens
+    /// The key that authenticates this fleet's refresh tokens, derived from the signing key. After
+    /// a rotation earlier tokens still work, because the store holds their hashes.
+    pub(super) fn refresh_key(&self, settings: &Reloadable) -> Result<RefreshKey, AccountError> {
+        settings
+            .tokens
             .derive_secret(KEY_LABEL)
             .ok_or(AccountError::Token(token::SignError::NoSigningKey))
     }

@@ -1,6 +1,6 @@
-//! Refresh tokens: `<session id>.<43 characters>`. The 32 bytes behind the 43 characters are 16 of
-//! entropy and a 16-byte mark that only this gateway can make. The mark tells a token that was once
-//! ours (its return is reuse) from one that somebody made up, without keeping the old ones.
+//! Refresh tokens: `<session id>.<43 characters>`. The 43 characters encode 16 bytes of entropy and
+//! a 16-byte MAC of this gateway. The MAC distinguishes old genuine tokens (presenting one is
+//! reuse) from forged ones without storing the old ones.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,10 +12,10 @@ use crate::auth::session::SessionId;
 
 const SECRET_CHARS: usize = 43;
 
-/// The key of the gateway, derived from its signing key.
+/// MAC key, derived from the gateway's signing key.
 pub(super) type RefreshKey = [u8; 32];
 
-/// A refresh token. It is handed out and never kept; the store has its hash.
+/// A refresh token. Only its hash is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RefreshToken {
     session: SessionId,
@@ -46,8 +46,8 @@ impl RefreshToken {
         RefreshToken::with_mark(key, session, rand::random())
     }
 
-    /// Makes the token that follows this one: always the same, so that whoever lost the answer, or
-    /// asked twice, gets it again without any secret being kept.
+    /// Returns the token's successor. It is deterministic, so that a client that lost the response
+    /// or repeats the request gets the same token, without a stored secret.
     pub(super) fn successor(&self, key: &RefreshKey) -> RefreshToken {
         let next = mac(key, b"next", self.session, &self.secret);
         RefreshToken::with_mark(key, self.session, first_half(&next))
@@ -62,30 +62,30 @@ impl RefreshToken {
         RefreshToken { session, secret }
     }
 
-    /// Tells whether a gateway with this key made the token.
+    /// Whether a gateway with this key issued the token.
     pub(super) fn is_genuine(&self, key: &RefreshKey) -> bool {
         let remade = RefreshToken::with_mark(key, self.session, first_half(&self.secret));
         remade.secret.ct_eq(&self.secret).into()
     }
 
-    /// The session that it refreshes.
+    /// The session that the token refreshes.
     pub(super) fn session(&self) -> SessionId {
         self.session
     }
 
-    /// What the store knows it by.
+    /// The hash under which the store holds the token.
     pub(super) fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.expose().as_bytes()).into()
     }
 
-    /// Shows the secret, for the one place that hands it to its owner.
+    /// Exposes the secret, for the response to its owner.
     pub(super) fn expose(&self) -> String {
         format!("{}.{}", self.session, URL_SAFE_NO_PAD.encode(self.secret))
     }
 }
 
 fn mac(key: &RefreshKey, label: &[u8; 4], session: SessionId, data: &[u8]) -> [u8; 32] {
-    // HMAC fills a short key up with zeros to the block of its hash (RFC 2104, section 2).
+    // HMAC pads a short key with zeros to the hash's block size (RFC 2104, section 2).
     let mut block = [0; 64];
     for (to, from) in block.iter_mut().zip(key) {
         *to = *from;

@@ -1,5 +1,5 @@
-//! Passwords whose hash costs less than today's are hashed anew when their owner signs in: only then
-//! is the password there.
+//! Rehashing of passwords below the configured cost, at sign-in: the only time that the password is
+//! available.
 
 use super::passwords::is_outdated;
 use super::{AccountError, Accounts};
@@ -8,8 +8,8 @@ use crate::rejection::Refusal;
 use crate::settings::HashCost;
 
 impl Accounts {
-    /// Gives the user with a hash of today's cost. A hash that cannot be made now is made another
-    /// time.
+    /// Returns the user with a hash of the configured cost. If hashing fails, a later sign-in tries
+    /// again.
     pub(super) async fn rehash_if_outdated(
         &self,
         user: User,
@@ -19,11 +19,11 @@ impl Accounts {
         if !is_outdated(&user.password_hash, cost) {
             return Ok(user);
         }
-        // The password is proven: strangers do not delay what follows.
-        let Ok(turn) = self.passwords.acquire_sign_in_slot(true).await else {
+        // The password is verified, so other clients do not delay this step.
+        let Ok(slot) = self.passwords.acquire_sign_in_slot(true).await else {
             return Ok(user);
         };
-        let Ok(hash) = self.passwords.hash(turn, password, cost).await else {
+        let Ok(hash) = self.passwords.hash(slot, password, cost).await else {
             return Ok(user);
         };
         let replaced = self
@@ -36,15 +36,15 @@ impl Accounts {
                 ..user
             });
         }
-        // Another sign-in has just done it, or the password is another one by now.
+        // Another sign-in has just rehashed it, or the password has changed.
         self.reverify_password(&user.id, password, cost).await
     }
 
-    /// Compares a password, which was right a moment ago, with the hash that has come in the place
-    /// of the one that it was compared with.
+    /// Compares a password that was right a moment ago with the hash that has replaced the compared
+    /// one.
     ///
     /// # Errors
-    /// `INVALID_CREDENTIALS` when it is another password by now, or the user is gone or disabled.
+    /// `INVALID_CREDENTIALS` when the password has changed, or the user is deleted or disabled.
     pub(super) async fn reverify_password(
         &self,
         user: &str,
@@ -55,9 +55,9 @@ impl Accounts {
         let now = now
             .filter(|user| !user.disabled)
             .ok_or(Refusal::InvalidCredentials)?;
-        let turn = self.passwords.acquire_sign_in_slot(true).await?;
+        let slot = self.passwords.acquire_sign_in_slot(true).await?;
         let hash = Some(now.password_hash.as_str());
-        let (_, right) = self.passwords.verify(turn, password, hash, cost).await?;
+        let (_, right) = self.passwords.verify(slot, password, hash, cost).await?;
         match right {
             true => Ok(now),
             false => Err(Refusal::InvalidCredentials.into()),

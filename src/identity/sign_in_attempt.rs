@@ -1,8 +1,7 @@
-//! One attempt to sign in, and the failures that are counted of an account.
+//! A sign-in attempt and the failure counters of its account.
 //!
-//! They are looked at before credentials are compared, which spares the work, and again afterwards,
-//! before anybody is told how it went. Of guesses that are made at once no more are told, right or
-//! wrong, than may fail.
+//! Counters are checked before credentials are compared, to save the work, and again before the
+//! outcome is reported. Of concurrent guesses, no more are reported, right or wrong, than may fail.
 
 use std::net::IpAddr;
 
@@ -12,11 +11,11 @@ use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
 
-/// An attempt, by what its failure counts for.
+/// An attempt, with the counters that its failure is charged to.
 pub(super) struct SignInAttempt<'a> {
-    /// Of every account that may be meant.
+    /// Counters of every account that the name may identify.
     pub(super) counters: &'a [FailureCounters],
-    /// Whom the events concern, where it is known.
+    /// The user to record in events, if known.
     pub(super) user: Option<&'a str>,
     pub(super) ip: IpAddr,
 }
@@ -35,49 +34,49 @@ impl SignInAttempt<'_> {
 }
 
 impl Accounts {
-    /// Lets an attempt be made, unless there were too many failures.
+    /// Admits an attempt unless there were too many failures.
     ///
     /// # Errors
-    /// `RATE_LIMITED`, and the store without an answer.
+    /// `RATE_LIMITED`, or an unavailable store.
     pub(super) async fn check_failures(
         &self,
-        trial: &SignInAttempt<'_>,
+        attempt: &SignInAttempt<'_>,
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
-        for failures in trial.counters.iter().filter(|one| one.is_disclosed) {
+        for failures in attempt.counters.iter().filter(|one| one.is_disclosed) {
             let standing = failures
                 .peek(&self.store, self.sessions.is_durable())
                 .await?;
             if standing.iter().any(|decision| !decision.allowed) {
-                return self.reject_if_limited(trial, standing, limits);
+                return self.reject_if_limited(attempt, standing, limits);
             }
         }
         Ok(())
     }
 
-    /// Reports how an attempt went, unless there were too many failures meanwhile. Of the disclosed
-    /// counters the client learns one: the one that refuses, or else the last. Where one refuses that
-    /// is not disclosed, the attempt is a wrong one.
+    /// Reports the outcome of an attempt, unless there were too many failures in the meantime. Of
+    /// the disclosed counters the client learns one: the one that refuses, else the last. If an
+    /// undisclosed counter refuses, the attempt is reported as wrong.
     ///
     /// # Errors
-    /// `INVALID_CREDENTIALS` when the credentials are `wrong`, for the reason given, and those of
-    /// [`Accounts::check_failures`].
+    /// `INVALID_CREDENTIALS` when the credentials are `wrong`, with the given reason, and the
+    /// errors of [`Accounts::check_failures`].
     pub(super) async fn finish_attempt(
         &self,
-        trial: &SignInAttempt<'_>,
+        attempt: &SignInAttempt<'_>,
         wrong: Option<Reason>,
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
-        let locked = self.is_locked(trial).await?;
+        let locked = self.is_locked(attempt).await?;
         let wrong = if locked {
             Some(Reason::TooManyFailures)
         } else {
             wrong
         };
         let before = limits.len();
-        // Each is counted, whatever the others say.
-        let mut stand = Vec::with_capacity(trial.counters.len());
-        for failures in trial.counters {
+        // Each counter is charged, whatever the others return.
+        let mut standings = Vec::with_capacity(attempt.counters.len());
+        for failures in attempt.counters {
             let decisions = match wrong {
                 None => {
                     failures
@@ -87,7 +86,7 @@ impl Accounts {
                 Some(_) => failures.record_failure(&self.store).await,
             };
             match failures.is_disclosed {
-                true => stand.push(decisions),
+                true => standings.push(decisions),
                 // An attempt is counted once in the metrics.
                 false if locked => {
                     self.record_decisions(decisions, &mut Vec::new());
@@ -95,9 +94,9 @@ impl Accounts {
                 false => {}
             }
         }
-        for decisions in stand {
+        for decisions in standings {
             limits.truncate(before);
-            self.reject_if_limited(trial, decisions, limits)?;
+            self.reject_if_limited(attempt, decisions, limits)?;
         }
         let Some(reason) = wrong else {
             return Ok(());
@@ -106,14 +105,14 @@ impl Accounts {
             true => EventKind::SignInLimited,
             false => EventKind::SignInFailed,
         };
-        self.report_attempt(trial, kind, reason);
-        Err(trial.authentication_error(Refusal::InvalidCredentials, reason))
+        self.report_attempt(attempt, kind, reason);
+        Err(attempt.authentication_error(Refusal::InvalidCredentials, reason))
     }
 
-    /// Whether a counter that is not disclosed refuses.
-    async fn is_locked(&self, trial: &SignInAttempt<'_>) -> Result<bool, AccountError> {
+    /// Whether an undisclosed counter refuses.
+    async fn is_locked(&self, attempt: &SignInAttempt<'_>) -> Result<bool, AccountError> {
         let mut locked = false;
-        for failures in trial.counters.iter().filter(|one| !one.is_disclosed) {
+        for failures in attempt.counters.iter().filter(|one| !one.is_disclosed) {
             let standing = failures
                 .peek(&self.store, self.sessions.is_durable())
                 .await?;
@@ -124,20 +123,20 @@ impl Accounts {
 
     fn reject_if_limited(
         &self,
-        trial: &SignInAttempt<'_>,
+        attempt: &SignInAttempt<'_>,
         decisions: Vec<Decision>,
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
         if self.record_decisions(decisions, limits) {
             return Ok(());
         }
-        self.report_attempt(trial, EventKind::SignInLimited, Reason::TooManyFailures);
-        Err(trial.authentication_error(Refusal::RateLimited, Reason::TooManyFailures))
+        self.report_attempt(attempt, EventKind::SignInLimited, Reason::TooManyFailures);
+        Err(attempt.authentication_error(Refusal::RateLimited, Reason::TooManyFailures))
     }
 
-    fn report_attempt(&self, trial: &SignInAttempt<'_>, kind: EventKind, reason: Reason) {
-        let event = Event::new(kind).ip(trial.ip).reason(reason.as_str());
-        self.events.record(match trial.user {
+    fn report_attempt(&self, attempt: &SignInAttempt<'_>, kind: EventKind, reason: Reason) {
+        let event = Event::new(kind).ip(attempt.ip).reason(reason.as_str());
+        self.events.record(match attempt.user {
             Some(user) => event.user(user),
             None => event,
         });

@@ -1,4 +1,4 @@
-//! How sessions end: signed out, terminated by their owner, ended by an administrator.
+//! Ends of sessions: signed out, terminated by their owner, ended by an administrator.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::settings::Reloadable;
 use crate::store::{SessionEntry, StoreError};
 
 impl Accounts {
-    /// Ends one session. `false`: it was gone already, by age or by being idle for so long.
+    /// Ends one session. Returns `false` if it had already expired, by age or idle time.
     ///
     /// # Errors
-    /// When the store could not make sure.
+    /// The store could not confirm the end.
     pub async fn end_session(
         &self,
         session: &Session,
@@ -30,10 +30,10 @@ impl Accounts {
         Ok(outcome?)
     }
 
-    /// Ends all sessions of a user but one; tells how many were alive.
+    /// Ends all sessions of a user but one; returns the number that were active.
     ///
     /// # Errors
-    /// When the store could not make sure.
+    /// The store could not confirm the end.
     pub async fn end_user_sessions(
         &self,
         user: &str,
@@ -52,7 +52,7 @@ impl Accounts {
     /// Ends one of a user's own sessions; another user's does not exist.
     ///
     /// # Errors
-    /// `NOT_FOUND`, and when the store could not make sure.
+    /// `NOT_FOUND`, or the store could not confirm the end.
     pub async fn terminate(
         &self,
         user: &str,
@@ -70,10 +70,10 @@ impl Accounts {
         }
     }
 
-    /// Signs out: ends the session, if there is one left. With `of` it has to be that user's.
+    /// Signs out: ends the session, if any is left. With `of` it must be that user's.
     ///
     /// # Errors
-    /// When the store could not make sure.
+    /// The store could not confirm the end.
     pub async fn sign_out(
         &self,
         id: SessionId,
@@ -96,36 +96,36 @@ impl Accounts {
         Ok(())
     }
 
-    /// Signs out with a refresh token: it must be one that was handed out for the session. One that
-    /// was not ends nothing, and is not told so.
+    /// Signs out with a refresh token, which must have been issued for the session. Another one
+    /// ends nothing, which the client does not learn.
     ///
     /// # Errors
-    /// When the store could not make sure.
+    /// The store could not confirm the end.
     pub async fn sign_out_with_refresh(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         text: &str,
         by: Option<IpAddr>,
     ) -> Result<(), AccountError> {
         let Some(token) = RefreshToken::parse(text) else {
             return Ok(());
         };
-        let ours = token.is_genuine(&self.refresh_key(live)?)
+        let ours = token.is_genuine(&self.refresh_key(settings)?)
             || self
                 .sessions
                 .is_current_refresh(token.session(), token.hash())
                 .await?;
         if ours {
-            let idle = live.sessions.idle_timeout;
+            let idle = settings.sessions.idle_timeout;
             self.sign_out(token.session(), None, by, idle).await?;
         }
         Ok(())
     }
 
-    /// Refuses a token from now on, for the rest of its life.
+    /// Blacklists a token for the rest of its lifetime.
     ///
     /// # Errors
-    /// When the store could not make sure.
+    /// The store could not confirm the entry.
     pub async fn blacklist(
         &self,
         key: &str,
@@ -140,7 +140,7 @@ impl Accounts {
         Ok(outcome?)
     }
 
-    /// Reports an end that has happened.
+    /// Records the end of a session.
     pub(super) fn report_end(
         &self,
         user: &str,
@@ -160,7 +160,8 @@ impl Accounts {
     }
 }
 
-/// Whether it has happened, although its caller must not rely on it: the journal tells of it.
+/// Whether the change was made but not replicated: the journal records it, though the caller must
+/// not rely on it.
 fn is_unreplicated<T>(outcome: &Result<T, SessionError>) -> bool {
     matches!(outcome, Err(SessionError::Store(StoreError::Unreplicated)))
 }

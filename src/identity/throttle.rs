@@ -1,5 +1,5 @@
-//! How often somebody may try to sign in: a flood guard in this process, then the configured limits
-//! on attempts by address and on failures by account.
+//! Throttling of sign-in attempts: a flood guard in this process, then the configured limits on
+//! attempts by address and on failures by account.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -21,24 +21,24 @@ use crate::store::{Store, StoreError};
 const ADDRESS: &str = "sign-in-address";
 const ACCOUNT: &str = "sign-in-account";
 const EVERYWHERE: &str = "sign-in-account-everywhere";
-/// Counts sign-ins to one account from one address, where no database remembers them.
+/// Records sign-ins to one account from one address, for users without a database row.
 const KNOWN_ADDRESS: &str = "sign-in-place";
-/// Counts attempts from a network of IPv6, which one client may have all of.
+/// Counts attempts from an IPv6 network, all of which one client may own.
 const NETWORK: &str = "sign-in-network";
-/// How long such a place is remembered, at least.
+/// Minimum time for which a known address is kept.
 const KNOWN_ADDRESS_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub(super) const LIMIT_NAMES: [&str; 4] = [ADDRESS, NETWORK, ACCOUNT, EVERYWHERE];
 /// Attempts from a network, as a multiple of those from one address.
 const NETWORK_FACTOR: u32 = 10;
-/// Failures from everywhere that an account bears, as a multiple of those from one address.
+/// Failures from all addresses together, as a multiple of those from one address.
 const EVERYWHERE_FACTOR: u64 = 10;
-/// Attempts a second for each core, from one address, from one network, and from all: above what hashing can do, so
-/// that only a flood meets it, before it costs a look-up.
+/// Attempts per second and core, from one address, from one network, and in total: above what
+/// hashing can handle, so that only a flood is stopped, before it costs a look-up.
 const FLOOD_PER_ADDRESS: u32 = 50;
 const FLOOD_PER_NETWORK: u32 = 100;
 const FLOOD_TOTAL: u32 = 500;
 const BURST_SECONDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(3);
-/// Addresses after which those that were quiet are forgotten.
+/// Maximum number of tracked addresses; above it, idle ones are removed.
 const MAX_TRACKED_KEYS: usize = 10_000;
 
 /// The flood guard.
@@ -65,7 +65,7 @@ impl FloodGuard {
         }
     }
 
-    /// Lets an attempt pass, or says how long to wait.
+    /// Admits an attempt, or returns the time to wait.
     pub(super) fn check(&self, ip: IpAddr) -> Result<(), Duration> {
         for limiter in [&self.by_address, &self.by_network] {
             if limiter.len() > MAX_TRACKED_KEYS {
@@ -83,16 +83,16 @@ impl FloodGuard {
     }
 }
 
-/// Every text that failures to sign in to a user's account are counted by.
+/// All counter keys of failed sign-ins to a user's account.
 pub fn failure_counter_keys(user: &User) -> Vec<String> {
     let names = std::iter::once(&user.email).chain(&user.username);
     let names = names.map(|name| name_key(&LoginName::parse(name)));
     std::iter::once(user.id.clone()).chain(names).collect()
 }
 
-/// Takes one attempt from the limits of the address and of its network; in this process while the
-/// store is gone. Where sessions need the store (not `alone`), one that takes no writes could open none:
-/// nothing is compared then.
+/// Charges one attempt to the limits of the address and its network; in this process while the
+/// store is unavailable. If sessions need the store (not `alone`) and it is read-only, no session
+/// could be opened, so nothing is compared.
 pub(super) async fn charge_address(
     store: &Store,
     rules: &Identity,
@@ -108,17 +108,17 @@ pub(super) async fn charge_address(
     }
 }
 
-/// The counters that failures to sign in to one account, from one address, are kept in.
+/// Counters of failed sign-ins to one account from one address.
 pub(super) struct FailureCounters {
     from_address: Charge,
     everywhere: Charge,
-    /// The account signed in from here before: failures elsewhere are no concern.
+    /// The account has signed in from this address before, so failures elsewhere do not count.
     pub(super) is_known_address: bool,
-    /// The client may learn how they stand, or that one of them is over its limit.
+    /// Whether the client may learn the counters' state, and that one exceeds its limit.
     pub(super) is_disclosed: bool,
 }
 
-/// The text that failures are counted by under a name that was typed. No user's ID is one.
+/// The counter key of a typed name, distinct from every user ID.
 fn name_key(login: &LoginName) -> String {
     match login {
         LoginName::Email(email) => email.clone(),
@@ -145,10 +145,10 @@ impl FailureCounters {
         }
     }
 
-    /// Those of an account that is claimed by a name. By the name they are disclosed. By the account
-    /// they are not: which names belong to one account, or to any, is nobody's business, so an
-    /// account that is over its limit looks like a wrong password. A name without account has both,
-    /// for the same work.
+    /// Counters of an account claimed by name. Those of the name are disclosed, those of the
+    /// account are not: a client must not learn which names belong to one account or to any, so an
+    /// account over its limit looks like a wrong password. A name without account has both, for the
+    /// same work.
     pub(super) fn for_login(
         name: &LoginName,
         user: Option<&str>,
@@ -168,14 +168,14 @@ impl FailureCounters {
         ]
     }
 
-    /// Looks, without counting, how the counters that concern this client stand. `alone`: without the
-    /// store this process' own counters say so.
+    /// Reads the counters that concern this client, without charging them. With `alone` this
+    /// process' own counters stand in for an unavailable store.
     pub(super) async fn peek(
         &self,
         store: &Store,
         alone: bool,
     ) -> Result<Vec<Decision>, StoreError> {
-        // Both in any case: the time of an attempt must not tell how its account stands.
+        // Both in every case: the response time must not reveal the account's state.
         let here = peek_limit(store, &self.from_address, alone);
         let everywhere = peek_limit(store, &self.everywhere, alone);
         let (here, everywhere) = tokio::try_join!(here, everywhere)?;
@@ -185,8 +185,8 @@ impl FailureCounters {
         Ok(vec![here, everywhere])
     }
 
-    /// Counts a failure, in both; one that is full does not keep the other from counting. Tells how
-    /// the counters that concern this client stand now; one that refuses was full.
+    /// Charges a failure to both counters; a full one does not keep the other from counting.
+    /// Returns the counters that concern this client; one that refuses was full.
     pub(super) async fn record_failure(&self, store: &Store) -> Vec<Decision> {
         let mut counted =
             charge_with_fallback(store, std::slice::from_ref(&self.from_address)).await;
@@ -198,12 +198,12 @@ impl FailureCounters {
     }
 }
 
-/// Remembers that somebody signed in to an account from there: a counter that is used up.
+/// Records a sign-in to the account from this address, as a counter that is used up.
 pub(super) async fn record_known_address(store: &Store, account: &str, ip: IpAddr) {
     charge_with_fallback(store, &[known_address_charge(account, ip)]).await;
 }
 
-/// Tells whether somebody has signed in to the account from there.
+/// Whether the account has been signed in to from this address.
 pub(super) async fn has_signed_in_from(
     store: &Store,
     account: &str,
@@ -234,7 +234,7 @@ fn build_charge(limit: Arc<Limit>, texts: &[String]) -> Charge {
 async fn peek_limit(store: &Store, charge: &Charge, alone: bool) -> Result<Decision, StoreError> {
     match store.peek_limit(charge).await {
         Err(_) if alone => Ok(store.peek_locally(charge)),
-        answer => answer,
+        result => result,
     }
 }
 
@@ -245,14 +245,14 @@ async fn charge_with_fallback(store: &Store, charges: &[Charge]) -> Vec<Decision
     }
 }
 
-/// Whether a client is told how it stands with a limit. How many failures an account has from
-/// everywhere, and whether that matters to this client, is told only where it refuses: it would say
-/// whether the account is known here. What others in its network do is no concern of a client either.
+/// Whether the client learns the state of a limit. An account's failures from all addresses are
+/// reported only when they refuse, since they would reveal whether this address is known. Other
+/// clients of the same network are not reported either.
 pub(super) fn is_reported(decision: &Decision) -> bool {
     !decision.allowed || ![EVERYWHERE, NETWORK].contains(&&*decision.limit.name)
 }
 
-/// The built-in limits, for whoever lists them or looks at a counter.
+/// The built-in limits.
 pub fn sign_in_limits(rules: &Identity) -> [Arc<Limit>; 4] {
     [
         address_limit(rules),
@@ -304,7 +304,7 @@ fn build_limit(name: &str, rate: Rate, key: Vec<KeyPart>) -> Arc<Limit> {
     })
 }
 
-/// One text for each client: the /64 of an IPv6 address, since a client has that many, and the IPv4
+/// One key per client: the /64 of an IPv6 address, since one client has all of it, and the IPv4
 /// address of a mapped one.
 pub fn address_key(ip: IpAddr) -> String {
     match subscriber_network(ip) {
@@ -313,7 +313,7 @@ pub fn address_key(ip: IpAddr) -> String {
     }
 }
 
-/// The /48 of an IPv6 address, which is what a site is given.
+/// The /48 of an IPv6 address, the usual size of a site.
 fn network_key(ip: IpAddr) -> Option<String> {
     match ip.to_canonical() {
         IpAddr::V4(_) => None,
@@ -324,7 +324,7 @@ fn network_key(ip: IpAddr) -> Option<String> {
     }
 }
 
-/// The text of an address in the counters of a built-in limit.
+/// The key of an address in the counters of a built-in limit.
 pub fn limit_address_key(limit: &Limit, ip: IpAddr) -> Option<String> {
     match &*limit.name {
         NETWORK => network_key(ip),
@@ -332,7 +332,7 @@ pub fn limit_address_key(limit: &Limit, ip: IpAddr) -> Option<String> {
     }
 }
 
-/// Names a counter of a built-in limit by the texts of its key's parts.
+/// Names a counter of a built-in limit by the parts of its key.
 pub fn sign_in_counter(limit: &Limit, texts: &[String]) -> Counter {
     let tagged = texts
         .iter()

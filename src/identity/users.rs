@@ -1,4 +1,4 @@
-//! What an operator does to users: add, list, change.
+//! User administration: create, list, change and delete.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -10,7 +10,7 @@ use crate::events::{Event, EventKind};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::{HashCost, PasswordRules};
 
-/// A user to be, as typed.
+/// A new user, as typed.
 pub struct NewUser {
     pub email: String,
     pub username: Option<String>,
@@ -21,11 +21,11 @@ pub struct NewUser {
     pub disabled: bool,
 }
 
-/// What to change of a user, as typed; `None` leaves it as it is.
+/// Changes to a user, as typed; `None` keeps the value.
 #[derive(Default)]
 pub struct UserPatch {
     pub email: Option<String>,
-    /// `Some(None)` takes the name away.
+    /// `Some(None)` removes the name.
     pub name: Option<Option<String>>,
     pub roles: Option<Vec<String>>,
     pub scopes: Option<Vec<String>>,
@@ -46,7 +46,7 @@ pub enum AddUserError {
     Database(#[from] database::Error),
 }
 
-/// A user to be about whom nothing is wrong.
+/// A validated new user.
 pub struct CheckedUser {
     email: String,
     username: Option<String>,
@@ -58,7 +58,7 @@ pub struct CheckedUser {
     disabled: bool,
 }
 
-/// A change of a user that has nothing wrong.
+/// A validated change of a user.
 pub struct CheckedPatch {
     change: UserUpdate,
     password: Option<SecretString>,
@@ -66,10 +66,10 @@ pub struct CheckedPatch {
 }
 
 impl NewUser {
-    /// Judges every field.
+    /// Validates every field.
     ///
     /// # Errors
-    /// Each field that is wrong, and how.
+    /// Each invalid field and its problem.
     pub fn check(self, rules: PasswordRules) -> Result<CheckedUser, Vec<(String, String)>> {
         let mut problems = FieldErrors::default();
         let email = problems.check("email", normalize::email(&self.email));
@@ -102,10 +102,10 @@ impl NewUser {
 }
 
 impl UserPatch {
-    /// Judges every field that is to change of this user.
+    /// Validates every field to change.
     ///
     /// # Errors
-    /// Each field that is wrong, and how.
+    /// Each invalid field and its problem.
     pub fn check(
         self,
         user: &User,
@@ -153,7 +153,7 @@ impl Accounts {
     /// Adds a user.
     ///
     /// # Errors
-    /// Says which field is wrong, that the user exists, or that the database failed.
+    /// The invalid field, an existing user, or a database error.
     pub async fn add_user(&self, new: NewUser, rules: PasswordRules) -> Result<User, AddUserError> {
         let new = new.check(rules).map_err(|fields| {
             let (field, problem) = fields.into_iter().next().unwrap_or_default();
@@ -170,10 +170,10 @@ impl Accounts {
             })
     }
 
-    /// Adds a user about whom nothing is wrong.
+    /// Adds a validated user.
     ///
     /// # Errors
-    /// `USER_EXISTS`, or hash and database without an answer.
+    /// `USER_EXISTS`, or a failed hash or database.
     pub async fn create_user(&self, new: CheckedUser) -> Result<User, AccountError> {
         let user = self.insert_user(new).await?;
         self.events
@@ -184,7 +184,7 @@ impl Accounts {
     /// Lists users, newest first.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database is unavailable.
     pub async fn list_users(
         &self,
         limit: u32,
@@ -193,10 +193,10 @@ impl Accounts {
         self.database.list_users(limit, after).await
     }
 
-    /// Judges and makes a change of a user; see [`Accounts::apply_change`].
+    /// Validates and applies a change; see [`Accounts::apply_change`].
     ///
     /// # Errors
-    /// `NOT_FOUND`, wrong fields, and those of [`Accounts::apply_change`].
+    /// `NOT_FOUND`, invalid fields, and the errors of [`Accounts::apply_change`].
     pub async fn change_user(
         &self,
         id: &str,
@@ -210,12 +210,12 @@ impl Accounts {
         self.apply_change(id, patch).await
     }
 
-    /// Changes a user. Disabling and a new password end all sessions; roles and scopes are in force
-    /// on the live ones at once.
+    /// Changes a user. Disabling and a new password end all sessions; roles and scopes apply to
+    /// active sessions at once.
     ///
     /// # Errors
-    /// `NOT_FOUND`, `USER_EXISTS`, or store and database without an answer: the change may then have
-    /// been made in the database; making it again brings the sessions in line.
+    /// `NOT_FOUND`, `USER_EXISTS`, or an unavailable store or database: the change may then have
+    /// been made in the database, and repeating it updates the sessions.
     pub async fn apply_change(&self, id: &str, patch: CheckedPatch) -> Result<User, AccountError> {
         let mut change = patch.change;
         if let Some(password) = &patch.password {
@@ -239,19 +239,19 @@ impl Accounts {
             UserUpdateOutcome::EmailTaken => return Err(Refusal::UserExists.into()),
         };
         self.report_change(&user, changed);
-        // Each is done even if the other fails: sessions may end without the store.
+        // Both are done even if one fails: sessions may end without the store.
         let enforced = self.apply_to_sessions(&user, changed).await;
         self.store.invalidate_profile(id).await?;
         enforced?;
         Ok(user)
     }
 
-    /// Deletes a user, after all their sessions have ended. Disabled first, so that no sign-in that is
-    /// under way leaves a session behind.
+    /// Deletes a user after ending all sessions. The user is disabled first, so that a concurrent
+    /// sign-in leaves no session behind.
     ///
     /// # Errors
-    /// `NOT_FOUND`, or store and database without an answer: the user is then still there, disabled at
-    /// most, and deleting again goes on.
+    /// `NOT_FOUND`, or an unavailable store or database: the user then still exists, at most
+    /// disabled, and deletion can be repeated.
     pub async fn remove_user(&self, id: &str) -> Result<(), AccountError> {
         let disabling = UserUpdate {
             disabled: Some(true),
@@ -261,8 +261,8 @@ impl Accounts {
         self.database.delete_user(id).await?;
         self.events
             .record(Event::new(EventKind::UserRemoved).user(id));
-        // A profile that was read meanwhile. No session is left that could show it, and a repeated call
-        // would find no user: a store that fails now does not make the deletion fail.
+        // A profile cached in the meantime. No session is left that could read it, and a repeated
+        // call would find no user, so a store failure does not fail the deletion.
         if let Err(error) = self.store.invalidate_profile(id).await {
             tracing::warn!(%error, "the cached profile of a deleted user is left to expire");
         }
@@ -284,8 +284,8 @@ impl Accounts {
         }
     }
 
-    /// Brings live sessions in line with what the database now says. Idle ones end as well: for a
-    /// changed person none of the old ones is merely expired.
+    /// Applies the database's state to active sessions. Idle ones end too, so that none remains
+    /// merely expired after the change.
     async fn apply_to_sessions(
         &self,
         user: &User,
@@ -324,15 +324,15 @@ impl Accounts {
         password: &str,
         cost: HashCost,
     ) -> Result<String, AccountError> {
-        let turn = self.passwords.acquire_slot().await?;
-        Ok(self.passwords.hash(turn, password, cost).await?)
+        let slot = self.passwords.acquire_slot().await?;
+        Ok(self.passwords.hash(slot, password, cost).await?)
     }
 }
 
-/// Which kinds of things a change touches.
+/// What a change of a user affects.
 #[derive(Debug, Clone, Copy)]
 struct ChangeSummary {
-    /// What sessions carry of a user: email, name, roles, scopes.
+    /// User data in sessions: email, name, roles, scopes.
     identity: bool,
     disabled: Option<bool>,
     password: bool,

@@ -70,14 +70,14 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// The admin endpoints without a listener, for a process that serves no traffic and reloads nothing.
+/// The admin endpoints without a listener, for a process that neither serves traffic nor reloads.
 pub(crate) fn local_router(services: &Services) -> Router {
     let (reload, _) = mpsc::channel(1);
     let state = services.admin_state(reload_trigger(reload));
     admin::router(state).layer(from_fn(render_rejection))
 }
 
-/// Accepts as long as the process lives.
+/// Accepts connections until the process ends.
 async fn accept(
     listener: TcpListener,
     router: Router,
@@ -138,7 +138,7 @@ async fn close_while_draining(
     response
 }
 
-/// Reads the body before the request is served: a client that never finishes it is not waited for.
+/// Reads the body before the request is served, and rejects a client that is too slow.
 async fn read_body(deadline: Duration, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let read = timeout(deadline, axum::body::to_bytes(body, MAX_BODY)).await;
@@ -149,14 +149,14 @@ async fn read_body(deadline: Duration, request: Request, next: Next) -> Response
     }
 }
 
-/// Turns a call into a request to the loop that reloads, one at a time.
+/// Returns a function that sends reload requests to the main loop, one at a time.
 fn reload_trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
     Arc::new(move || {
         let reload = reload.clone();
         Box::pin(async move {
-            let (answer, outcome) = oneshot::channel();
+            let (reply, outcome) = oneshot::channel();
             let gone = || ReloadOutcome::Rejected(vec!["the gateway is shutting down".to_owned()]);
-            if reload.send(answer).await.is_err() {
+            if reload.send(reply).await.is_err() {
                 return gone();
             }
             outcome.await.unwrap_or_else(|_| gone())
@@ -164,7 +164,7 @@ fn reload_trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
     })
 }
 
-/// Makes the response to a rejection.
+/// Renders a rejection.
 async fn render_rejection(request: Request, next: Next) -> Response {
     let (method, target) = (request.method().clone(), request.uri().clone());
     let headers = request.headers().clone();

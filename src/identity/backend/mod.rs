@@ -1,4 +1,4 @@
-//! A backend that checks credentials: it is asked with what the client sent, and says who it was.
+//! Identity source that delegates credential checks to a backend.
 
 mod user;
 
@@ -19,31 +19,31 @@ use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::backend::BackendSettings;
 
-/// Bytes of a backend's answer.
+/// Maximum size of a backend's response, in bytes.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
-/// What a client is told to wait when the backend wants less and does not say how long.
+/// Wait reported to clients when the backend limits requests without `Retry-After`.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait that is passed on.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The backend in force, ready to be asked; clones share it. A reload that does not change it
-/// changes nothing here.
+/// The configured backend client; clones share it. A reload that keeps the backend keeps its
+/// client.
 #[derive(Clone, Default)]
 pub(super) struct CurrentBackendClient {
     client: Arc<Mutex<Option<Arc<BackendClient>>>>,
 }
 
-/// A backend, and who may ask it now.
+/// A backend, and its concurrency limits.
 pub(super) struct BackendClient {
     backend: Arc<BackendSettings>,
     client: HttpClient,
     slots: CallSlots,
 }
 
-/// The calls that may run at a time. A quarter is for sign-ins from addresses from which the account
-/// has signed in before: strangers, who may come from any number of addresses, cannot use it up.
+/// Concurrent call slots. A quarter is reserved for addresses from which the account has signed in
+/// before, so that an attack from many addresses cannot use up all of them.
 struct CallSlots {
     general: Semaphore,
     reserve: Semaphore,
@@ -70,7 +70,7 @@ impl CallSlots {
     }
 }
 
-/// What is asked.
+/// A login request to the backend.
 pub(super) struct BackendRequest<'a> {
     pub(super) body: Bytes,
     pub(super) content_type: Option<&'a HeaderValue>,
@@ -78,13 +78,13 @@ pub(super) struct BackendRequest<'a> {
     pub(super) visitor: &'a ClientInfo,
 }
 
-/// A yes: who it was, and the answer as it came.
+/// A successful login: the user, and the backend's response.
 pub(super) struct BackendLogin {
     pub(super) user: User,
     pub(super) response: BackendResponse,
 }
 
-/// A backend's answer.
+/// A backend's response.
 #[derive(Debug)]
 pub struct BackendResponse {
     pub status: StatusCode,
@@ -93,7 +93,7 @@ pub struct BackendResponse {
 }
 
 impl CurrentBackendClient {
-    /// Gives what asks this backend.
+    /// Returns the client for this backend, building it when the backend changed.
     pub(super) fn client_for(
         &self,
         backend: &Arc<BackendSettings>,
@@ -104,23 +104,23 @@ impl CurrentBackendClient {
         }
         let client = build_client(backend).map_err(|error| {
             let error = anyhow::Error::from(error);
-            tracing::error!("the identity backend cannot be asked: {error:#}");
+            tracing::error!("the client of the identity backend cannot be built: {error:#}");
             AccountError::from(Refusal::Internal)
         })?;
-        let made = Arc::new(BackendClient {
+        let shared = Arc::new(BackendClient {
             backend: Arc::clone(backend),
             client,
             slots: CallSlots::new(backend.concurrency),
         });
-        *ready = Some(Arc::clone(&made));
-        Ok(made)
+        *ready = Some(Arc::clone(&shared));
+        Ok(shared)
     }
 }
 
 fn build_client(backend: &BackendSettings) -> Result<HttpClient, HttpError> {
     HttpClient::new(&HttpClientConfig {
-        // A kept connection may be closed when it is used again, and it would be unknown whether the
-        // login was seen; checking a password costs more than a connection.
+        // A reused connection may have been closed, which would leave unknown whether the login was
+        // received; checking a password costs more than a connection.
         single_use_connections: true,
         ca: backend.tls.ca.as_deref(),
         identity: match &backend.tls.client {
@@ -131,14 +131,14 @@ fn build_client(backend: &BackendSettings) -> Result<HttpClient, HttpError> {
     })
 }
 
-/// The right to ask now, and until when.
+/// Permission to call the backend, and its deadline.
 pub(super) struct CallSlot<'a> {
     _permit: SemaphorePermit<'a>,
     deadline: Instant,
 }
 
 impl BackendClient {
-    /// Waits for a turn, as long as a call may take.
+    /// Waits for a slot, up to the call timeout.
     pub(super) async fn acquire_slot(
         &self,
         known_here: bool,
@@ -158,38 +158,38 @@ impl BackendClient {
         }
     }
 
-    /// Asks whether the credentials are right.
+    /// Checks the credentials with the backend.
     ///
     /// # Errors
-    /// `INVALID_CREDENTIALS` when they are not; what the backend wants when it is asked too much;
-    /// one of the upstream refusals when nothing was learned.
+    /// `INVALID_CREDENTIALS` when they are wrong, `RATE_LIMITED` when the backend limits requests,
+    /// or an upstream refusal when the outcome is unknown.
     pub(super) async fn check_credentials(
         &self,
-        turn: &CallSlot<'_>,
-        question: BackendRequest<'_>,
+        slot: &CallSlot<'_>,
+        request: BackendRequest<'_>,
     ) -> Result<BackendLogin, AccountError> {
-        let asked = tokio::time::timeout_at(turn.deadline, self.call(question)).await;
-        let answer = asked.map_err(|_| {
-            tracing::warn!("the identity backend did not answer in time");
+        let result = tokio::time::timeout_at(slot.deadline, self.call(request)).await;
+        let response = result.map_err(|_| {
+            tracing::warn!("the identity backend did not respond in time");
             Refusal::UpstreamTimeout
         })??;
-        check_status(answer.status, &answer.headers)?;
-        match BackendUser::parse(&self.backend, &answer.headers, &answer.body) {
-            Ok(person) => Ok(BackendLogin {
-                user: person.into_user(),
-                response: answer,
+        check_status(response.status, &response.headers)?;
+        match BackendUser::parse(&self.backend, &response.headers, &response.body) {
+            Ok(user) => Ok(BackendLogin {
+                user: user.into_user(),
+                response,
             }),
             Err(reason) => {
-                tracing::error!("the identity backend's answer cannot be used: {reason}");
+                tracing::error!("the identity backend's response is invalid: {reason}");
                 Err(Refusal::UpstreamProtocolError.into())
             }
         }
     }
 
-    async fn call(&self, question: BackendRequest<'_>) -> Result<BackendResponse, Refusal> {
+    async fn call(&self, request: BackendRequest<'_>) -> Result<BackendResponse, Refusal> {
         let (method, url) = (self.backend.method.clone(), self.backend.login.clone());
-        let headers = request_headers(&question);
-        let sent = self.client.send(method, url, headers, question.body);
+        let headers = request_headers(&request);
+        let sent = self.client.send(method, url, headers, request.body);
         let mut response = sent.await.map_err(refusal_for_error)?;
         let (status, headers) = (response.status(), response.take_headers());
         let body = response.read_body(MAX_RESPONSE_BYTES).await;
@@ -202,8 +202,8 @@ impl BackendClient {
     }
 }
 
-fn request_headers(question: &BackendRequest<'_>) -> HeaderMap {
-    let visitor = question.visitor;
+fn request_headers(request: &BackendRequest<'_>) -> HeaderMap {
+    let visitor = request.visitor;
     let mut headers = HeaderMap::new();
     let mut put = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -212,9 +212,9 @@ fn request_headers(question: &BackendRequest<'_>) -> HeaderMap {
     };
     put(header::ACCEPT, "application/json");
     put(FORWARDED_FOR, &visitor.ip.to_canonical().to_string());
-    put(REQUEST_ID, question.request_id);
+    put(REQUEST_ID, request.request_id);
     put(header::USER_AGENT, &visitor.user_agent);
-    if let Some(content_type) = question.content_type {
+    if let Some(content_type) = request.content_type {
         headers.insert(header::CONTENT_TYPE, content_type.clone());
     }
     headers
@@ -230,7 +230,7 @@ fn refusal_for_error(error: HttpError) -> Refusal {
     refusal
 }
 
-/// What a status says: a yes, a no, or nothing about the credentials.
+/// Classifies a status: accepted, rejected, or unrelated to the credentials.
 fn check_status(status: StatusCode, headers: &HeaderMap) -> Result<(), AccountError> {
     match status.as_u16() {
         200..=299 => Ok(()),
@@ -241,7 +241,7 @@ fn check_status(status: StatusCode, headers: &HeaderMap) -> Result<(), AccountEr
         }
         .into()),
         unexpected => {
-            tracing::error!("the identity backend answered with status {unexpected}");
+            tracing::error!("the identity backend responded with status {unexpected}");
             Err(match unexpected {
                 503 => Refusal::UpstreamUnavailable,
                 504 => Refusal::UpstreamTimeout,
@@ -252,7 +252,7 @@ fn check_status(status: StatusCode, headers: &HeaderMap) -> Result<(), AccountEr
     }
 }
 
-/// `Retry-After` in seconds; a date is not read.
+/// Parses `Retry-After` in seconds; dates are not supported.
 fn retry_after(headers: &HeaderMap) -> Duration {
     let seconds = headers
         .get(header::RETRY_AFTER)
@@ -262,14 +262,14 @@ fn retry_after(headers: &HeaderMap) -> Duration {
         .clamp(DEFAULT_RETRY_AFTER, MAX_RETRY_AFTER)
 }
 
-/// Whom a session of somebody is from whom the database does not know: the record has all of it.
+/// Rebuilds a user who is not in the database from their session record.
 pub(super) fn user_from_session(session: &Session) -> User {
     User {
         id: session.user.clone(),
         email: session.email.clone(),
         username: session.username.as_deref().map(str::to_owned),
         name: session.name.clone(),
-        // The backend has it; no password is ever compared with this.
+        // The backend holds it; this value is never compared.
         password_hash: String::new(),
         roles: session.roles.to_vec(),
         scopes: session.scopes.to_vec(),
@@ -317,26 +317,26 @@ mod tests {
 
     #[tokio::test]
     async fn unknown_addresses_cannot_exhaust_the_reserve() {
-        let turns = CallSlots::new(4);
-        let mut held = Vec::new();
+        let slots = CallSlots::new(4);
+        let mut permits = Vec::new();
         for _ in 0..3 {
-            held.push(turns.acquire(false).await.unwrap());
+            permits.push(slots.acquire(false).await.unwrap());
         }
-        let mut stranger = Box::pin(turns.acquire(false));
-        assert!(futures_util::poll!(&mut stranger).is_pending());
-        let known = turns.acquire(true).await.unwrap();
-        let mut another = Box::pin(turns.acquire(true));
+        let mut unknown = Box::pin(slots.acquire(false));
+        assert!(futures_util::poll!(&mut unknown).is_pending());
+        let known = slots.acquire(true).await.unwrap();
+        let mut another = Box::pin(slots.acquire(true));
         assert!(futures_util::poll!(&mut another).is_pending());
         drop(known);
         drop(another.await.unwrap());
-        held.pop();
-        drop(stranger.await.unwrap());
-        // Where few calls may run, there is no reserve, and they are shared.
+        permits.pop();
+        drop(unknown.await.unwrap());
+        // A backend with few slots shares them without a reserve.
         let few = CallSlots::new(1);
-        let held = few.acquire(true).await.unwrap();
+        let permit = few.acquire(true).await.unwrap();
         let mut next = Box::pin(few.acquire(true));
         assert!(futures_util::poll!(&mut next).is_pending());
-        drop(held);
+        drop(permit);
         drop(next.await.unwrap());
     }
 

@@ -1,5 +1,5 @@
-//! What people call themselves: one canonical form for each email and username, so that no two
-//! spellings of one account are two accounts, or two counters of failed sign-ins.
+//! Canonical forms of names and limits of input: two spellings of one account must not become two
+//! accounts, or two counters of failed sign-ins.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -7,20 +7,20 @@ use unicode_normalization::char::is_combining_mark;
 use super::common_passwords::is_common;
 use crate::auth::token::is_invisible;
 
-/// Bytes; RFC 5321, section 4.5.3.1.3, without the angle brackets.
+/// In bytes; RFC 5321, section 4.5.3.1.3, without the angle brackets.
 const EMAIL_MAX: usize = 254;
 const USERNAME_MAX: usize = 64;
-/// Characters of a display name.
+/// Maximum length of a display name, in characters.
 const NAME_MAX: usize = 200;
-/// Characters. More than this is refused before it is hashed.
+/// In characters. Longer passwords are rejected before hashing.
 const PASSWORD_MAX: usize = 1024;
 const LABELS_MAX: usize = 64;
 
-/// Brings an email to its canonical form: the whole address in lower case. Only visible ASCII is
-/// accepted, so that letters that look alike cannot name two users.
+/// Converts an email address to its canonical form, lower case throughout. Only visible ASCII is
+/// accepted, so that look-alike characters cannot name two users.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The problem with the address.
 pub fn email(text: &str) -> Result<String, &'static str> {
     if text.len() > EMAIL_MAX {
         return Err("must be at most 254 characters");
@@ -41,10 +41,10 @@ fn is_domain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(allowed) && text.split('.').all(|label| !label.is_empty())
 }
 
-/// Accepts a username as it is written; it is compared without regard to case.
+/// Accepts a username as written; usernames are compared case-insensitively.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The problem with the username.
 pub fn username(text: &str) -> Result<String, &'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if text.is_empty() || text.len() > USERNAME_MAX || !text.bytes().all(allowed) {
@@ -56,7 +56,7 @@ pub fn username(text: &str) -> Result<String, &'static str> {
 /// Accepts a display name.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The problem with the name.
 pub fn display_name(text: &str) -> Result<String, &'static str> {
     if text.chars().count() > NAME_MAX {
         return Err("must be at most 200 characters");
@@ -67,11 +67,11 @@ pub fn display_name(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-/// Accepts the names of roles. They travel in a header, separated by commas; what a header cannot
-/// carry is encoded there.
+/// Accepts role names. They travel in a comma-separated header, where unsupported characters are
+/// encoded.
 ///
 /// # Errors
-/// Says what is wrong with them.
+/// The problem with the roles.
 pub fn roles(list: &[String]) -> Result<Vec<String>, &'static str> {
     let allowed = |role: &String| {
         let printable = |c: char| !c.is_control() && c != ',';
@@ -82,10 +82,10 @@ pub fn roles(list: &[String]) -> Result<Vec<String>, &'static str> {
     )
 }
 
-/// Accepts the names of scopes: `scope-token` of RFC 6749, section 3.3.
+/// Accepts scope names: `scope-token` of RFC 6749, section 3.3.
 ///
 /// # Errors
-/// Says what is wrong with them.
+/// The problem with the scopes.
 pub fn scopes(list: &[String]) -> Result<Vec<String>, &'static str> {
     let allowed = |scope: &String| {
         let visible = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b'\\');
@@ -95,7 +95,7 @@ pub fn scopes(list: &[String]) -> Result<Vec<String>, &'static str> {
         .ok_or("must be at most 64 names of 1 to 128 visible ASCII characters without , \" \\")
 }
 
-/// Each name once.
+/// Removes duplicates.
 fn unique_labels(list: &[String], allowed: impl Fn(&String) -> bool) -> Option<Vec<String>> {
     if list.len() > LABELS_MAX || !list.iter().all(allowed) {
         return None;
@@ -109,10 +109,10 @@ fn unique_labels(list: &[String], allowed: impl Fn(&String) -> bool) -> Option<V
     Some(labels)
 }
 
-/// Checks a password that somebody signs in with: one that could not have been set is not hashed.
+/// Checks the password of a sign-in: one that could not have been set is not hashed.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The problem with the password.
 pub fn check_sign_in_password(text: &str) -> Result<(), String> {
     if text.chars().count() > PASSWORD_MAX {
         return Err(format!("must be at most {PASSWORD_MAX} characters"));
@@ -120,10 +120,10 @@ pub fn check_sign_in_password(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks a new password. There are no rules of composition; it is verified exactly as typed.
+/// Checks a new password. There are no composition rules; it is verified exactly as typed.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The problem with the password.
 pub fn check_new_password(
     text: &str,
     min_length: usize,
@@ -147,7 +147,7 @@ pub fn check_new_password(
     Ok(())
 }
 
-/// The name that somebody signs in with. An email has an `@`, a username cannot.
+/// The name of a sign-in. An email contains an `@`, a username cannot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginName {
     Email(String),
@@ -155,8 +155,8 @@ pub enum LoginName {
 }
 
 impl LoginName {
-    /// Reads what was typed. Surrounding space and case make no other account; what no account can
-    /// be called is kept, and simply found to be unknown.
+    /// Parses a typed name. Surrounding white space and case are ignored; a name that no account
+    /// can have is kept and turns out to be unknown.
     pub fn parse(text: &str) -> LoginName {
         let canonical = text.trim().to_ascii_lowercase();
         if canonical.contains('@') {
@@ -166,7 +166,7 @@ impl LoginName {
         }
     }
 
-    /// What failures are counted under, when the account is not known.
+    /// The key under which failures are counted when the account is unknown.
     pub fn canonical(&self) -> &str {
         match self {
             LoginName::Email(name) | LoginName::Username(name) => name,
@@ -174,16 +174,16 @@ impl LoginName {
     }
 }
 
-/// The name of an account at a backend, as failures are counted by it. A backend may compare names
-/// without case, width or accents: spellings that it could take for one account are one name.
+/// An account name of a backend, as the key of its failure counters. A backend may ignore case,
+/// width or accents when comparing names, so such spellings share one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountName(String);
 
 impl AccountName {
-    /// Reads what was typed.
+    /// Parses a typed name.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The problem with the name.
     pub fn parse(typed: &str) -> Result<AccountName, &'static str> {
         if typed.chars().any(|c| c.is_control() || is_invisible(c)) {
             return Err("must not hold control or invisible characters");
@@ -196,9 +196,9 @@ impl AccountName {
     }
 }
 
-/// A text by NFKD without marks, case-folded, without white space around.
+/// Folds a text: NFKD without marks, case-folded, trimmed.
 pub fn fold(text: &str) -> String {
-    // Lower case first: the capital sharp s has no other upper case than itself.
+    // Lower case first: the upper case of capital sharp s is itself.
     let lower = |c: char| c.to_lowercase();
     let folded: String = text
         .nfkd()

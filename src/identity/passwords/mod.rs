@@ -1,5 +1,5 @@
-//! Hashing passwords: Argon2id, off the threads that serve requests, as many at a time as there are
-//! cores, and with a bounded queue.
+//! Password hashing with Argon2id, off the request threads: one hash per core at a time, and a
+//! bounded queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 
 use crate::settings::HashCost;
 
-/// Who waits for a turn, for each core. At about 40 ms a hash the last one waits two seconds.
+/// Queue length per core. At about 40 ms per hash the last one waits two seconds.
 const QUEUE_PER_CORE: usize = 50;
-/// When a caller who found the queue full is told to come again.
+/// Wait reported to a caller who found the queue full.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Hashes and verifies passwords; clones share the queue.
@@ -26,15 +26,15 @@ pub(super) struct Passwords {
     slots: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     queue_limit: usize,
-    /// For sign-ins from addresses from which the account has signed in before: strangers, who may
-    /// come from any number of addresses, cannot use it up.
+    /// Reserve for addresses from which the account has signed in before, so that an attack from
+    /// many addresses cannot use up all slots.
     reserve: Arc<Semaphore>,
     waiting_for_reserve: Arc<AtomicUsize>,
-    /// Salt and hash of what an unknown user's password is compared with.
+    /// Salt and hash that the password of an unknown user is compared with.
     dummy_hash: Arc<str>,
 }
 
-/// The right to hash now.
+/// Permission to hash.
 pub(super) struct HashSlot {
     _permit: OwnedSemaphorePermit,
 }
@@ -58,24 +58,24 @@ impl Passwords {
         Passwords::with_slots(cores, cores * QUEUE_PER_CORE)
     }
 
-    fn with_slots(turns: usize, queue: usize) -> Result<Passwords, HashError> {
-        // Made up rather than hashed: it takes as long to compare with.
+    fn with_slots(slots: usize, queue: usize) -> Result<Passwords, HashError> {
+        // Random instead of a real hash: comparing with it takes as long.
         let part = |bytes: &[u8]| STANDARD_NO_PAD.encode(bytes);
         let salt = part(&rand::random::<[u8; 16]>());
-        let nobody = format!("{salt}${}", part(&rand::random::<[u8; 32]>()));
+        let dummy_hash = format!("{salt}${}", part(&rand::random::<[u8; 32]>()));
         Ok(Passwords {
-            slots: Arc::new(Semaphore::new(turns)),
+            slots: Arc::new(Semaphore::new(slots)),
             waiting: Arc::new(AtomicUsize::new(0)),
             queue_limit: queue,
-            reserve: Arc::new(Semaphore::new(turns.div_ceil(2))),
+            reserve: Arc::new(Semaphore::new(slots.div_ceil(2))),
             waiting_for_reserve: Arc::default(),
-            dummy_hash: nobody.into(),
+            dummy_hash: dummy_hash.into(),
         })
     }
 
-    /// Waits for a turn.
+    /// Waits for a slot.
     pub(super) async fn acquire_slot(&self) -> Result<HashSlot, HashError> {
-        let _place = QueueEntry::enter(&self.waiting, self.queue_limit)?;
+        let _entry = QueueEntry::enter(&self.waiting, self.queue_limit)?;
         let permit = Arc::clone(&self.slots)
             .acquire_owned()
             .await
@@ -83,7 +83,7 @@ impl Passwords {
         Ok(HashSlot { _permit: permit })
     }
 
-    /// Waits for a turn; one of the reserve, where the account is `known_here` and others wait.
+    /// Waits for a slot, using the reserve when the account is `known_here` and others wait.
     pub(super) async fn acquire_sign_in_slot(
         &self,
         known_here: bool,
@@ -94,7 +94,7 @@ impl Passwords {
         if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(HashSlot { _permit: permit });
         }
-        let _place = QueueEntry::enter(&self.waiting_for_reserve, self.queue_limit)?;
+        let _entry = QueueEntry::enter(&self.waiting_for_reserve, self.queue_limit)?;
         let permit = Arc::clone(&self.reserve)
             .acquire_owned()
             .await
@@ -105,39 +105,40 @@ impl Passwords {
     /// Hashes a password into the PHC string format.
     pub(super) async fn hash(
         &self,
-        turn: HashSlot,
+        slot: HashSlot,
         password: &str,
         cost: HashCost,
     ) -> Result<String, HashError> {
         let password = Zeroizing::new(password.to_owned());
-        // The turn goes along: a caller who goes away does not make room while the work goes on.
+        // The slot moves into the task: a disconnected caller frees no slot while hashing
+        // continues.
         run_blocking(move || {
-            let _turn = turn;
+            let _slot = slot;
             hash_now(&password, cost)
         })
         .await?
     }
 
-    /// Compares a password with a hash, or with nobody's. A no takes the work of `cost` for everybody,
-    /// also for whose hash was made at a lower one. The turn comes back with the answer.
+    /// Compares a password with a hash, or with a dummy hash. A mismatch takes the work of `cost`
+    /// in every case, even if the hash was made at a lower cost. Returns the slot with the result.
     pub(super) async fn verify(
         &self,
-        turn: HashSlot,
+        slot: HashSlot,
         password: &str,
         hash: Option<&str>,
         cost: HashCost,
     ) -> Result<(HashSlot, bool), HashError> {
         let password = Zeroizing::new(password.to_owned());
-        let known = hash.is_some();
+        let has_hash = hash.is_some();
         let hash = self.hash_or_dummy(hash, cost);
         run_blocking(move || {
             let matches = verify_with_equal_work(&password, &hash, cost)?;
-            Ok((turn, known && matches))
+            Ok((slot, has_hash && matches))
         })
         .await?
     }
 
-    /// The hash of an account, or one of `cost` that no password has.
+    /// Returns the account's hash, or a dummy hash of `cost` that no password matches.
     fn hash_or_dummy(&self, hash: Option<&str>, cost: HashCost) -> String {
         match hash {
             Some(hash) => hash.to_owned(),
@@ -146,16 +147,16 @@ impl Passwords {
     }
 }
 
-/// A place in the queue, given up on drop.
+/// An entry in the queue, released on drop.
 struct QueueEntry<'a>(&'a AtomicUsize);
 
 impl QueueEntry<'_> {
     fn enter(waiting: &AtomicUsize, queue: usize) -> Result<QueueEntry<'_>, HashError> {
-        let place = QueueEntry(waiting);
+        let entry = QueueEntry(waiting);
         if waiting.fetch_add(1, Ordering::Relaxed) >= queue {
             return Err(HashError::Busy);
         }
-        Ok(place)
+        Ok(entry)
     }
 }
 
@@ -173,7 +174,7 @@ async fn run_blocking<T: Send + 'static>(
         .map_err(|_| HashError::Failed)
 }
 
-/// What a hash of this cost begins with: Argon2id, version 19.
+/// Prefix of a hash with this cost: Argon2id, version 19.
 fn hash_prefix(cost: HashCost) -> String {
     let HashCost {
         memory,
@@ -192,8 +193,8 @@ fn argon2(cost: HashCost) -> Result<Argon2<'static>, HashError> {
     ))
 }
 
-/// Tells whether a hash was made more cheaply than it would be now, or in another way. What a guess
-/// costs is the memory that is gone over, times how often.
+/// Whether a hash was made at a lower cost or with other parameters. The cost of a guess is memory
+/// times iterations.
 pub(super) fn is_outdated(hash: &str, cost: HashCost) -> bool {
     if hash.starts_with(&hash_prefix(cost)) {
         return false;
@@ -205,7 +206,7 @@ pub(super) fn is_outdated(hash: &str, cost: HashCost) -> bool {
         || work_of_hash(&hash).is_none_or(|it| it < work_of_cost(cost))
 }
 
-/// The KiB that making a hash goes over.
+/// The work of making a hash, in KiB of memory processed.
 fn work_of_cost(cost: HashCost) -> u64 {
     u64::from(cost.memory) * u64::from(cost.iterations)
 }
@@ -224,7 +225,7 @@ fn hash_now(password: &str, cost: HashCost) -> Result<String, HashError> {
 
 fn verify_now(password: &str, hash: &str) -> Result<bool, HashError> {
     let hash = PasswordHash::new(hash).map_err(|_| HashError::Failed)?;
-    // The hash says itself how it was made.
+    // The hash contains its own parameters.
     match Argon2::default().verify_password(password.as_bytes(), &hash) {
         Ok(()) => Ok(true),
         Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
@@ -232,7 +233,7 @@ fn verify_now(password: &str, hash: &str) -> Result<bool, HashError> {
     }
 }
 
-/// Compares a password with a hash; a no takes at least the work of `cost`.
+/// Compares a password with a hash; a mismatch takes at least the work of `cost`.
 fn verify_with_equal_work(password: &str, hash: &str, cost: HashCost) -> Result<bool, HashError> {
     let matches = verify_now(password, hash)?;
     if !matches {
@@ -241,13 +242,13 @@ fn verify_with_equal_work(password: &str, hash: &str, cost: HashCost) -> Result<
     Ok(matches)
 }
 
-/// Does the work that comparing with this hash has saved over what comparing with nobody's costs: the
-/// time of a no would tell who has an account from before the cost rose.
+/// Performs the work that a cheaper hash saved compared with the dummy hash, so that the time of a
+/// mismatch does not reveal accounts from before the cost was raised.
 fn equalize_work(password: &str, hash: &str, cost: HashCost) -> Result<(), HashError> {
     let hash = PasswordHash::new(hash).map_err(|_| HashError::Failed)?;
-    let left = work_of_cost(cost).saturating_sub(work_of_hash(&hash).unwrap_or_default());
-    let iterations = left / u64::from(cost.memory.max(1));
-    let rest = left % u64::from(cost.memory.max(1));
+    let missing = work_of_cost(cost).saturating_sub(work_of_hash(&hash).unwrap_or_default());
+    let iterations = missing / u64::from(cost.memory.max(1));
+    let rest = missing % u64::from(cost.memory.max(1));
     let passes = [(u64::from(cost.memory), iterations), (rest, 1)];
     for (memory, iterations) in passes {
         let part = HashCost {
@@ -255,7 +256,7 @@ fn equalize_work(password: &str, hash: &str, cost: HashCost) -> Result<(), HashE
             iterations: u32::try_from(iterations).unwrap_or(u32::MAX),
             parallelism: 1,
         };
-        // Less than Argon2 has a size for is no time that could be measured.
+        // Work below Argon2's minimum memory takes no measurable time.
         if memory >= u64::from(Params::MIN_M_COST) && iterations > 0 {
             hash_now(password, part)?;
         }

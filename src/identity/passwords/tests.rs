@@ -11,29 +11,34 @@ const COST: HashCost = HashCost {
 #[tokio::test]
 async fn password_is_verified_exactly_as_typed() {
     let passwords = Passwords::with_slots(1, 10).unwrap();
-    let typed = " pässword 🔑 ".repeat(30);
+    let password = " pässword 🔑 ".repeat(30);
     let hash = passwords
-        .hash(passwords.acquire_slot().await.unwrap(), &typed, COST)
+        .hash(passwords.acquire_slot().await.unwrap(), &password, COST)
         .await
         .unwrap();
     assert!(
         hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
         "{hash}"
     );
-    let (mut turn, right) = passwords
+    let (mut slot, right) = passwords
         .verify(
             passwords.acquire_slot().await.unwrap(),
-            &typed,
+            &password,
             Some(&hash),
             COST,
         )
         .await
         .unwrap();
     assert!(right);
-    for wrong in [typed.trim(), &typed.to_uppercase(), &typed[..128], ""] {
+    for wrong in [
+        password.trim(),
+        &password.to_uppercase(),
+        &password[..128],
+        "",
+    ] {
         let right;
-        (turn, right) = passwords
-            .verify(turn, wrong, Some(&hash), COST)
+        (slot, right) = passwords
+            .verify(slot, wrong, Some(&hash), COST)
             .await
             .unwrap();
         assert!(!right, "{wrong}");
@@ -50,10 +55,10 @@ async fn unknown_user_never_matches() {
     assert!(!right);
 }
 
-/// The time that this thread had a CPU for itself.
+/// CPU time of this thread.
 fn time_on_cpu() -> Duration {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    let nanoseconds = told.split(' ').next().unwrap().parse().unwrap();
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanoseconds = statistics.split(' ').next().unwrap().parse().unwrap();
     Duration::from_nanos(nanoseconds)
 }
 
@@ -73,13 +78,13 @@ fn mismatch_costs_the_configured_work() {
         iterations: 3,
         parallelism: 2,
     };
-    // The fastest of some, in turns: what else runs makes each slower only, so that they come
-    // closer and closer to what they are.
+    // The minimum of several alternating rounds: other load only adds time, so the minimum
+    // converges to the true cost.
     let mut least = [Duration::MAX; 3];
-    let fits = |[nobody, somebody, before]: [Duration; 3]| {
-        // Without the further work it would be a fifth.
-        let alike = somebody > nobody.mul_f64(0.7) && somebody < nobody.mul_f64(1.4);
-        alike && nobody > before * 3
+    let fits = |[unknown_user, old_hash, before]: [Duration; 3]| {
+        // Without the equalizing work the ratio would be a fifth.
+        let is_equal = old_hash > unknown_user.mul_f64(0.7) && old_hash < unknown_user.mul_f64(1.4);
+        is_equal && unknown_user > before * 3
     };
     for round in 0..60 {
         if round >= 7 && fits(least) {
@@ -99,11 +104,11 @@ fn mismatch_costs_the_configured_work() {
 #[tokio::test]
 async fn full_queue_is_busy_and_slots_are_released() {
     let passwords = Passwords::with_slots(1, 1).unwrap();
-    let turn = passwords.acquire_slot().await.unwrap();
+    let slot = passwords.acquire_slot().await.unwrap();
     let mut second = Box::pin(passwords.acquire_slot());
     assert!(futures_util::poll!(&mut second).is_pending());
     assert_eq!(passwords.acquire_slot().await.err(), Some(HashError::Busy));
-    drop(turn);
+    drop(slot);
     drop(second.await.unwrap());
     passwords.acquire_slot().await.unwrap();
 }
@@ -111,20 +116,20 @@ async fn full_queue_is_busy_and_slots_are_released() {
 #[tokio::test]
 async fn unknown_addresses_cannot_exhaust_the_reserve() {
     let passwords = Passwords::with_slots(1, 1).unwrap();
-    let turn = passwords.acquire_sign_in_slot(true).await.unwrap();
+    let slot = passwords.acquire_sign_in_slot(true).await.unwrap();
     let mut stranger = Box::pin(passwords.acquire_slot());
     assert!(futures_util::poll!(&mut stranger).is_pending());
     assert_eq!(passwords.acquire_slot().await.err(), Some(HashError::Busy));
-    let known = passwords.acquire_sign_in_slot(true).await.unwrap();
+    let reserved = passwords.acquire_sign_in_slot(true).await.unwrap();
     let mut another = Box::pin(passwords.acquire_sign_in_slot(true));
     assert!(futures_util::poll!(&mut another).is_pending());
     assert_eq!(
         passwords.acquire_sign_in_slot(true).await.err(),
         Some(HashError::Busy)
     );
-    drop(known);
+    drop(reserved);
     drop(another.await.unwrap());
-    drop(turn);
+    drop(slot);
     drop(stranger.await.unwrap());
 }
 
@@ -142,14 +147,14 @@ fn cheaper_hash_is_outdated() {
     ] {
         assert_eq!(is_outdated(&hash(start), COST), outdated, "{start}");
     }
-    // There is nothing to make better of what cannot be verified.
+    // A hash that cannot be verified is not upgraded.
     assert!(!is_outdated("no hash", COST));
 }
 
 #[tokio::test]
 async fn invalid_hash_is_an_error_not_a_mismatch() {
     let passwords = Passwords::with_slots(1, 1).unwrap();
-    let turn = passwords.acquire_slot().await.unwrap();
-    let outcome = passwords.verify(turn, "x", Some("no hash"), COST).await;
+    let slot = passwords.acquire_slot().await.unwrap();
+    let outcome = passwords.verify(slot, "x", Some("no hash"), COST).await;
     assert_eq!(outcome.err(), Some(HashError::Failed));
 }

@@ -1,4 +1,4 @@
-//! Signing in with credentials that a backend checks.
+//! Sign-in with credentials that a backend checks.
 
 use std::sync::Arc;
 
@@ -17,101 +17,105 @@ use crate::rejection::{Reason, Refusal};
 use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
 
-/// A sign-in that a backend is to judge.
+/// A sign-in that a backend decides.
 pub struct BackendSignIn<'a> {
-    /// Everything in the body that may name the account; at least one.
+    /// All account names in the body; at least one.
     pub names: Vec<AccountName>,
-    /// What the client sent, byte for byte.
+    /// The client's body, byte for byte.
     pub body: Bytes,
     pub content_type: Option<&'a HeaderValue>,
     pub request_id: &'a str,
-    /// The session that the browser held until now; of the same user, it is replaced.
+    /// The session of the browser's cookie; replaced if it is the same user's.
     pub previous_session: Option<SessionToken>,
 }
 
 impl Accounts {
-    /// Signs somebody in whom the backend knows; `limits` is as in [`Accounts::sign_in`].
+    /// Signs in a user of the backend; `limits` is as in [`Accounts::sign_in`].
     ///
     /// # Errors
-    /// Every [`Failure`]; what the backend does not answer properly is one of the upstream refusals
-    /// and never a wrong password.
+    /// Every [`Failure`]; an invalid backend response is an upstream refusal, never a wrong
+    /// password.
     pub async fn sign_in_with_backend(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         backend: &Arc<BackendSettings>,
         attempt: BackendSignIn<'_>,
         visitor: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<(SignedIn, BackendResponse), AccountError> {
-        self.admit_attempt(&live.identity, visitor, limits).await?;
-        let ready = self.backend_client.client_for(backend)?;
-        let failures = self.failure_counters(live, &attempt.names, visitor).await?;
+        self.admit_attempt(&settings.identity, visitor, limits)
+            .await?;
+        let client = self.backend_client.client_for(backend)?;
+        let failures = self
+            .failure_counters(settings, &attempt.names, visitor)
+            .await?;
         let known_here = failures.iter().all(|failures| failures.is_known_address);
-        let turn = ready.acquire_slot(known_here).await?;
-        let trial = SignInAttempt {
+        let slot = client.acquire_slot(known_here).await?;
+        let sign_in = SignInAttempt {
             counters: &failures,
             user: None,
             ip: visitor.ip,
         };
-        self.check_failures(&trial, limits).await?;
-        let question = BackendRequest {
+        self.check_failures(&sign_in, limits).await?;
+        let request = BackendRequest {
             body: attempt.body,
             content_type: attempt.content_type,
             request_id: attempt.request_id,
             visitor,
         };
-        let yes = match ready.check_credentials(&turn, question).await {
-            Ok(yes) => {
-                self.finish_attempt(&trial, None, limits).await?;
-                yes
+        let login = match client.check_credentials(&slot, request).await {
+            Ok(login) => {
+                self.finish_attempt(&sign_in, None, limits).await?;
+                login
             }
             Err(AccountError::Rejected(it)) if it.refusal == Refusal::InvalidCredentials => {
-                let wrong = Some(Reason::BackendRejected);
-                self.finish_attempt(&trial, wrong, limits).await?;
+                let reason = Some(Reason::BackendRejected);
+                self.finish_attempt(&sign_in, reason, limits).await?;
                 return Err(Refusal::InvalidCredentials.into());
             }
-            // Nothing was learned of the credentials.
+            // The outcome for the credentials is unknown.
             Err(failure) => return Err(failure),
         };
-        drop(turn);
+        drop(slot);
         self.end_previous_session(
-            &yes.user,
+            &login.user,
             attempt.previous_session,
-            live.sessions.idle_timeout,
+            settings.sessions.idle_timeout,
         )
         .await?;
-        let signed_in = self.open_session(live, yes.user, visitor).await?;
+        let signed_in = self.open_session(settings, login.user, visitor).await?;
         self.report_sign_in(&signed_in, visitor);
         for name in confirmed_names(&attempt.names, &signed_in.user) {
             throttle::record_known_address(&self.store, name.as_str(), visitor.ip).await;
         }
-        Ok((signed_in, yes.response))
+        Ok((signed_in, login.response))
     }
 
-    /// The counters of every account that may be meant.
+    /// Returns the failure counters of every account that the names may identify.
     async fn failure_counters(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         names: &[AccountName],
         visitor: &ClientInfo,
     ) -> Result<Vec<FailureCounters>, AccountError> {
         let mut all = Vec::with_capacity(names.len());
         for name in names {
             let account = name.as_str();
-            let known = throttle::has_signed_in_from(&self.store, account, visitor.ip).await?;
+            let is_known = throttle::has_signed_in_from(&self.store, account, visitor.ip).await?;
             all.push(FailureCounters::for_account(
                 account,
                 visitor.ip,
-                known,
-                &live.identity,
+                is_known,
+                &settings.identity,
             ));
         }
         Ok(all)
     }
 }
 
-/// The names that a sign-in has proven to be the user's. Of several, the backend may have read one: the
-/// others may be anybody's, so only those count that it has returned.
+/// Returns the names that a sign-in has proven to be the user's. With several names the backend may
+/// have read only one and the others may belong to other users, so only names that it returned
+/// count.
 fn confirmed_names<'n>(
     names: &'n [AccountName],
     user: &User,

@@ -1,4 +1,4 @@
-//! Registering and signing in.
+//! Registration and sign-in.
 
 pub(super) mod by_backend;
 
@@ -24,73 +24,76 @@ use crate::settings::{Identity, Reloadable};
 use crate::store::{CreateOutcome, InitialRefreshToken, SessionEntry};
 use crate::telemetry::metrics::LimitOutcome;
 
-/// What somebody signs in with.
+/// Credentials of a sign-in.
 pub struct Credentials<'a> {
     /// Email or username, as typed.
     pub login: &'a str,
     pub password: &'a str,
-    /// The session that the browser held until now; of the same user, it is replaced.
+    /// The session of the browser's cookie; replaced if it is the same user's.
     pub previous_session: Option<SessionToken>,
 }
 
-/// A user that a client claims to be, and the password that is to prove it.
+/// A claimed user, and the password to verify.
 pub(super) struct PasswordCheck<'a> {
-    /// `None`: there is no such user, which is not disclosed.
+    /// `None` if there is no such user, which is not disclosed.
     pub(super) user: Option<User>,
     pub(super) password: &'a str,
-    /// The counters that a failure counts in.
+    /// Counters that a failure is counted in.
     pub(super) counters: &'a [FailureCounters],
     pub(super) ip: IpAddr,
 }
 
 impl Accounts {
-    /// Signs somebody in. An unknown name, a wrong password and a disabled user are one refusal,
-    /// after the same work. The limits that the client is to be told of are added to `limits`,
-    /// however it ends.
+    /// Signs a user in. An unknown name, a wrong password and a disabled user are one refusal,
+    /// after the same work. The limits to report to the client are added to `limits`, whatever the
+    /// outcome.
     ///
     /// # Errors
     /// Every [`Failure`].
     pub async fn sign_in(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         credentials: Credentials<'_>,
         visitor: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, AccountError> {
         normalize::check_sign_in_password(credentials.password)
             .map_err(|problem| Rejection::invalid_field("password", problem))?;
-        self.admit_attempt(&live.identity, visitor, limits).await?;
-        let user = self
-            .authenticate(&live.identity, &credentials, visitor, limits)
+        self.admit_attempt(&settings.identity, visitor, limits)
             .await?;
-        let cost = live.identity.passwords.cost;
+        let user = self
+            .authenticate(&settings.identity, &credentials, visitor, limits)
+            .await?;
+        let cost = settings.identity.passwords.cost;
         let user = self
             .rehash_if_outdated(user, credentials.password, cost)
             .await?;
-        self.complete_sign_in(live, user, credentials.previous_session, visitor)
+        self.complete_sign_in(settings, user, credentials.previous_session, visitor)
             .await
     }
 
-    /// Creates a user, and signs them in; `held` and `limits` are as in [`Accounts::sign_in`].
+    /// Creates a user, and signs them in; `previous` and `limits` are as in [`Accounts::sign_in`].
     ///
     /// # Errors
     /// Every [`Failure`].
     pub async fn register(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         new: CheckedUser,
-        held: Option<SessionToken>,
+        previous: Option<SessionToken>,
         visitor: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, AccountError> {
-        self.admit_attempt(&live.identity, visitor, limits).await?;
+        self.admit_attempt(&settings.identity, visitor, limits)
+            .await?;
         let user = self.insert_user(new).await?;
         self.events.record(
             Event::new(EventKind::Registered)
                 .user(&user.id)
                 .ip(visitor.ip),
         );
-        self.complete_sign_in(live, user, held, visitor).await
+        self.complete_sign_in(settings, user, previous, visitor)
+            .await
     }
 
     async fn admit_attempt(
@@ -115,7 +118,8 @@ impl Accounts {
         Err(Refusal::RateLimited.into())
     }
 
-    /// Counts decisions, keeps those that the client is told of, and says whether all are yes.
+    /// Counts decisions, keeps those to report to the client, and returns whether all allow the
+    /// attempt.
     pub(super) fn record_decisions(
         &self,
         decisions: Vec<Decision>,
@@ -137,8 +141,8 @@ impl Accounts {
         admitted
     }
 
-    /// Finds the user whose name and password these are. While the store does not answer nothing is
-    /// compared, but where sessions go on without it: there this process counts.
+    /// Finds the user with this name and password. While the store is unavailable nothing is
+    /// compared, unless sessions work without it: then this process counts.
     async fn authenticate(
         &self,
         rules: &Identity,
@@ -154,7 +158,7 @@ impl Accounts {
             .database
             .has_address(id.unwrap_or(login.canonical()), &address_key(ip))
             .await?;
-        let turn = self.passwords.acquire_sign_in_slot(known_here).await?;
+        let slot = self.passwords.acquire_sign_in_slot(known_here).await?;
         let failures = FailureCounters::for_login(&login, id, ip, known_here, rules);
         let claim = PasswordCheck {
             user,
@@ -162,30 +166,30 @@ impl Accounts {
             counters: &failures,
             ip,
         };
-        self.verify_password(rules, turn, claim, limits).await
+        self.verify_password(rules, slot, claim, limits).await
     }
 
-    /// Compares a password with the one of the account that is claimed, unless there were too many
-    /// failures, before or meanwhile.
+    /// Compares the password with that of the claimed account, unless there were too many failures
+    /// before or during the comparison.
     pub(super) async fn verify_password(
         &self,
         rules: &Identity,
-        turn: HashSlot,
+        slot: HashSlot,
         claim: PasswordCheck<'_>,
         limits: &mut Vec<Decision>,
     ) -> Result<User, AccountError> {
         let PasswordCheck { user, ip, .. } = claim;
-        let trial = SignInAttempt {
+        let attempt = SignInAttempt {
             counters: claim.counters,
             user: user.as_ref().map(|user| &*user.id),
             ip,
         };
-        self.check_failures(&trial, limits).await?;
+        self.check_failures(&attempt, limits).await?;
         let hash = user.as_ref().map(|user| user.password_hash.as_str());
         let cost = rules.passwords.cost;
-        let (turn, right) = self
+        let (slot, right) = self
             .passwords
-            .verify(turn, claim.password, hash, cost)
+            .verify(slot, claim.password, hash, cost)
             .await?;
         let wrong = match &user {
             None => Some(Reason::UnknownUser),
@@ -193,9 +197,9 @@ impl Accounts {
             Some(user) if user.disabled => Some(Reason::UserDisabled),
             Some(_) => None,
         };
-        let judged = self.finish_attempt(&trial, wrong, limits).await;
-        drop(turn);
-        judged?;
+        let outcome = self.finish_attempt(&attempt, wrong, limits).await;
+        drop(slot);
+        outcome?;
         user.ok_or(Refusal::InvalidCredentials.into())
     }
 
@@ -206,17 +210,19 @@ impl Accounts {
         }
     }
 
-    /// Opens a session for somebody whose identity is proven.
+    /// Opens a session for a user whose identity is proven.
     async fn complete_sign_in(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         user: User,
-        held: Option<SessionToken>,
+        previous: Option<SessionToken>,
         visitor: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
-        self.end_previous_session(&user, held, live.sessions.idle_timeout)
+        self.end_previous_session(&user, previous, settings.sessions.idle_timeout)
             .await?;
-        let signed_in = self.sign_in_without_password(live, user, visitor).await?;
+        let signed_in = self
+            .sign_in_without_password(settings, user, visitor)
+            .await?;
         let user = &signed_in.user;
         let now = signed_in.session.session.created_at;
         let address = address_key(visitor.ip);
@@ -227,7 +233,7 @@ impl Accounts {
         if let Err(error) = remembered {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "an address is not remembered"
+                "a known address could not be recorded"
             );
         }
         self.report_sign_in(&signed_in, visitor);
@@ -243,16 +249,18 @@ impl Accounts {
         );
     }
 
-    /// Ends the session that the browser held, if it is the same user's. One that has ended already is
-    /// ended again: an earlier attempt may not have been able to ensure it.
+    /// Ends the previous session of the browser if it belongs to the same user. One that has
+    /// already ended is ended again, because an earlier attempt may not have been confirmed.
     async fn end_previous_session(
         &self,
         user: &User,
-        held: Option<SessionToken>,
+        previous: Option<SessionToken>,
         idle: Option<Duration>,
     ) -> Result<(), AccountError> {
-        let Some(held) = held else { return Ok(()) };
-        let Some(entry) = self.sessions.find(held.id()).await? else {
+        let Some(previous) = previous else {
+            return Ok(());
+        };
+        let Some(entry) = self.sessions.find(previous.id()).await? else {
             return Ok(());
         };
         if entry.session.user == user.id {
@@ -262,18 +270,18 @@ impl Accounts {
         Ok(())
     }
 
-    /// Signs a user in without asking for a password.
+    /// Signs a user in without a password.
     ///
     /// # Errors
-    /// Store, token, `SESSION_LIMIT_REACHED`, and `INVALID_CREDENTIALS` for somebody who was disabled
-    /// meanwhile.
+    /// Store, token, `SESSION_LIMIT_REACHED`, and `INVALID_CREDENTIALS` for a user disabled in the
+    /// meantime.
     pub async fn sign_in_without_password(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         user: User,
         visitor: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
-        let signed_in = self.open_session(live, user, visitor).await?;
+        let signed_in = self.open_session(settings, user, visitor).await?;
         match self.confirm_user_unchanged(&signed_in).await {
             Ok(()) => Ok(signed_in),
             // The session has ended.
@@ -288,20 +296,23 @@ impl Accounts {
     /// Opens a session for a user.
     pub(super) async fn open_session(
         &self,
-        live: &Reloadable,
+        settings: &Reloadable,
         user: User,
         visitor: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
         let now = self.sessions.now().await?;
         let token = SessionToken::random();
-        let session = new_session(live, &user, &token, visitor, now);
-        let refresh = RefreshToken::first(&self.refresh_key(live)?, session.id);
-        let access_token = mint_access_token(live, &session)?;
+        let session = new_session(settings, &user, &token, visitor, now);
+        let refresh = RefreshToken::first(&self.refresh_key(settings)?, session.id);
+        let access_token = mint_access_token(settings, &session)?;
         let grant = InitialRefreshToken {
             hash: refresh.hash(),
-            until: refresh_expiry(live, &session, now),
+            until: refresh_expiry(settings, &session, now),
         };
-        let created = self.sessions.create(&session, grant, &live.sessions).await;
+        let created = self
+            .sessions
+            .create(&session, grant, &settings.sessions)
+            .await;
         let created = created.inspect_err(|_| self.abandon(&session));
         let CreateOutcome::Created { evicted } = created? else {
             return Err(Refusal::SessionLimitReached.into());
@@ -314,13 +325,13 @@ impl Accounts {
             session: session_entry(session, visitor),
             session_token: Some(token),
             access_token,
-            expires_in: live.tokens.access_ttl,
+            expires_in: settings.tokens.access_ttl,
             refresh_token: refresh.expose(),
         })
     }
 
-    /// Looks whether the user is still who they were while the session was opened: a change that
-    /// came in between did not see the session.
+    /// Verifies that the user did not change while the session was opened: a concurrent change
+    /// would not have covered the new session.
     async fn confirm_user_unchanged(&self, signed_in: &SignedIn) -> Result<(), AccountError> {
         let before = &signed_in.user;
         let after = self.database.user(&before.id).await?;
@@ -340,7 +351,7 @@ impl Accounts {
 }
 
 fn new_session(
-    live: &Reloadable,
+    settings: &Reloadable,
     user: &User,
     token: &SessionToken,
     visitor: &ClientInfo,
@@ -355,7 +366,7 @@ fn new_session(
         roles: user.roles.as_slice().into(),
         scopes: user.scopes.as_slice().into(),
         created_at: now,
-        expires_at: now.saturating_add(live.sessions.ttl.as_millis() as Millis),
+        expires_at: now.saturating_add(settings.sessions.ttl.as_millis() as Millis),
         ip: visitor.ip,
         user_agent: visitor.user_agent.as_str().into(),
         device: visitor.device.clone(),
@@ -377,10 +388,10 @@ fn session_entry(session: Session, visitor: &ClientInfo) -> SessionEntry {
 
 /// Signs an access token for a session.
 ///
-/// Tokens go by the gateway's clock, by which they are verified; the store's may differ by more than
-/// the leeway.
+/// Tokens use the gateway's clock, by which they are verified; the store's clock may differ by more
+/// than the leeway.
 pub(super) fn mint_access_token(
-    live: &Reloadable,
+    settings: &Reloadable,
     session: &Session,
 ) -> Result<String, AccountError> {
     let token_id = Uuid::new_v4().to_string();
@@ -390,11 +401,11 @@ pub(super) fn mint_access_token(
         token_id: &token_id,
         email: Some(&session.email),
     };
-    Ok(live.tokens.mint(&minting, clock::unix_millis())?)
+    Ok(settings.tokens.mint(&minting, clock::unix_millis())?)
 }
 
-/// When a refresh token made now ends: never after its session.
-fn refresh_expiry(live: &Reloadable, session: &Session, now: Millis) -> Millis {
-    let ttl = live.tokens.refresh_ttl.as_millis() as Millis;
+/// Expiry of a refresh token issued now: never after its session.
+fn refresh_expiry(settings: &Reloadable, session: &Session, now: Millis) -> Millis {
+    let ttl = settings.tokens.refresh_ttl.as_millis() as Millis;
     now.saturating_add(ttl).min(session.expires_at)
 }

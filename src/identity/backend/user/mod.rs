@@ -1,4 +1,4 @@
-//! Who a backend's answer says somebody is.
+//! Parses the user from a backend's login response.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -12,11 +12,11 @@ use crate::settings::backend::{BackendSettings, ResponseField};
 /// Bytes of an email address.
 const EMAIL_MAX: usize = 254;
 
-/// Somebody, as their backend knows them.
+/// A user as described by their backend.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BackendUser {
     pub(super) id: String,
-    /// Empty: the backend did not say.
+    /// Empty if the backend did not send one.
     pub(super) email: String,
     pub(super) name: Option<String>,
     pub(super) roles: Vec<String>,
@@ -24,8 +24,8 @@ pub(super) struct BackendUser {
 }
 
 impl BackendUser {
-    /// Reads an answer. What is not there but for the id is left out; what is there and makes no
-    /// sense spoils the answer, for a role that is misread is a right that is.
+    /// Parses a response. Only the ID is required; a member that is present but invalid rejects the
+    /// whole response, because a misread role would grant rights.
     pub(super) fn parse(
         backend: &BackendSettings,
         headers: &HeaderMap,
@@ -76,7 +76,7 @@ impl BackendUser {
     }
 }
 
-/// `None`: not there, or null.
+/// `None` if absent or null.
 fn read_source(
     source: &ResponseField,
     headers: &HeaderMap,
@@ -101,7 +101,7 @@ fn read_source(
     }
 }
 
-/// A number is as good as its digits, unless some of them could have been lost.
+/// Accepts a number as its digits, unless precision could have been lost.
 fn parse_id(found: Option<Value>) -> Result<String, &'static str> {
     let id = match found {
         Some(Value::String(id)) => id,

@@ -61,7 +61,7 @@ fn user_id_is_an_integer_or_visible_text() {
         ("0", Some("0")),
         ("-5", Some("-5")),
         ("18446744073709551615", Some("18446744073709551615")),
-        // Digits would be lost, and two people be one.
+        // Digits would be lost, and two users would share an ID.
         ("18446744073709551616", None),
         ("1.5", None),
         ("1e3", None),
@@ -81,7 +81,7 @@ fn user_id_is_an_integer_or_visible_text() {
     }
     assert!(read("/id", "{}").is_err());
     assert!(read("/id", "not JSON").is_err());
-    // Whom it means, two readers could tell differently.
+    // Two parsers could pick different IDs.
     assert!(read("/id", r#"{"id":"ann","id":"admin"}"#).is_err());
     assert_eq!(read("/0/id", r#"[{"id":"a"}]"#).unwrap().id, "a");
 }
