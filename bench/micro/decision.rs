@@ -29,7 +29,7 @@ pub(crate) fn token(criterion: &mut Criterion) {
                 });
             }
         };
-        // One that is too old is verified to its end each time: only good ones are remembered.
+        // A hash that is too old is verified completely each time: only valid ones are cached.
         let old = parts.token("somebody", now() - LONG_AGO);
         group.bench_function(format!("{algorithm}, not remembered"), verify(old, false));
         if algorithm == "HS256" {

@@ -1,4 +1,4 @@
-//! What a limit costs beside the store: its arithmetic, and the headers that tell where one stands.
+//! Cost of a limit beside the store: its arithmetic, and the headers that report it.
 
 use std::hint::black_box;
 use std::sync::Arc;

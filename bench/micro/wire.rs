@@ -1,4 +1,4 @@
-//! What is read of a request, and what is written into the one that goes on.
+//! Cost of reading a request and of writing the forwarded one.
 
 use std::hint::black_box;
 

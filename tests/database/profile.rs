@@ -1,4 +1,4 @@
-//! Pictures of people, what they signed in with, and hashes that are made anew.
+//! Avatars of users, the identifier of a sign-in, and rehashed passwords.
 
 use portcullis::database::{Avatar, AvatarInfo, Database, DeviceSighting, NewUser};
 

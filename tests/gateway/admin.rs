@@ -1,4 +1,4 @@
-//! The admin listener: who may ask, and what it tells.
+//! The admin listener: who has access, and what it returns.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What answers of the gateway's own endpoints carry besides their body: limits, challenges, lines
-//! in the log.
+//! Responses of the gateway's own endpoints beside their bodies: limits, challenges, lines in the
+//! log.
 
 use serde_json::{Value, json};
 

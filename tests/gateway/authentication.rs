@@ -1,4 +1,4 @@
-//! Who may pass: every credential, right and wrong, and what reaches the upstream of it.
+//! Authentication: every type of credential, valid and invalid, and what reaches the upstream.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! Clocks of gateways and of Redis are set by an hour while clients of the whole fleet go on: by more
-//! than any leeway. Inside of it, `histories` steps them.
+//! Clocks of gateways and of Redis are stepped by an hour while clients of the whole fleet
+//! continue: by more than any leeway. `histories` steps them within the leeway.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -89,7 +89,7 @@ fn slot_migration_under_load_fails_no_request() {
         let statuses = client.join().unwrap();
         assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200], "{statuses:?}");
     }
-    // A revocation is heard from whichever server has the session now.
+    // A revocation is received from whichever server has the session now.
     let path = format!("/admin/sessions/{}", alice.session);
     assert_eq!(gateway.admin(Request::delete(&path)).status, 200);
     eventually("the session is over", || {

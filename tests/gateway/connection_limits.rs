@@ -156,7 +156,7 @@ fn http2_settings_announce_windows_and_streams() {
     assert_eq!(window, 256 << 10);
 }
 
-/// An upstream that takes connections and reads nothing of them until it is told to.
+/// An upstream that accepts connections and reads nothing from them until it is released.
 fn start_stalled_upstream() -> (SocketAddr, Arc<Mutex<()>>) {
     let go_on = Arc::new(Mutex::new(()));
     let held = Arc::clone(&go_on);

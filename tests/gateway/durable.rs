@@ -60,7 +60,7 @@ impl Fixture {
         match &self.redis {
             Some(redis) => {
                 redis.command(&["FLUSHALL"]);
-                // Answers when the gateway has heard of it.
+                // Responds once the gateway has received the revocation.
                 let missing = Request::delete("/admin/users/nobody/sessions?wait=fleet");
                 let reported = self.gateway.admin(missing).data();
                 assert_eq!(
@@ -181,7 +181,7 @@ fn reload_enables_and_disables_durable_sessions() {
         .assert_refused(401, "SESSION_NOT_FOUND");
     fixture.request_by_cookie(&during).assert_ok();
     fixture.request_by_bearer(&during).assert_ok();
-    // Without the second home the store alone says so, and it has been warmed.
+    // Without durable sessions the store alone decides, and its data is in the cache.
     durable(&mut fixture, false);
     fixture.request_by_cookie(&during).assert_ok();
     let after = fixture.gateway.login("ann@example.com");

@@ -167,7 +167,7 @@ fn session_ended_during_outage_stays_ended() {
         .request_by_cookie(&ann)
         .assert_refused(401, "SESSION_REVOKED");
     fixture.redis.resume();
-    // Its record in Redis still says that it lives, until Redis is told.
+    // Its record in Redis is alive until the end is replayed.
     for _ in 0..200 {
         for response in [
             fixture.request_by_cookie(&ann),

@@ -146,7 +146,7 @@ fn concurrent_sign_ins_across_gateways_respect_the_limit() {
         return;
     }
     assert_eq!(alive.0, 5);
-    // What was evicted is told: with the one that registered, all but five.
+    // Evictions are reported: with the session of the registration, all but five.
     let evicted = Request::get("/admin/events?event=evicted&limit=100");
     within(Duration::from_secs(5), "the events", || {
         let reported = fleet.two.admin(evicted.clone()).data()["events"].clone();

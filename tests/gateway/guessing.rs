@@ -1,4 +1,4 @@
-//! Guesses that are made at once: no more of them are told that they are wrong than may fail.
+//! Concurrent guesses: at most the allowed number of failures is reported as wrong.
 
 use std::net::SocketAddr;
 
@@ -70,7 +70,7 @@ fn concurrent_guesses_at_a_backend_learn_no_more() {
         login_concurrently(&fleet, &guesses),
         [0, LIMIT, CONCURRENT - LIMIT]
     );
-    // Nor is the right one told among too many.
+    // Nor is the right password confirmed among too many guesses.
     assert_eq!(login_concurrently(&fleet, &[right]), [0, 0, 1]);
 }
 

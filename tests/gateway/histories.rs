@@ -42,7 +42,7 @@ struct ObservedSession {
     events: Mutex<Vec<Event>>,
 }
 
-/// What clients were answered during a fault.
+/// The responses that clients received during a fault.
 #[derive(Debug, Default)]
 struct FaultStats {
     statuses: BTreeMap<u16, usize>,

@@ -127,7 +127,7 @@ fn empty_frame_floods_cost_no_memory() {
         client.send(HEADERS, END_HEADERS, 1, &block).unwrap();
     };
     flood(&gateway, post, 200_000, |_| frame(DATA, 0, 1, b""));
-    // The answers to these are not read: they may not pile up either.
+    // The responses to these are not read: they may not accumulate either.
     flood(&gateway, |_| {}, 300_000, |_| frame(PING, 0, 0, &[0; 8]));
     flood(
         &gateway,

@@ -10,7 +10,7 @@ use crate::support::gateway::Gateway;
 use crate::support::upstream::{Recorder, Upstream};
 use crate::support::wait::eventually;
 
-/// Sends bytes; returns the status of the answer, or none when the connection was closed instead.
+/// Sends bytes; returns the status of the response, or none when the connection was closed instead.
 fn status_of(gateway: &Gateway, bytes: &[u8]) -> Option<u16> {
     let mut client = Client::connect(gateway.public);
     client.try_send(bytes).ok()?;

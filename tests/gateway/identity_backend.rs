@@ -112,7 +112,7 @@ fn backend_receives_client_fields_and_address() {
     assert_eq!(echo.header("x-forwarded-for").as_deref(), Some("127.0.0.1"));
     assert_eq!(echo.header("cookie"), None);
     assert_eq!(echo.header("authorization"), None);
-    // The backend's answer was passed on, with the session beside it.
+    // The backend's response was forwarded, with the session beside it.
     assert_eq!(response.header("content-type"), Some("application/json"));
     assert_eq!(response.header("cache-control"), Some("no-store"));
     assert_eq!(response.header("x-session-id").map(str::len), Some(64));

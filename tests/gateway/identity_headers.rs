@@ -1,4 +1,4 @@
-//! Who a request is from, under the names that a route's upstream expects.
+//! Identity headers, under the names that a route's upstream expects.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! How long an upstream may be silent: `read` within an answer, `stream_idle` within a stream, and
-//! which of them holds is the answer's word and not the request's.
+//! Idle timeouts of upstreams: `read` within a response, `stream_idle` within a stream. The
+//! response decides which one applies, not the request.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::support::wait::{DEADLINE, eventually};
 
 const ACCEPT_EVENT_STREAM: (&str, &str) = ("Accept", "text/event-stream");
 
-/// How long the upstream may be silent: much longer than it takes to answer on a busy machine.
+/// The idle timeout of the upstream: much longer than it takes to respond on a busy machine.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A gateway whose upstream may be silent for [`READ`].

@@ -1,4 +1,5 @@
-//! Two gateways whose Redis dies: they share the limit meanwhile, and Redis hears of it afterwards.
+//! Two gateways whose Redis dies: they share the limit meanwhile, and reconcile with Redis
+//! afterwards.
 
 use serde_json::{Value, json};
 
@@ -45,7 +46,7 @@ fn local_limits_are_shared_and_reconciled() {
     let gateways = [start(&redis, &upstream), start(&redis, &upstream)];
     await_presence(&redis);
     let [one, two] = &gateways;
-    // One counter is used up, and both have heard of it; of another two are spent.
+    // One counter is used up, and both gateways have seen that; two others are partly spent.
     assert_eq!(count_admitted(one, "/optional/a", 11), 10);
     assert_eq!(count_admitted(two, "/optional/a", 1), 0);
     assert_eq!(count_admitted(one, "/public/a", 1), 1);

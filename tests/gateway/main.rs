@@ -1,5 +1,5 @@
-//! The gateway as a person or a program outside sees it: one file a promise, the real binary, a
-//! real Redis, upstreams that tell what they saw. One binary, so that everything links once.
+//! The gateway as its users see it: one file per promise, the real binary, a real Redis, upstreams
+//! that report what they saw. A single binary, so that everything is linked once.
 
 #![expect(
     clippy::unwrap_used,

@@ -167,7 +167,7 @@ fn access_log_has_user_request_and_duration() {
     for part in ["127.0.0.1", "GET", "private", "200"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    // They are written after the answers.
+    // They are written after the responses.
     eventually("one line a request", || {
         let lines = gateway.events();
         let about = |line: &&serde_json::Value| line.to_string().contains("/private/secret-path");

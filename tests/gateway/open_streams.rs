@@ -40,7 +40,7 @@ fn ended_session_closes_all_of_its_streams() {
     eventually("the lag is observed", || {
         (fleet.two.metric(lag, &[]) >= 1.0).then_some(())
     });
-    // On the gateway that is told itself.
+    // On the gateway that receives the request.
     let since = Instant::now();
     let logout = Request::post("/api/v1/auth/logout").bearer(&bob.access_token);
     assert_eq!(fleet.two.request(&logout).status, 204);

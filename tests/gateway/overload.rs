@@ -10,8 +10,8 @@ use crate::support::upstream::Upstream;
 
 /// The default limit of open files per process, less those of other uses.
 const CLIENTS: usize = 800;
-/// Waves in which each request is answered, and at most how many waves they are looked for in. Were the
-/// gateway's own slowness held against the store, there would be none.
+/// Waves in which each request gets a response, and the maximum number of waves tried. If the
+/// gateway's own slowness counted against the store, there would be none.
 const CLEAN: usize = 4;
 const WAVES: usize = 200;
 /// Less than the worker takes for one wave, and more than Redis takes for a batch of it.

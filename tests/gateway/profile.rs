@@ -1,4 +1,4 @@
-//! What people see and change of themselves, over the wire.
+//! Profiles: what users can read and change of themselves, over the wire.
 
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ fn avatar_size_is_limited_to_one_mebibyte() {
 #[test]
 fn unauthenticated_avatar_upload_is_not_read() {
     let gateway = gateway();
-    // Only the head is sent: an answer that waited for the body would not come.
+    // Only the head is sent: a response that waited for the body would not arrive.
     let mut client = Client::connect(gateway.public);
     client.send(format!(
         "PUT {AVATAR} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n\

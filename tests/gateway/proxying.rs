@@ -1,4 +1,4 @@
-//! Which route takes a request, what is forwarded of it, and in what form the answer comes.
+//! Proxying: which route takes a request, what is forwarded, and the form of the response.
 
 use std::io::Write;
 

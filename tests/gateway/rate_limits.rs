@@ -1,4 +1,4 @@
-//! Limits: what they count, what they tell, and what a refusal costs.
+//! Rate limits: what they count, what they report, and the cost of a refusal.
 
 use std::time::{Duration, Instant};
 

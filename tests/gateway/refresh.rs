@@ -1,4 +1,5 @@
-//! Refreshes: bound to the client that signed in, and undisturbed by a store that forgets its scripts.
+//! Refreshes: bound to the client that signed in, and not affected by a store that loses its
+//! scripts.
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! What becomes of the body of a request that is refused: a small one is read off and the connection
-//! goes on behind it, a large one costs the connection and never the answer.
+//! The body of a refused request: a small one is drained and the connection is kept, a large one
+//! costs the connection but never the response.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -22,7 +22,7 @@ const CHUNKED: &str =
 fn small_refused_body_is_drained() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));
-    // Bodies that look like requests: an offset that is wrong would answer one.
+    // Bodies that look like requests: with a wrong offset, one of them would get a response.
     let inner = "GET /public/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let long = inner.repeat(1200);
     assert!(long.len() > 55_000 && long.len() < 64 * 1024);
@@ -157,7 +157,7 @@ fn http2_upload_may_finish_after_refusal() {
             client.send(DATA, 0, 1, &[b'x'; 16_000]).unwrap();
         }
         assert_eq!(client.stream_outcome(1), StreamOutcome::Status(status));
-        // A reset would come right behind the response, before what answers this.
+        // A reset would follow the response at once.
         client.send(PING, 0, 0, &[0; 8]).unwrap();
         loop {
             let frame = client.next().unwrap();

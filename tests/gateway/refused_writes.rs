@@ -108,7 +108,7 @@ fn sign_ins_and_revocations_are_503_with_readiness_reason() {
         let logout = Request::post("/api/v1/auth/logout");
         for request in [
             login(PASSWORD),
-            // Whether a password is right is not told either.
+            // Whether a password is right is not revealed either.
             login("not the password"),
             Request::post("/api/v1/auth/refresh").json(&refresh),
             logout.clone().cookie(&fixture.ann.cookie).same_origin(),

@@ -17,7 +17,8 @@ use crate::support::servers::until;
 use crate::support::upstream::Upstream;
 use crate::support::wait::within;
 
-/// No answer may take longer: the deadlines of a trip and its second half, and a machine under load.
+/// No response may take longer: the deadlines of a round trip and its second half, on a loaded
+/// machine.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(2);
 
 struct Fixture {
@@ -133,7 +134,7 @@ fn master_failure_and_return_are_survived() {
     let mut fixture = fixture(None);
     let load = fixture.start_load();
     fixture.sentinels.servers[0].kill();
-    // A Sentinel that does not answer is passed over.
+    // A Sentinel that does not respond is skipped.
     fixture.sentinels.sentinels[2].signal("STOP");
     fixture.await_failover(0);
     // The one that was the master comes back, is one for a moment, and is then made a replica.

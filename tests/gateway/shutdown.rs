@@ -199,7 +199,7 @@ fn an_http2_connection_gets_its_goaway_after_the_end_of_its_open_streams() {
     eventually("the listener has closed", || {
         TcpListener::bind(gateway.public).ok()
     });
-    // The client has not been told anything, and goes on.
+    // The client has received no notice, and continues.
     client
         .send(HEADERS, END_STREAM | END_HEADERS, 5, &head)
         .unwrap();

@@ -1,4 +1,4 @@
-//! Registering and signing in: who may, what it answers, and what guessing costs.
+//! Registration and sign-in: access, responses, and the cost of guessing.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Limits on sign-ins: what they tell about accounts, how spellings of an account are counted, and
-//! what is left for its owner while others guess.
+//! Limits on sign-ins: what they reveal about accounts, how spellings of an account are counted,
+//! and what is left for its owner while others guess.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! A person without a session signs out everywhere: every token of theirs is refused, and what it
-//! opened is closed, on whatever gateway, and also while the store is away.
+//! A user without a session signs out everywhere: all their tokens are refused, and the streams
+//! that they opened are closed, on every gateway, and also while the store is away.
 
 use std::time::Instant;
 

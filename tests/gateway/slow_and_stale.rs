@@ -1,4 +1,4 @@
-//! Slow clients, slow answers, and connections that had gone stale.
+//! Slow clients, slow responses, and stale connections.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::support::wait::eventually;
 
 #[test]
 fn stale_connection_is_replaced() {
-    // It answers once a connection, promises to keep it, and closes it at the second request.
+    // It responds once per connection, announces keep-alive, and closes the connection at the
+    // second request.
     let upstream = serve_connections(|mut stream| {
         if read_request(&mut stream) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
@@ -115,7 +116,7 @@ fn refusal_with_stale_cookie_spends_no_limit() {
         })
         .collect();
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
-    // What is given back is given back after the answer.
+    // The refund follows the response.
     eventually("the last one has been given back", || {
         let counter = gateway.admin(Request::get("/admin/limits/by-ip/127.0.0.1"));
         (counter.data()["remaining"] == 2).then_some(())

@@ -59,7 +59,7 @@ impl Fixture {
         request(&self.gateway, bearer)
     }
 
-    /// Waits until the store has been told of everything: what is missing afterwards was lost.
+    /// Waits until the store has received all writes: data that is missing afterwards was lost.
     fn await_replay(&self) {
         eventually("everything is told", || {
             (self.count("SELECT count(*) FROM revocations WHERE untold") == 0).then_some(())

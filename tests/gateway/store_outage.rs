@@ -49,8 +49,8 @@ impl Fixture {
         Request::get("/private/a").cookie(&self.alice.cookie)
     }
 
-    /// Asks by cookie and by token until `until`, from two clients, and counts the statuses. No
-    /// answer may hang, sign out or clear a cookie.
+    /// Sends requests with the cookie and with the token until `until`, from two clients, and
+    /// counts the statuses. No response may hang, sign out or clear a cookie.
     fn run_load(&self, duration: Duration) -> BTreeMap<u16, usize> {
         let until = Instant::now() + duration;
         let mut statuses = BTreeMap::new();
@@ -109,7 +109,8 @@ fn hung_store_affects_only_protected_routes() {
     fixture.redis.pause();
     let statuses = fixture.run_load(Duration::from_secs(2));
     assert!(statuses.contains_key(&503), "{statuses:?}");
-    // What was verified in the last moment may still be answered; once that is over, all is 503.
+    // A credential that was verified just before may still be accepted; after that, every response
+    // is a 503.
     let refused = fixture.gateway.request(&fixture.cookie_request());
     refused.assert_refused(503, "STORE_UNAVAILABLE");
     fixture
@@ -202,12 +203,12 @@ fn restarted_empty_store_is_used_again() {
     let statuses = fixture.run_load(Duration::from_secs(1));
     assert!(statuses.contains_key(&503), "{statuses:?}");
     fixture.redis.restart();
-    // Without persistence the sessions are really gone now, and that is a true answer.
+    // Without persistence the sessions are really gone now, and the response is correct.
     within(Duration::from_secs(5), "the empty store answers", || {
         let response = fixture.gateway.request(&fixture.cookie_request());
         (response.status == 401).then_some(())
     });
-    // Each worker finds the way back by itself: for a moment one may answer and another not yet.
+    // Each worker reconnects by itself: for a moment one may be ready before another.
     let again = eventually("everybody signs in again", || {
         fixture.gateway.try_login("alice@example.com")
     });
@@ -341,7 +342,7 @@ fn cancelled_requests_never_mix_up_responses() {
                 let request = Request::get("/private/a").cookie(&person.cookie);
                 for round in 0..15 {
                     if round % 2 == 0 {
-                        // Leaves without waiting for the answer.
+                        // Leaves without waiting for the response.
                         let mut client = crate::support::client::Client::connect(gateway.public);
                         client.send(request.to_bytes());
                         continue;

@@ -1,5 +1,5 @@
-//! Data that a client sends on an open stream is a use of its session: an idle timeout ends what is
-//! silent, and nothing else.
+//! Data that a client sends on an open stream is a use of its session: an idle timeout ends idle
+//! streams only.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Long answers: event streams, WebSockets, big and chunked bodies, and their end.
+//! Long responses: event streams, WebSockets, large and chunked bodies, and their end.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn event_stream_is_unbuffered_and_outlives_read_timeout() {
             .header("Accept", "text/event-stream")
             .to_bytes(),
     );
-    // The upstream sends no more until it is told to: the event is not held back for what follows.
+    // The upstream sends no more until it is released: the event is not delayed for later data.
     client.read_until("data: hello\n\n");
     eventually("the stream is counted", || {
         (gateway.metric("portcullis_live_connections", &[]) == 1.0).then_some(())

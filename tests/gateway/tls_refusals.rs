@@ -23,8 +23,8 @@ fn with_tls_listener(config: Config, own: &tls::Certificate, client_ca: Option<&
     config.set("/listeners/0/tls", settings)
 }
 
-/// Whether a request over TLS is answered. With TLS 1.3 a client learns only by its first read that
-/// its certificate was refused.
+/// Whether a request over TLS gets a response. With TLS 1.3 a client learns only by its first read
+/// that its certificate was refused.
 fn is_served(gateway: &Gateway, config: &Arc<rustls::ClientConfig>) -> bool {
     let Ok(stream) = tls::connect(gateway.public, "localhost", config) else {
         return false;

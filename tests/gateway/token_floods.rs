@@ -14,7 +14,7 @@ use crate::support::upstream::Upstream;
 use crate::support::wait::SetOnDrop;
 
 const ACTIVE_USERS: usize = 12;
-/// As long as a token may be: so remembered ones are many bytes, and a short flood is a big one.
+/// The maximum length of a token: cached ones take many bytes, and a short flood is a large one.
 const PADDING: usize = 5_500;
 /// Tokens of one kind in one flood: 14 MiB of them.
 const FLOOD_SIZE: usize = 2_000;

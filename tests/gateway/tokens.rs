@@ -228,7 +228,8 @@ fn trusted_issuer_keys_load_from_file_or_url() {
     };
     for issuer in ["https://file.example", "https://url.example"] {
         let request = Request::get("/private/a").bearer(&token(issuer, json!({})));
-        // Keys are fetched in the background: until they are there the answer is 503, never 401.
+        // Keys are fetched in the background: until they have arrived the response is 503, never
+        // 401.
         let echo = eventually("the issuer's keys are known", || {
             let response = gateway.request(&request);
             assert_ne!(response.status, 401, "{}", response.text());

@@ -1,5 +1,5 @@
-//! `examples/tour`, the story of a user, against the real binary; and the same story while Redis is
-//! killed before each of its steps.
+//! `examples/tour`, the scenario of one user, against the real binary; and the
+//! same tour while Redis is killed before each of its steps.
 
 use std::process::Command;
 
@@ -73,7 +73,7 @@ impl TourState {
     }
 }
 
-/// One step: how it is asked, what it answers, and what is kept of that.
+/// One step: the request, the response, and the values kept from it.
 struct Step {
     name: &'static str,
     request: fn(&TourState) -> Request,

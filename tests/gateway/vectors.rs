@@ -12,7 +12,8 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
 
-/// Vectors that this gateway answers otherwise than their authors expect, each with its reason.
+/// Vectors to which this gateway responds otherwise than their authors expect, each with its
+/// reason.
 const EXPECTED_DEVIATIONS: &[(&str, &str)] = &[
     (
         "COMP-OPTIONS-STAR",
@@ -114,7 +115,7 @@ fn public_http_vectors_get_expected_responses() {
     );
 }
 
-/// Sends what hides a second request: one refusal or one answer, and then the end.
+/// Sends a request that hides a second one: one refusal or one response, and then the end.
 fn probe_desync(gateway: &Gateway, poison: &[u8]) -> (Option<u16>, bool) {
     let stream = connect_socket(gateway.public).unwrap();
     stream

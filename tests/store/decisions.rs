@@ -1,4 +1,4 @@
-//! What `decide` and `charge` answer, and what they spend.
+//! Results of `decide` and `charge`, and the units that they spend.
 
 use std::sync::Arc;
 use std::time::Duration;

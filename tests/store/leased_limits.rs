@@ -86,7 +86,7 @@ async fn single_gateway_admits_exactly_the_limit() {
         };
         let first = refused().await;
         assert!(first > Duration::from_secs(1));
-        // That is remembered, and counts down.
+        // The decision is cached, and counts down.
         let before = server.scripts().await;
         for _ in 0..100 {
             assert!(refused().await < first);

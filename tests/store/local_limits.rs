@@ -1,4 +1,4 @@
-//! Limits while the store is away, and what it hears of them afterwards.
+//! Limits while the store is away, and their reconciliation afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ async fn remaining_quota_is_shared_and_admissions_reconciled() {
     let port = server.kill();
     until("both have noticed", || !one.is_up() && !two.is_up());
     for charge in &charges {
-        // Each knows what it was last told: 14 left, and 10.
+        // Each uses the last reported number: 14 left, and 10.
         let standing = one.peek_locally(charge);
         assert!(standing.degraded);
         assert_eq!((standing.remaining, standing.limit.quota()), (7, 10));
@@ -87,7 +87,7 @@ async fn remaining_quota_is_shared_and_admissions_reconciled() {
         assert!(gateway.wait_until_up(TIMEOUT).await);
         gateway.report_admitted().await;
     }
-    // It has come back empty: what it knows it was told.
+    // It has come back empty: it has only what was reported to it.
     for charge in &charges {
         assert_eq!(
             remaining_units(&one, charge).await,
@@ -95,7 +95,7 @@ async fn remaining_quota_is_shared_and_admissions_reconciled() {
             "{}",
             charge.limit.name
         );
-        // Nothing is kept apart any more, and nothing is told twice.
+        // No charge is held locally any more, and none is reported twice.
         assert_eq!(one.peek_locally(charge).remaining, 6);
     }
     one.report_admitted().await;

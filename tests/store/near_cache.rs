@@ -1,4 +1,4 @@
-//! What a gateway knows without asking: right while it hears, silent when it cannot be sure.
+//! Near cache: correct while it receives invalidations, bypassed when it may be stale.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

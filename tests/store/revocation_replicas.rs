@@ -1,4 +1,4 @@
-//! `revocation_replicas`: who hears that a revocation is done can rely on it that replicas have it.
+//! `revocation_replicas`: a confirmed revocation is on the replicas.
 
 use std::time::{Duration, Instant};
 

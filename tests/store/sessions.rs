@@ -185,7 +185,7 @@ async fn idle_sessions_end_and_free_their_slot() {
             .create_session(&full, None, 4, OnSessionLimit::Reject, IDLE)
             .await;
         assert_eq!(rejected.unwrap(), CreateOutcome::LimitReached);
-        // A use that is told late revives none, nor does a longer timeout.
+        // A use that is reported late revives no session, nor does a longer timeout.
         let late = [used(made[1].id), used(made[2].id)];
         store.record_uses(&late).await.unwrap();
         let expired = |idle| SessionListQuery {

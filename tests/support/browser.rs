@@ -101,7 +101,7 @@ impl Browser {
         }
     }
 
-    /// What assistive technology is told of an element: its role and its name.
+    /// The role and the name of an element for assistive technology.
     pub async fn role_and_name(&self, css: &str) -> (String, String) {
         let element = self.find(css).await.element_id();
         let request = async |what: &'static str| {

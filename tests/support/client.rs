@@ -44,18 +44,18 @@ impl Client {
         self.wire.flush()
     }
 
-    /// Sends a request and reads its answer, keeping the connection.
+    /// Sends a request and reads its response, keeping the connection.
     pub fn request(&mut self, request: &Request) -> Response {
         self.send(request.to_bytes());
         self.read_response_to(&request.method).unwrap()
     }
 
-    /// Reads one answer to a request that may have a body in its answer.
+    /// Reads one response to a request whose response may have a body.
     pub fn read_response(&mut self) -> Response {
         self.read_response_to("GET").unwrap()
     }
 
-    /// Reads one answer; interim ones (1xx but 101) are skipped.
+    /// Reads one response; interim ones (1xx but 101) are skipped.
     pub fn read_response_to(&mut self, method: &str) -> io::Result<Response> {
         let mut response = self.read_head()?;
         while (100..200).contains(&response.status) && response.status != 101 {
@@ -258,7 +258,7 @@ impl Request {
     }
 }
 
-/// An answer, its headers in the order in which they came.
+/// A response, with its headers in their order on the wire.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
@@ -374,7 +374,7 @@ impl Response {
         self
     }
 
-    /// What the echoing upstream saw, from its answer.
+    /// The request as the echoing upstream saw it, from its response.
     #[track_caller]
     pub fn echo(&self) -> Echo {
         assert_eq!(self.status, 200, "{}", self.text());

@@ -1,5 +1,5 @@
-//! A wall clock of one's own, which can be stepped while the processes that go by it run. Their steady
-//! clocks go on as they are.
+//! A private wall clock, which can be stepped while processes that use it run. Their monotonic
+//! clocks are not affected.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ pub struct Clock {
     folder: TempDir,
 }
 
-/// What a process is told in its environment.
+/// The environment of a process that uses the clock.
 pub type Environment = Vec<(&'static str, PathBuf)>;
 
 impl Clock {

@@ -62,7 +62,7 @@ pub fn for_each_store(story: impl Fn(&Gateway)) {
     }
 }
 
-/// What a route answers to the cookie, as soon as it is what is expected.
+/// The response of a route to the cookie, once it is the expected one.
 #[track_caller]
 pub fn await_status(gateway: &Gateway, path: &str, cookie: &str, expected: u16) {
     eventually(&format!("{path} answers {expected}"), || {

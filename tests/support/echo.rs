@@ -1,4 +1,4 @@
-//! What the echoing upstream answers with.
+//! The response of the echoing upstream.
 
 use serde_json::Value;
 

@@ -36,7 +36,7 @@ pub struct Frame {
 /// How the other side ended a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamOutcome {
-    /// An answer: its status, and whether the stream was then ended or reset.
+    /// A response: its status, and whether the stream was then ended or reset.
     Status(u16),
     Reset,
     /// The whole connection: GOAWAY, or just closed.

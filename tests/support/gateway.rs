@@ -205,7 +205,7 @@ impl Gateway {
             .collect()
     }
 
-    /// Replaces the file in place; the gateway is not told.
+    /// Replaces the file in place, without notifying the gateway.
     pub fn rewrite(&self, contents: &str) {
         std::fs::write(&self.file, contents).unwrap();
     }
@@ -288,7 +288,7 @@ impl Drop for Gateway {
     }
 }
 
-/// What a sign-in answered.
+/// The response to a sign-in.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
     pub user: String,

@@ -58,7 +58,7 @@ async fn connection(stream: TcpStream) {
     }
 }
 
-/// A call whose answer says `hi` and then stays open for as long as the client wants.
+/// A call whose response says `hi` and then stays open for as long as the client wants.
 async fn serve_watch(mut respond: h2::server::SendResponse<Bytes>) {
     let head = Response::builder().header("content-type", "application/grpc");
     let mut stream = respond

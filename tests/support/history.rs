@@ -16,7 +16,7 @@ pub enum ClientOperation {
     SignIn,
     /// A request that was forwarded.
     Accepted,
-    /// A request that was told that its credential is over.
+    /// A request whose response was that its credential has ended.
     Refused,
     Revoke,
 }

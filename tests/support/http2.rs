@@ -21,7 +21,7 @@ pub struct Http2 {
     sender: SendRequest<Bytes>,
 }
 
-/// An answer whose body is still coming.
+/// A response whose body is incomplete.
 pub struct Stream {
     runtime: Arc<Runtime>,
     pub status: u16,
@@ -77,7 +77,8 @@ impl Http2 {
         }
     }
 
-    /// Sends a request and reads the head of its answer; an error is how the stream ended instead.
+    /// Sends a request and reads the head of its response; an error is how the stream ended
+    /// instead.
     pub fn open(
         &self,
         method: &str,
@@ -163,7 +164,7 @@ impl Http2 {
         }
     }
 
-    /// Sends a request and reads its whole answer.
+    /// Sends a request and reads its whole response.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
         let mut stream = self.open(method, path, headers, b"").unwrap();
         let mut text = String::new();

@@ -1,5 +1,5 @@
-//! The harness: the real binary, a real Redis, upstreams that tell what they saw, and clients that
-//! send the very bytes a test wrote. Waiting is polling with a deadline, never a fixed sleep.
+//! Test harness: the real binary, a real Redis, upstreams that report what they saw, and clients
+//! that send exactly the bytes of a test. Waiting is polling with a deadline, never a fixed sleep.
 
 pub mod backend;
 pub mod browser;

@@ -1,4 +1,4 @@
-//! Two gateways that share a store, and one answer of each kind that stays open.
+//! Two gateways that share a store, and one open response of each type.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -59,7 +59,7 @@ pub fn start_fleet(vary: impl Fn(Config) -> Config) -> Fleet {
     }
 }
 
-/// One answer of each kind, all of the same credential, none of them finished.
+/// One open response of each type, all with the same credential.
 pub struct OpenStreams {
     pub socket: WebSocketClient,
     pub events: Client,

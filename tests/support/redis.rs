@@ -24,7 +24,7 @@ impl Redis {
         Redis::start_with(false, Environment::new())
     }
 
-    /// Starts one that keeps every write on disk before it answers.
+    /// Starts a server that writes to disk before it responds.
     pub fn start_persistent() -> Redis {
         Redis::start_with(true, Environment::new())
     }

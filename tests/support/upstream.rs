@@ -1,4 +1,5 @@
-//! Backends: one that tells what it saw and misbehaves on request, and one that keeps every byte.
+//! Backends: one that reports what it saw and misbehaves on request, and one that records every
+//! byte.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -342,7 +343,7 @@ fn fill_buffer(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<()> {
     }
 }
 
-/// A backend that keeps every byte it is sent and always answers the same bytes.
+/// A backend that records every byte that it receives and always responds with the same bytes.
 pub struct Recorder {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<u8>>>,

@@ -22,7 +22,7 @@ pub(super) struct ObservedSession {
     pub(super) user: SignedIn,
     pub(super) refresh_token: Mutex<String>,
     pub(super) events: Mutex<Vec<Event>>,
-    /// By client: the latest number that it has been told is in the session's `data`.
+    /// By client: the latest number confirmed to it is in the session's `data`.
     data: Mutex<BTreeMap<String, u64>>,
     /// A client has begun to end it.
     ending: AtomicBool,
