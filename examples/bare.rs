@@ -1,8 +1,8 @@
-//! A bare pass-through on the Pingora that the gateway is built on, tuned as the gateway is: the
-//! floor that `bench/run` compares with.
+//! A bare pass-through on the gateway's release of Pingora, tuned as the gateway is: the baseline
+//! of `bench/run`.
 //!
-//! `bare LISTEN UPSTREAM [WORKERS [CERT KEY]]`, for example `bare 127.0.0.1:8080 127.0.0.1:3000`: with
-//! one worker and in clear, if nothing else is said; with a certificate TLS and HTTP/2 by ALPN.
+//! `bare LISTEN UPSTREAM [WORKERS [CERT KEY]]`, for example `bare 127.0.0.1:8080 127.0.0.1:3000`:
+//! by default one worker and cleartext; with a certificate TLS, and HTTP/2 by ALPN.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -1,9 +1,9 @@
-//! Fills a Redis with sessions of distinct users through the gateway's own store, and measures what
-//! a request's decision, a list, a sign-in and a refresh take there. `bench/sessions` runs it.
+//! Fills a Redis with sessions of distinct users through the gateway's own store, and measures a
+//! request's decision, a list, a sign-in and a refresh. `bench/sessions` runs it.
 //!
-//! `fill PORT PREFIX FROM TO`: makes the sessions numbered so, refreshes each once, then measures.
-//! It prints one line of JSON: medians in microseconds. `fill PORT PREFIX FROM TO only` signs their
-//! users in and leaves it at that, for `bench/run` and `bench/scale`.
+//! `fill PORT PREFIX FROM TO`: creates the sessions of these numbers, refreshes each once, then
+//! measures. It prints one line of JSON: medians in microseconds. `fill PORT PREFIX FROM TO only`
+//! signs their users in without measuring, for `bench/run` and `bench/scale`.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]

@@ -1,6 +1,6 @@
-//! What comparing one password costs on this machine: `bench/endpoints` takes it off what a sign-in
-//! takes. For every line on standard input it verifies a password as the gateway does, and prints how
-//! many microseconds that took.
+//! Cost of one password comparison on this machine, which `bench/endpoints` subtracts from that of
+//! a sign-in. For each line on standard input it verifies a password as the gateway does, and
+//! prints the time in microseconds.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 

@@ -1,4 +1,4 @@
-//! Tokens verified, and whole decisions over requests.
+//! Verification of tokens, and whole decisions.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,6 +1,6 @@
-//! The pieces of a request by themselves: reading its path, finding its route, its credential, its
-//! token, the decision over it, the arithmetic of limits, the headers that are written. `cargo bench`
-//! runs all of them, `cargo bench -- token` those with the word in their names.
+//! The stages of a request, each on its own: its path, its route, its credential, its token, the
+//! decision, the arithmetic of limits, and the written headers. `cargo bench` runs all of them,
+//! `cargo bench -- token` those with the word in their names.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]

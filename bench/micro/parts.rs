@@ -1,4 +1,4 @@
-//! A gateway's parts over the memory store, put together as its composition root does.
+//! A gateway's services over the memory store, assembled as its composition root does.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The session that the benches measure with: a real user agent, an address, a device, an e-mail
-//! address of 25 characters. Numbered, so that none has to be kept to be named again.
+//! The session of the benches: a real user agent, an address, a device, an e-mail address of 25
+//! characters. Sessions are numbered, so that none has to be stored to be named again.
 
 use portcullis::auth::session::{Device, Millis, Session, SessionId, no_data};
 use sha2::{Digest, Sha256};

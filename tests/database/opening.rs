@@ -1,4 +1,4 @@
-//! Opening: new databases, several at once, those of another release, and what cannot be opened.
+//! Opening a database: new ones, concurrent opens, other releases, and unusable files.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! Empty databases, one of each kind.
+//! Empty databases, one of each type.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Users and where they signed in from.
+//! Users and the devices from which they signed in.
 
 use portcullis::database::{Error, NewUser, User, UserUpdate, UserUpdateOutcome};
 

@@ -1,4 +1,4 @@
-//! "Why was this user refused?": what the log, the events and the responses say of a request.
+//! "Why was this user refused?": how the log, the events and the responses report a request.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The walk-through of `docs/adopt.md`: the shipped backend, configuration and steps.
+//! The walkthrough of `docs/adopt.md`: the shipped backend, configuration and steps.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

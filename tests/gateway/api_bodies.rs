@@ -1,4 +1,4 @@
-//! Bodies of the gateway's own endpoints: JSON in UTF-8, as it is.
+//! Bodies of the gateway's own endpoints: plain JSON in UTF-8.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The signed assertion: what an upstream gets, and that it can verify it.
+//! The signed assertion: what an upstream receives, and that it can verify it.
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};

@@ -1,5 +1,5 @@
-//! Tokens that are bound to a client certificate (RFC 8705): on the connection of that certificate
-//! they are accepted, anywhere else they are nothing.
+//! Tokens that are bound to a client certificate (RFC 8705): accepted on the connection of that
+//! certificate only.
 
 use std::sync::Arc;
 

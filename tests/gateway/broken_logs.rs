@@ -1,4 +1,4 @@
-//! Standard streams that fail or are not read affect nothing but their own lines.
+//! Standard streams that fail or are not read affect only their own lines.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,4 +1,5 @@
-//! `portcullis check --connect`: what the file names is tried, and nothing is changed there.
+//! `portcullis check --connect`: tests the connections that the file names, and changes nothing
+//! there.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Whose address counts, on a socket and behind proxies.
+//! The client's address, on a socket and behind proxies.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 

@@ -1,4 +1,4 @@
-//! A store that is a cluster, as clients of the gateway see it.
+//! A cluster as the store, as clients of the gateway see it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The commands that do not serve.
+//! Commands that do not serve traffic.
 
 use std::fs::File;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Authentication of connections (NTLM, Negotiate): an upstream connection that has seen it serves one
-//! client connection, and ends with it.
+//! Authentication of connections (NTLM, Negotiate): an upstream connection that has seen it serves
+//! one client connection, and ends with it.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! What one connection and one address may hold: connections, header fields, windows, streams.
+//! Limits of one connection and of one address: connections, header fields, windows, streams.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

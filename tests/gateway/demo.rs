@@ -1,4 +1,4 @@
-//! The tour that `demo` prints does what it says, line by line, in a POSIX shell.
+//! The tour that `demo` prints works as described, line by line, in a POSIX shell.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;

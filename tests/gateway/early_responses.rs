@@ -1,4 +1,4 @@
-//! Responses that come before a request body has been read, and upstreams that take none of it.
+//! Responses that precede the end of the request body, and upstreams that read none of it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

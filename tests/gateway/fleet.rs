@@ -1,4 +1,4 @@
-//! Several gateways that share store, database and keys are one.
+//! Several gateways that share store, database and keys behave as one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! gRPC calls: how an error is reported, what bounds a message, and how long a stream may be quiet.
+//! gRPC calls: how an error is reported, the limits of a message, and how long a stream may be
+//! quiet.
 
 use std::time::Duration;
 

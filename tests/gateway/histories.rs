@@ -1,7 +1,7 @@
-//! What clients of four gateways see while Redis, clocks and the network fail, written down and checked
-//! for an order in which one gateway could have done it. The Redis loses no write that it has confirmed.
+//! Histories of what clients of four gateways see while Redis, clocks and the network fail, checked
+//! for an order in which one gateway could have produced them. The Redis loses no confirmed write.
 //!
-//! `PORTCULLIS_ROUNDS` says how often all faults are gone through: once without it.
+//! `PORTCULLIS_ROUNDS` is the number of passes through all faults: one without it.
 
 mod faults;
 

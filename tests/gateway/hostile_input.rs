@@ -1,4 +1,5 @@
-//! Malformed, ambiguous, oversized and slow: refused with the right word, and never forwarded.
+//! Malformed, ambiguous, oversized and slow requests: refused with the right code, and never
+//! forwarded.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a client may not claim, and what the gateway vouches for instead.
+//! Headers that a client may not send, and those that the gateway vouches for instead.
 
 use serde_json::json;
 

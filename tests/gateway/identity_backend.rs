@@ -1,4 +1,4 @@
-//! Signing in where a backend checks the credentials.
+//! Sign-in where a backend verifies the credentials.
 
 use std::time::{Duration, Instant};
 

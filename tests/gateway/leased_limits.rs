@@ -1,4 +1,4 @@
-//! Leased limits at real gateways: the headers, the cost, and what flows back.
+//! Leased limits in real gateways: the headers, the cost, and what is returned.
 
 use serde_json::json;
 

@@ -1,5 +1,4 @@
-//! What the access log says of timeouts of upstreams, of malformed heads, and of sessions that do not
-//! exist.
+//! Access log lines of upstream timeouts, of malformed heads, and of nonexistent sessions.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! What a monitoring system reads: valid, bounded, complete and documented.
+//! Metrics as a monitoring system reads them: valid, bounded, complete and documented.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,8 +1,9 @@
-//! Three gateways share one store while clients mix every call that reads, changes or ends a session.
-//! Each response is checked against the history: no untrue 401, no untrue 200 or 204, no change lost.
+//! Three gateways share one store while clients mix every call that reads, changes or ends a
+//! session. Each response is checked against the history: no false 401, no false 200 or 204, no
+//! lost change.
 //!
 //! `PORTCULLIS_CALLS` is the number of calls of each client (`CALLS` without it), `PORTCULLIS_SEED`
-//! what they are drawn from.
+//! the seed of their random choice.
 
 mod account;
 mod calls;

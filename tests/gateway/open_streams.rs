@@ -1,5 +1,5 @@
-//! Answers that stay open: each kind of them is closed within a second when its session ends or its
-//! token is revoked, on whatever gateway that happens, and they are counted fleet-wide.
+//! Open streams: each type is closed within a second when its session ends or its token is revoked,
+//! on whatever gateway that happens, and they are counted fleet-wide.
 
 use std::time::{Duration, Instant};
 

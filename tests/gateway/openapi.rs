@@ -1,4 +1,4 @@
-//! The endpoints against their own description, by a fuzzer.
+//! The endpoints against their OpenAPI description, by a fuzzer.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Workers that have more to do than they can: what takes long then is not the store.
+//! Overloaded workers: their own delay is not attributed to the store.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What a password's hash costs is configured, and a reload is enough to raise it.
+//! The cost of a password hash is configured, and a reload is enough to raise it.
 
 use std::time::Duration;
 

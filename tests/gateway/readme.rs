@@ -1,4 +1,4 @@
-//! The README's shell commands do what it says, as they stand but for the addresses.
+//! The README's shell commands work as described, unchanged except for the addresses.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

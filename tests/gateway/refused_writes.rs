@@ -1,5 +1,5 @@
-//! A store that serves reads and refuses writes costs only what needs a write: known sessions stay valid,
-//! limits follow `on_outage.limits`, sign-ins and revocations are 503.
+//! A store that serves reads and refuses writes affects only operations that need a write: cached
+//! sessions stay valid, limits follow `on_outage.limits`, sign-ins and revocations are 503.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Request heads that are unusual and valid: absolute targets, empty lines before them, `OPTIONS *`,
-//! and `Upgrade` to anything but WebSocket.
+//! Unusual but valid request heads: absolute targets, empty lines before them, `OPTIONS *`, and
+//! `Upgrade` to protocols other than WebSocket.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Response fields and interim responses that speak of one connection end at the gateway.
+//! Response fields and interim responses about one connection end at the gateway.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Canaries: nothing secret turns up where it does not belong, even at debug level.
+//! Canaries: no secret appears where it does not belong, even at debug level.
 
 use serde_json::json;
 

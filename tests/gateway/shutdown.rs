@@ -1,4 +1,4 @@
-//! Starting and ending.
+//! Start and shutdown.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The sign-in page, seen byte by byte: who is sent to it, what it takes, and what it refuses.
+//! The sign-in page, byte by byte: when it is shown, what it accepts, and what it refuses.
 
 use serde_json::json;
 

@@ -1,6 +1,6 @@
-//! A Redis that has lost its data is noticed, and no token that was revoked before comes back: what was
-//! revoked is restored from the database where it is kept there (`sessions.durable`); elsewhere every
-//! token without session from before is refused.
+//! A Redis that has lost its data is detected, and no revoked token becomes valid again:
+//! revocations are restored from the database where it has them (`sessions.durable`); elsewhere
+//! every earlier token without a session is refused.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

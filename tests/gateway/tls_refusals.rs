@@ -1,4 +1,4 @@
-//! TLS that is not as it should be: refused, on both sides of the gateway.
+//! Invalid TLS: refused, on both sides of the gateway.
 
 use std::io::{Read, Write};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A revocation that cannot be ensured is a 503, and so is every further attempt at any gateway until
-//! it can: on every path that ends a session or revokes a token.
+//! A revocation that cannot be ensured is a 503, and so is every further attempt at any gateway
+//! until it succeeds: on every path that ends a session or revokes a token.
 
 use serde_json::json;
 use tempfile::TempDir;

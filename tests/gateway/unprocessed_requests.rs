@@ -1,4 +1,4 @@
-//! Requests that an HTTP/2 upstream has declared unprocessed are sent again, whatever the method;
+//! Requests that an HTTP/2 upstream has declared unprocessed are retried, whatever the method;
 //! others are not.
 
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! The servers behind: failing, ill, far and odd.
+//! Upstream servers: failing, unhealthy, remote and unusual ones.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! `Via` on what is forwarded, and the requests that come back.
+//! `Via` on forwarded messages, and requests that loop.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What the holder of a session changes of it.
+//! Changes that the holder of a session makes to it.
 
 use std::time::Duration;
 

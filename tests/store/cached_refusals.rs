@@ -1,4 +1,4 @@
-//! Refusals that last are given again without asking the store.
+//! Cached refusals: repeated without a request to the store.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What is logged while a guard lives.
+//! The log output during the lifetime of a guard.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! A cluster: limits that lie apart, slots that move, a master that dies.
+//! A cluster: limits on different nodes, slots that move, a master that dies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

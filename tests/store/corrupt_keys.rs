@@ -1,4 +1,4 @@
-//! Keys of another type or with content that is not understood: counted, mended, never in the way.
+//! Keys of another type or with malformed content: counted, repaired, and never an obstacle.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a Redis may do: lose scripts, hang, die, refuse, become a replica.
+//! Faults of a Redis: lost scripts, hangs, crashes, refusals, a change to a replica.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What a fleet shares besides sessions: cut-offs, profiles, open connections, the clean-up.
+//! State that a fleet shares besides sessions: cut-offs, profiles, open connections, the clean-up.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Leased limits against a real Redis: what they admit, what they cost, and what flows back.
+//! Leased limits against a real Redis: what they admit, what they cost, and what is returned.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The marker by which a loss is noticed, and what is brought back after one.
+//! The marker by which a loss of data is detected, and the data that is restored afterwards.
 
 use std::time::Duration;
 

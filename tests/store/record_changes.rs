@@ -1,4 +1,4 @@
-//! A session whose record changes again and again is found alive by every gateway all the while.
+//! A session whose record changes repeatedly is alive for every gateway all the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

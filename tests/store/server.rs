@@ -1,4 +1,4 @@
-//! A real `redis-server` of a test's own, stopped on drop.
+//! A real `redis-server` for one test, stopped on drop.
 
 use std::net::TcpStream;
 

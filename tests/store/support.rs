@@ -1,4 +1,4 @@
-//! Stores to test, and what to put into them.
+//! Stores under test, and their test data.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! TLS towards Redis, and users who may not do everything.
+//! TLS to Redis, and users with restricted permissions.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A backend with one user, that checks the password itself.
+//! A backend with one user, which verifies the password itself.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

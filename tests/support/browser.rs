@@ -1,4 +1,4 @@
-//! A real browser: chromium without a window, driven by chromedriver.
+//! A real browser: headless Chromium, driven by chromedriver.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends the very bytes it is given.
+//! An HTTP/1.1 client that sends exactly the given bytes.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

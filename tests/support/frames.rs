@@ -1,4 +1,4 @@
-//! An HTTP/2 client that sends the very frames it is given (RFC 9113), in clear.
+//! An HTTP/2 client that sends exactly the given frames (RFC 9113), in clear.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! The shape of a gRPC call: HTTP/2 in clear, a body each way, and a status in the trailers.
+//! A minimal gRPC call: HTTP/2 in clear, a body in each direction, and a status in the trailers.
 
 use std::net::SocketAddr;
 

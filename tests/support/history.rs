@@ -1,5 +1,5 @@
-//! What clients saw of a credential, each with its time, and whether there is an order in which a
-//! single gateway could have done it.
+//! Timed observations of a credential by clients, and a check whether a single gateway could have
+//! produced them in some order.
 
 use std::time::{Duration, Instant};
 

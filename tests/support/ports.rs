@@ -1,5 +1,5 @@
-//! Free loopback ports. Test processes that run at once never get the same one: each claims blocks of
-//! ports by listening on a block's first port for as long as it lives.
+//! Free loopback ports. Concurrent test processes never get the same one: each claims blocks of
+//! ports by listening on a block's first port while it runs.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 

@@ -1,4 +1,4 @@
-//! A real PostgreSQL, one for all tests of a binary, each with a database of its own.
+//! A real PostgreSQL, one for all tests of a binary, with a database for each test.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! An upstream that does with its connections what a test says.
+//! An upstream that handles its connections as a test directs.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,4 @@
-//! Processes of `redis-server`, for fleets of them. Used by the tests of the store and by those of the
-//! gateway.
+//! `redis-server` processes for fleets, used by the tests of the store and of the gateway.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! Certificates made on the spot, and a TLS client that trusts them.
+//! Certificates generated for a test, and a TLS client that trusts them.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Tokens of every kind, right and wrong: a header and a claim set as JSON text, signed.
+//! Tokens of every type, valid and invalid: a header and a claim set as JSON text, signed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

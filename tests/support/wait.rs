@@ -1,4 +1,4 @@
-//! Waiting for something to become true.
+//! Waiting for a condition.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

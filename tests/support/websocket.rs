@@ -1,4 +1,4 @@
-//! A WebSocket client that blocks.
+//! A blocking WebSocket client.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

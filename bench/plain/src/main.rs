@@ -1,5 +1,5 @@
-//! A proxy on Pingora as its quick start shows it: the default profile, allocator and modules, a
-//! peer built for each request, no timeouts. `plain LISTEN UPSTREAM WORKERS`.
+//! A proxy on Pingora as in its quick start: the default profile, allocator and modules, a new peer
+//! for each request, no timeouts. `plain LISTEN UPSTREAM WORKERS`.
 
 use async_trait::async_trait;
 use pingora::prelude::*;

@@ -1,4 +1,4 @@
-//! What goes wrong while the histories are written.
+//! Faults that are injected while the histories are recorded.
 
 use std::time::Duration;
 

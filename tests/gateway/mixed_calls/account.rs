@@ -1,4 +1,4 @@
-//! What is known of an account and its sessions, as their clients saw it.
+//! The state of an account and its sessions, as their clients saw it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

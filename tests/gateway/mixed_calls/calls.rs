@@ -1,4 +1,4 @@
-//! One client, and the calls that it makes.
+//! One client and its calls.
 
 use std::sync::Arc;
 use std::time::Instant;
