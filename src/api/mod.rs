@@ -1,6 +1,6 @@
-//! The front desk: the gateway's own endpoints, below `api.prefix`. The wire has read the path,
-//! bounded the body and authenticated the caller; a [`Rejection`] leaves here as an extension of an
-//! empty response, for the one writer of local responses.
+//! The gateway's own endpoints, below `api.prefix`. The proxy has parsed the path, limited the body
+//! and authenticated the caller; a [`Rejection`] leaves as an extension of an empty response, for the
+//! one writer of local responses.
 
 pub mod admin;
 mod auth;
@@ -43,10 +43,10 @@ use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::telemetry::request_id::RequestId;
 
-/// Counts the open WebSockets, streams and other long answers that a session has on this gateway.
+/// Counts a session's open streams on this gateway, including WebSockets and long responses.
 pub type CountOpenStreams = Arc<dyn Fn(SessionId) -> u64 + Send + Sync>;
 
-/// What the endpoints work with; the gateway builds it.
+/// State of the endpoints; the gateway builds it.
 #[derive(Clone)]
 pub struct ApiState {
     pub accounts: Accounts,
@@ -56,13 +56,13 @@ pub struct ApiState {
     pub count_open_streams: CountOpenStreams,
 }
 
-/// Who calls, as admission found: a request extension where [`needs_caller`](crate::routing::endpoints::needs_caller) says so.
+/// The caller as admission authenticated it: a request extension where [`needs_caller`](crate::routing::endpoints::needs_caller) says so.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Option<Identity>, Rejection>);
 
-/// The public endpoints. Requests come with the prefix taken off, and with the extensions
-/// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where it is needed, [`Caller`].
-pub fn router(desk: ApiState) -> Router {
+/// The public endpoints. Requests arrive without the prefix, and with the extensions
+/// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where needed, [`Caller`].
+pub fn router(state: ApiState) -> Router {
     routes()
         .split_for_parts()
         .0
@@ -70,14 +70,14 @@ pub fn router(desk: ApiState) -> Router {
         .fallback(|| async { Rejection::from(Refusal::NotFound) })
         .method_not_allowed_fallback(|| async { Rejection::from(Refusal::MethodNotAllowed) })
         .layer(axum::middleware::from_fn_with_state(
-            desk.clone(),
+            state.clone(),
             cors::handle_cors,
         ))
         .layer(axum::middleware::map_response(response::no_store))
-        .with_state(desk)
+        .with_state(state)
 }
 
-/// The endpoints with their descriptions.
+/// The endpoints and their OpenAPI descriptions.
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(auth::register))
@@ -116,7 +116,7 @@ fn alias(
     (schemas, renamed, methods)
 }
 
-/// Alive
+/// Get the gateway's health
 #[utoipa::path(
     get,
     path = "/health",
@@ -127,15 +127,15 @@ async fn health() -> Response {
     response::data(&Health { status: "OK" })
 }
 
-/// That the gateway is up.
+/// Health of the gateway.
 #[derive(Serialize, ToSchema)]
 struct Health {
     status: &'static str,
 }
 
-/// Keys
+/// Get the public keys
 ///
-/// What access tokens are verified with: a key set as RFC 7517 has it, not wrapped.
+/// The keys that verify access tokens: a JSON Web Key Set (RFC 7517) without envelope.
 #[utoipa::path(
     get,
     path = "/jwks.json",

@@ -1,5 +1,5 @@
-//! What a caller signs out from: the session and the token that its credential names, also where they
-//! have ended already. An end that could not be ensured before is ensured by the next attempt.
+//! The session and token that a caller signs out from, even if they have already ended: an end that
+//! could not be confirmed is confirmed by the next attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,15 @@ use crate::settings::Reloadable;
 /// The session and the token to end.
 pub(super) struct PresentedSession {
     session: Option<SessionId>,
-    /// The user to whom the session must belong, where a token names both.
+    /// The user that must own the session, if a token names both.
     user: Option<String>,
     token: Option<Arc<Claims>>,
-    /// The token was revoked before, perhaps together with all others of its user.
+    /// The token was already revoked, alone or with all of its user's tokens.
     is_repeated: bool,
 }
 
 impl PresentedSession {
-    /// What a valid credential stands for.
+    /// The session and token of a valid credential.
     pub(super) fn from_identity(identity: &Identity) -> PresentedSession {
         PresentedSession {
             session: identity.session().map(|session| session.id),
@@ -39,7 +39,7 @@ impl PresentedSession {
         }
     }
 
-    /// What a rejected credential stood for. `None`: it was rejected because it is wrong, or unknown.
+    /// The session and token of an ended credential; `None` if it is invalid or unknown.
     pub(super) fn from_rejection(
         rejection: &Rejection,
         presented: &PresentedCredential<'_>,
@@ -65,80 +65,83 @@ impl PresentedSession {
     /// Ends the session and revokes the token.
     ///
     /// # Errors
-    /// When it cannot be ensured.
+    /// The store could not confirm the end.
     pub(super) async fn end(
         &self,
-        desk: &ApiState,
+        state: &ApiState,
         settings: &Reloadable,
         client: &Client,
     ) -> Result<(), Rejection> {
         let by = Some(client.ip);
-        // The session first: a token that is revoked already could not ask for it again.
+        // The session ends first: with a revoked token the client could not repeat the request.
         if let Some(id) = self.session {
             let user = self.user.as_deref();
             let idle = settings.sessions.idle_timeout;
-            desk.accounts.sign_out(id, user, by, idle).await?;
+            state.accounts.sign_out(id, user, by, idle).await?;
         }
         let Some(token) = &self.token else {
             return Ok(());
         };
         let revoked = match self.is_repeated {
-            true => ensure_revoked(desk, settings, token).await,
-            false => blacklist(desk, settings, client, token).await,
+            true => ensure_revoked(state, settings, token).await,
+            false => blacklist(state, settings, client, token).await,
         };
-        // A durable session stands for its tokens: no store is trusted before it has the end.
-        if self.session.is_none() || !desk.sessions.is_durable() {
+        // The end of a durable session covers its tokens: no store is trusted before it has the end.
+        if self.session.is_none() || !state.sessions.is_durable() {
             revoked?;
         }
         Ok(())
     }
 }
 
-/// Revokes a token for the rest of its life.
+/// Revokes a token for the rest of its lifetime.
 pub(super) async fn blacklist(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     client: &Client,
     claims: &Claims,
 ) -> Result<(), Rejection> {
-    let ttl = blacklist_ttl(desk, settings, claims).await?;
-    desk.accounts
+    let ttl = blacklist_ttl(state, settings, claims).await?;
+    state
+        .accounts
         .blacklist(&claims.blacklist_key, ttl, Some(client.ip))
         .await?;
     Ok(())
 }
 
-/// Ensures what an earlier attempt revoked. It is no event: a revoked token, which anyone may have, would
-/// fill the journal.
+/// Confirms the revocation of an earlier attempt, without an event: anyone may hold a revoked token
+/// and could fill the journal.
 async fn ensure_revoked(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     claims: &Claims,
 ) -> Result<(), Rejection> {
-    desk.sessions
+    state
+        .sessions
         .ensure_user_tokens_revoked(&claims.user_key())
         .await?;
-    let ttl = blacklist_ttl(desk, settings, claims).await?;
-    desk.sessions
+    let ttl = blacklist_ttl(state, settings, claims).await?;
+    state
+        .sessions
         .revoke_token(&claims.blacklist_key, ttl)
         .await?;
     Ok(())
 }
 
 async fn blacklist_ttl(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     claims: &Claims,
 ) -> Result<Duration, Rejection> {
     let leeway = settings.tokens.leeway;
-    let now: Millis = desk.sessions.now().await?;
+    let now: Millis = state.sessions.now().await?;
     let left = Duration::from_millis(claims.expires_at.saturating_sub(now)) + leeway;
-    // A second more: stores round down, and a token outliving its entry would be valid again.
+    // One second more: stores round down, and a token that outlives its entry would be valid again.
     Ok(left + Duration::from_secs(1))
 }
 
-/// The caller of an endpoint that ends sessions. Its own session may be among those that an earlier
-/// attempt ended without being able to ensure it: then that is ensured before the caller is rejected.
+/// The caller of an endpoint that ends sessions. If an earlier attempt ended its own session without
+/// confirmation, the end is confirmed before the caller is rejected.
 pub(super) struct SignOutCaller(pub(super) AuthenticatedCaller);
 
 impl FromRequestParts<ApiState> for SignOutCaller {
@@ -146,12 +149,12 @@ impl FromRequestParts<ApiState> for SignOutCaller {
 
     async fn from_request_parts(
         parts: &mut Parts,
-        desk: &ApiState,
+        state: &ApiState,
     ) -> Result<SignOutCaller, Rejection> {
-        match AuthenticatedCaller::from_request_parts(parts, desk).await {
-            Ok(person) => Ok(SignOutCaller(person)),
+        match AuthenticatedCaller::from_request_parts(parts, state).await {
+            Ok(caller) => Ok(SignOutCaller(caller)),
             Err(rejected) => {
-                ensure_ended(parts, desk, &rejected).await?;
+                ensure_ended(parts, state, &rejected).await?;
                 Err(rejected)
             }
         }
@@ -160,10 +163,10 @@ impl FromRequestParts<ApiState> for SignOutCaller {
 
 async fn ensure_ended(
     parts: &Parts,
-    desk: &ApiState,
+    state: &ApiState,
     rejection: &Rejection,
 ) -> Result<(), Rejection> {
-    if !desk.sessions.ends_may_be_partial() {
+    if !state.sessions.ends_may_be_partial() {
         return Ok(());
     }
     let extensions = &parts.extensions;
@@ -183,17 +186,17 @@ async fn ensure_ended(
     let lapsed = rejection.lapsed_claims.as_ref();
     let was_ended = match rejection.refusal {
         Refusal::SessionRevoked => true,
-        // A session outlives a token of it that was revoked alone.
+        // A session survives the revocation of a single token.
         Refusal::TokenRevoked => lapsed.is_some_and(|it| it.session.is_none()),
         _ => false,
     };
     match PresentedSession::from_rejection(rejection, &presented).filter(|_| was_ended) {
-        Some(leaving) => leaving.end(desk, settings, client).await,
+        Some(session) => session.end(state, settings, client).await,
         None => Ok(()),
     }
 }
 
-/// The session that a session token names.
+/// The session that a session token identifies.
 fn session_id_of(presented: &PresentedCredential<'_>) -> Option<SessionId> {
     match presented {
         PresentedCredential::Cookie(token) | PresentedCredential::Session(token) => {
@@ -203,7 +206,7 @@ fn session_id_of(presented: &PresentedCredential<'_>) -> Option<SessionId> {
     }
 }
 
-/// Whether a credential was rejected because what it stands for is over.
+/// Whether a credential was rejected because its session or token has ended.
 fn is_ended(refusal: Refusal) -> bool {
     matches!(
         refusal,

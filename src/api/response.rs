@@ -1,4 +1,4 @@
-//! Responses: data wrapped as the contract says, and rejections for the one writer of local responses.
+//! Responses: data in its envelope, and rejections for the one writer of local responses.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use crate::rejection::{Refusal, Rejection};
 use crate::sessions::SessionError;
 
 impl ResponseInfo {
-    /// What is to be known of a sign-in.
+    /// Describes the response to a sign-in.
     pub(super) fn for_sign_in(signed_in: &SignedIn, limits: Vec<Decision>) -> ResponseInfo {
         let session = &signed_in.session.session;
         ResponseInfo {
@@ -26,7 +26,7 @@ impl ResponseInfo {
     }
 }
 
-/// What the connection has to know of a response that is no rejection: an extension of it.
+/// Extension of a successful response, for the proxy.
 #[derive(Debug, Clone, Default)]
 pub struct ResponseInfo {
     /// The user for the access log, where the caller was not authenticated before.
@@ -34,9 +34,9 @@ pub struct ResponseInfo {
     pub session: Option<SessionId>,
     /// The limits that were evaluated, for the limit headers.
     pub limits: Vec<Decision>,
-    /// The caller has signed out, or its cookie is of no more use: clear it.
+    /// The caller has signed out, or its cookie is no longer valid: clear it.
     pub clear_cookie: bool,
-    /// What the body, a page, reports as a problem.
+    /// The rejection that the body, a page, already reports.
     pub rejection: Option<Rejection>,
 }
 
@@ -52,8 +52,7 @@ impl From<SessionError> for Rejection {
     }
 }
 
-/// A rejection leaves as an extension of an empty response; the one writer of local responses makes
-/// the body.
+/// Attaches a rejection to an empty response; the one writer of local responses renders the body.
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response = self.refusal.status().into_response();
@@ -62,7 +61,7 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Has the session cookie cleared.
+/// Marks the session cookie to be cleared.
 pub(super) fn clear_cookie(mut response: Response) -> Response {
     let info = response
         .extensions_mut()
@@ -76,15 +75,15 @@ pub(super) fn data(data: &impl Serialize) -> Response {
     data_with_status(StatusCode::OK, data)
 }
 
-/// The same with another status.
+/// Like [`data`], with another status.
 pub(super) fn data_with_status(status: StatusCode, data: &impl Serialize) -> Response {
     json(status, &Success::of(data))
 }
 
-/// A JSON value as it is.
+/// A JSON value without envelope.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let Ok(text) = serde_json::to_string(value) else {
-        // Nothing of ours has keys that are no strings, which is all that could fail.
+        // Only non-string keys can fail, and no response has them.
         return Rejection::from(Refusal::Internal).into_response();
     };
     let mut response = Response::new(Body::from(text));
@@ -101,7 +100,7 @@ pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
-/// What depends on who asks is not kept by anyone on the way.
+/// Forbids caching: responses depend on the caller.
 pub(super) async fn no_store(mut response: Response) -> Response {
     response
         .headers_mut()
