@@ -1,4 +1,4 @@
-//! Register, sign in, refresh.
+//! Registration, sign-in and refresh.
 
 use std::sync::Arc;
 
@@ -26,28 +26,28 @@ use crate::settings::Reloadable;
 use crate::telemetry::metrics::SignInMethod;
 
 pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
-/// Characters that are kept of what a client says about itself.
+/// Maximum length of device headers, in characters.
 const DEVICE_MAX: usize = 128;
 const USER_AGENT_MAX: usize = 512;
 
-/// What registering takes.
+/// A registration.
 #[derive(ToSchema)]
 #[schema(example = json!({"email": "ann@example.com", "password": "correct horse battery", "name": "Ann"}))]
 struct Registration {
-    /// Visible ASCII with exactly one `@`; kept in lower case.
+    /// Visible ASCII with exactly one `@`; stored in lower case.
     #[schema(
         max_length = 254,
         pattern = "^[!-?A-~]+@[A-Za-z0-9-]+(\\.[A-Za-z0-9-]+)*$"
     )]
     email: String,
-    /// As long as `password_min_length` says at least; no rules of composition.
+    /// At least `password_min_length` characters; no composition rules.
     #[schema(min_length = 8, max_length = 1024)]
     password: String,
     #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
     username: Option<String>,
     #[schema(max_length = 200)]
     name: Option<String>,
-    /// Puts the session token into the answer, for programs that keep no cookies.
+    /// Adds the session token to the response, for programs without cookies.
     session_token: Option<bool>,
 }
 
@@ -65,7 +65,7 @@ impl Registration {
 
 /// Register
 ///
-/// Creates a user, then signs in.
+/// Creates a user and signs in.
 #[utoipa::path(
     post,
     path = "/auth/register",
@@ -121,16 +121,16 @@ pub(super) async fn register(
     )
 }
 
-/// What signing in takes: one of `email` and `username`, and the password.
+/// Credentials: one of `email` and `username`, and the password.
 #[derive(ToSchema)]
 #[schema(example = json!({"email": "ann@example.com", "password": "correct horse battery"}))]
 struct Login {
     email: Option<String>,
-    /// Looked at where there is no `email`.
+    /// Used if `email` is absent.
     username: Option<String>,
     #[schema(max_length = 1024)]
     password: String,
-    /// Puts the session token into the answer, for programs that keep no cookies.
+    /// Adds the session token to the response, for programs without cookies.
     session_token: Option<bool>,
 }
 
@@ -154,7 +154,7 @@ impl Login {
 
 /// Sign in
 ///
-/// An unknown name, a wrong password and a disabled user get the same answer.
+/// An unknown name, a wrong password and a disabled user get the same response.
 #[utoipa::path(
     post,
     path = "/auth/login",
@@ -164,7 +164,7 @@ impl Login {
         (status = 200, description = "A session and its tokens; also sets the session cookie", body = Success<SignedInView>),
         (status = 401, description = "The name or the password is wrong"),
         (status = 403, description = "The call comes from another site"),
-        (status = 429, description = "Too many attempts, or as many sessions as are allowed"),
+        (status = 429, description = "Too many attempts, or the session limit is reached"),
     ),
 )]
 pub(super) async fn sign_in(
@@ -198,7 +198,7 @@ pub(super) async fn sign_in(
     sign_in_response(StatusCode::OK, settings, signed_in, limits, with_token)
 }
 
-/// What a refresh takes.
+/// A refresh token to exchange.
 #[derive(ToSchema)]
 #[schema(example = json!({"refresh_token": "<session id>.<secret>"}))]
 struct Refresh {
@@ -207,8 +207,8 @@ struct Refresh {
 
 /// Refresh
 ///
-/// Gives new tokens for a refresh token, which is replaced by its successor. The same one again
-/// within the grace time gets the same successor; later that is reuse, and ends the session.
+/// Exchanges a refresh token for its successor and a new access token. Presenting it again within
+/// the grace time yields the same successor; later it is reuse and ends the session.
 #[utoipa::path(
     post,
     path = "/auth/refresh",
@@ -216,7 +216,7 @@ struct Refresh {
     request_body = Refresh,
     responses(
         (status = 200, description = "New tokens of the same session", body = Success<SignedInView>),
-        (status = 401, description = "The refresh token is unknown, over its time or was used before, or its session is over or bound to another client"),
+        (status = 401, description = "The refresh token is unknown, expired or already used, or its session has ended or is bound to another client"),
         (status = 403, description = "The call comes from another site"),
     ),
 )]

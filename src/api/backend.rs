@@ -1,4 +1,4 @@
-//! Signing in where a backend checks credentials.
+//! Sign-in where a backend checks credentials.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::settings::Reloadable;
 use crate::settings::backend::{BackendSettings, SignInResponse};
 use crate::telemetry::metrics::SignInMethod;
 
-/// Names of the account in one body. Failures are counted by each.
+/// Maximum number of account names in one body; failures are counted by each.
 const NAMES_MAX: usize = 8;
 
-/// `POST auth/login`: the body goes to the backend as it came.
+/// `POST auth/login`: forwards the body to the backend unchanged.
 pub(super) async fn sign_in(
     desk: &ApiState,
     settings: &Reloadable,
@@ -36,8 +36,8 @@ pub(super) async fn sign_in(
         return Err(Refusal::UnsupportedMediaType.into());
     }
     let body = body::read_bytes(body).await?;
-    // Read only to count by the account: what is wrong with it is the backend's to say, but for
-    // what two readers could read differently.
+    // Parsed only to count failures by account. Validation is up to the backend, except for
+    // ambiguous members.
     let mut fields = BodyFields::parse(&body)?;
     let names = account_names(backend, &mut fields);
     let with_token = fields.optional_flag("session_token").unwrap_or_default();
@@ -79,7 +79,7 @@ pub(super) async fn sign_in(
     Ok(response)
 }
 
-/// Everything in the body that may name the account. What is wrong with a name is noted.
+/// Returns the account names in the body, recording a problem for each invalid one.
 fn account_names(backend: &BackendSettings, fields: &mut BodyFields) -> Vec<AccountName> {
     let mut found = Vec::new();
     let mut wrong = Vec::new();
@@ -108,7 +108,7 @@ fn account_names(backend: &BackendSettings, fields: &mut BodyFields) -> Vec<Acco
     found
 }
 
-/// The backend's cookies that may go on: never one that is the gateway's.
+/// Returns the backend's cookies that may be forwarded: none with a name of the gateway's cookies.
 pub(super) fn forwarded_cookies(
     backend: &BackendSettings,
     settings: &Reloadable,
@@ -124,7 +124,7 @@ pub(super) fn forwarded_cookies(
         .collect()
 }
 
-/// The backend's answer, with the session added.
+/// Forwards the backend's response, adding the session.
 fn pass_through_response(
     settings: &Reloadable,
     signed_in: &SignedIn,

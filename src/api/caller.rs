@@ -1,5 +1,5 @@
-//! Who calls. Whoever asks for a [`Person`] can forget neither to refuse nobody, nor to refuse a
-//! change by cookie that comes from another site.
+//! The caller of an endpoint. Extracting an [`AuthenticatedCaller`] rejects anonymous requests, and
+//! changes by cookie from other sites.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 
-/// Somebody whose credential holds.
+/// A caller with a valid credential.
 pub(super) struct AuthenticatedCaller {
     pub(super) identity: Identity,
     pub(super) client: Client,
-    /// The configuration by which the caller was admitted.
+    /// The configuration that admitted the caller.
     pub(super) snapshot: Arc<Snapshot>,
 }
 
@@ -70,7 +70,7 @@ impl AuthenticatedCaller {
         &self.snapshot.settings
     }
 
-    /// The session that asks, if the credential has one.
+    /// The session of the credential, if any.
     pub(super) fn session_id(&self) -> Option<SessionId> {
         self.identity.session().map(|session| session.id)
     }
@@ -80,13 +80,13 @@ impl AuthenticatedCaller {
         self.identity.user_key()
     }
 
-    /// The user in our directory; users of other issuers are in theirs.
+    /// Loads the user from the database; users of other issuers are not found.
     pub(super) async fn find_user(&self, desk: &ApiState) -> Result<User, Rejection> {
         find_user(&desk.accounts, &self.user_key()).await
     }
 }
 
-/// A user of ours.
+/// Loads a user from the database.
 pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, Rejection> {
     if Uuid::try_parse(id).is_err() {
         return Err(Refusal::NotFound.into());
@@ -95,7 +95,7 @@ pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, Rej
     user.ok_or(Refusal::NotFound.into())
 }
 
-/// Completes the rejection of a credential: a cookie that is of no more use is cleared.
+/// Completes the rejection of a credential: clears a cookie that is no longer valid.
 pub(super) fn reject_credential(
     rejection: Rejection,
     settings: &Reloadable,
@@ -118,8 +118,7 @@ pub(super) fn reject_credential(
     }
 }
 
-/// Refuses a call of a browser that does not come from our own pages, or from those that are
-/// allowed.
+/// Rejects browser calls from pages of other origins than the gateway's and the allowed ones.
 pub(super) fn require_allowed_origin(
     desk: &ApiState,
     settings: &Reloadable,
@@ -133,7 +132,7 @@ pub(super) fn require_allowed_origin(
     }
 }
 
-/// Whether a call comes from our own pages, or from those that are allowed.
+/// Whether a call comes from the gateway's own origin or an allowed one.
 pub(super) fn is_allowed_origin(
     settings: &Reloadable,
     client: &Client,

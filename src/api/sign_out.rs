@@ -1,4 +1,4 @@
-//! Sign out, here or everywhere.
+//! Sign-out from one session or all.
 
 use std::sync::Arc;
 
@@ -20,19 +20,19 @@ use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
 
-/// What signing out may take.
+/// Optional body of a sign-out.
 #[derive(ToSchema)]
 struct SignOut {
-    /// One of the session that is to end.
+    /// A refresh token of the session to end.
     refresh_token: Option<String>,
 }
 
 /// Sign out
 ///
 /// Ends the session of the credential, of an expired but genuine access token, or of the refresh
-/// token in the body; refuses the access token from now on; clears the cookie. Also where all of it
-/// was gone already. A sign-out that cannot be ensured is a 503, and so is every further attempt until
-/// it can.
+/// token in the body; revokes the access token; clears the cookie. Succeeds if the session has
+/// already ended. A sign-out that cannot be confirmed is a 503, and so is every repetition until it
+/// can.
 #[utoipa::path(
     post,
     path = "/auth/logout",
@@ -41,20 +41,20 @@ struct SignOut {
     responses((status = 204, description = "Signed out")),
 )]
 pub(super) async fn sign_out(
-    State(desk): State<ApiState>,
+    State(state): State<ApiState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
-    let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
+    let (parts, body) = reject_cross_site(&state, settings, &client, request)?;
     let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
     let by_cookie = matches!(
         presented,
         PresentedCredential::Cookie(_) | PresentedCredential::MalformedCookie
     );
-    let leaving = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
+    let session = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
         Ok(identity) => identity.as_ref().map(PresentedSession::from_identity),
         Err(rejection) => match PresentedSession::from_rejection(&rejection, &presented) {
             None => return Err(reject_credential(rejection, settings, &parts.headers)),
@@ -62,18 +62,19 @@ pub(super) async fn sign_out(
         },
     };
     if by_cookie {
-        require_allowed_origin(&desk, settings, &client, &parts.headers)?;
+        require_allowed_origin(&state, settings, &client, &parts.headers)?;
     }
     let mut fields = BodyFields::read_optional(&parts.headers, body).await?;
-    let typed = SignOut {
+    let request_body = SignOut {
         refresh_token: fields.optional_text("refresh_token"),
     };
     fields.check()?;
-    if let Some(leaving) = leaving {
-        leaving.end(&desk, settings, &client).await?;
+    if let Some(session) = session {
+        session.end(&state, settings, &client).await?;
     }
-    if let Some(token) = typed.refresh_token {
-        desk.accounts
+    if let Some(token) = request_body.refresh_token {
+        state
+            .accounts
             .sign_out_with_refresh(settings, &token, Some(client.ip))
             .await?;
     }
@@ -82,32 +83,35 @@ pub(super) async fn sign_out(
 
 /// Sign out everywhere
 ///
-/// Ends all sessions of the caller, this one too, and refuses every token without a session that was
-/// issued to them up to now.
+/// Ends all sessions of the caller, including the current one, and revokes every token without a
+/// session that was issued to them so far.
 #[utoipa::path(
     post,
     path = "/auth/logout-all",
     tag = "auth",
-    responses((status = 200, description = "How many sessions were alive", body = Success<Revoked>)),
+    responses((status = 200, description = "Number of active sessions that were ended", body = Success<Revoked>)),
 )]
 pub(super) async fn sign_out_everywhere(
-    State(desk): State<ApiState>,
-    SignOutCaller(person): SignOutCaller,
+    State(state): State<ApiState>,
+    SignOutCaller(caller): SignOutCaller,
 ) -> Result<Response, Rejection> {
-    let settings = person.settings();
+    let settings = caller.settings();
     let idle = settings.sessions.idle_timeout;
-    let (reason, by) = (EndReason::SignOutEverywhere, Some(person.client.ip));
-    let accounts = &desk.accounts;
-    // The caller's own session ends last: until everything else is ensured, it can ask again.
+    let (reason, by) = (EndReason::SignOutEverywhere, Some(caller.client.ip));
+    let accounts = &state.accounts;
+    // The caller's own session ends last: until all others have ended, it can repeat the request.
     let mut revoked = accounts
-        .end_user_sessions(&person.user_key(), person.session_id(), reason, by, idle)
+        .end_user_sessions(&caller.user_key(), caller.session_id(), reason, by, idle)
         .await?;
-    desk.sessions.revoke_user_tokens(&person.user_key()).await?;
-    if let Some(own) = person.identity.session() {
+    state
+        .sessions
+        .revoke_user_tokens(&caller.user_key())
+        .await?;
+    if let Some(own) = caller.identity.session() {
         revoked += usize::from(accounts.end_session(own, reason, by, idle).await?);
     }
-    if let Some(token) = &person.identity.token {
-        blacklist(&desk, settings, &person.client, token).await?;
+    if let Some(token) = &caller.identity.token {
+        blacklist(&state, settings, &caller.client, token).await?;
     }
     Ok(clear_cookie(response::data(&Revoked { revoked })))
 }
