@@ -242,8 +242,8 @@ pub(super) async fn refresh(
     sign_in_response(StatusCode::OK, settings, refreshed, Vec::new(), false)
 }
 
-/// Refuses what a browser says comes from another site: signing somebody in (to the attacker's
-/// account) or out is an attack too.
+/// Splits a request, unless a browser says that it comes from another site: signing a user in (to
+/// the attacker's account) or out is an attack too.
 pub(super) fn reject_cross_site(
     desk: &ApiState,
     settings: &Reloadable,
@@ -263,7 +263,7 @@ pub(super) fn cookie_session(headers: &HeaderMap, settings: &Reloadable) -> Opti
     }
 }
 
-/// What is kept of whoever signs in.
+/// What a session keeps about the client that signed in.
 pub(super) fn client_info(headers: &HeaderMap, client: &Client) -> ClientInfo {
     let said = |name: &str, max: usize| -> Option<String> {
         let value = headers.get(name)?;

@@ -56,17 +56,18 @@ pub(super) async fn sign_in(
         .accounts
         .sign_in_with_backend(settings, backend, attempt, &visitor, &mut limits)
         .await;
-    let (signed_in, answer) = match auth::count_outcome(desk, SignInMethod::Upstream, outcome) {
-        Ok(outcome) => outcome,
-        Err(refused) => return Err(refused.with_decisions(limits)),
-    };
-    let cookies = forwarded_cookies(backend, settings, &answer);
+    let (signed_in, backend_response) =
+        match auth::count_outcome(desk, SignInMethod::Upstream, outcome) {
+            Ok(outcome) => outcome,
+            Err(refused) => return Err(refused.with_decisions(limits)),
+        };
+    let cookies = forwarded_cookies(backend, settings, &backend_response);
     let mut response = match backend.response {
         SignInResponse::Replace => {
             auth::sign_in_response(StatusCode::OK, settings, Ok(signed_in), limits, with_token)?
         }
         SignInResponse::Pass => {
-            let mut response = pass_through_response(settings, &signed_in, answer);
+            let mut response = pass_through_response(settings, &signed_in, backend_response);
             response
                 .extensions_mut()
                 .insert(ResponseInfo::for_sign_in(&signed_in, limits));
@@ -112,13 +113,13 @@ fn account_names(backend: &BackendSettings, fields: &mut BodyFields) -> Vec<Acco
 pub(super) fn forwarded_cookies(
     backend: &BackendSettings,
     settings: &Reloadable,
-    answer: &BackendResponse,
+    backend_response: &BackendResponse,
 ) -> Vec<HeaderValue> {
     if !backend.pass_set_cookie {
         return Vec::new();
     }
     let own = &settings.sessions.cookie.name;
-    let set = answer.headers.get_all(header::SET_COOKIE).iter();
+    let set = backend_response.headers.get_all(header::SET_COOKIE).iter();
     set.filter(|cookie| !credential::sets_own_cookie(cookie.as_bytes(), own))
         .cloned()
         .collect()
@@ -128,13 +129,13 @@ pub(super) fn forwarded_cookies(
 fn pass_through_response(
     settings: &Reloadable,
     signed_in: &SignedIn,
-    answer: BackendResponse,
+    backend_response: BackendResponse,
 ) -> Response {
-    let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() = answer.status;
+    let mut response = Response::new(Body::from(backend_response.body));
+    *response.status_mut() = backend_response.status;
     let headers = response.headers_mut();
     for name in [header::CONTENT_TYPE, header::CONTENT_LANGUAGE] {
-        if let Some(value) = answer.headers.get(&name) {
+        if let Some(value) = backend_response.headers.get(&name) {
             headers.insert(name, value.clone());
         }
     }
