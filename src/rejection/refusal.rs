@@ -215,11 +215,11 @@ impl Refusal {
             R::HeadersTooLarge => "The request head is too large.",
             R::Internal => "Something went wrong in the gateway.",
             R::UpstreamUnreachable => "The upstream could not be reached.",
-            R::UpstreamProtocolError => "The upstream's answer was not understood.",
+            R::UpstreamProtocolError => "The upstream's response was not understood.",
             R::UpstreamUnavailable => "No upstream server is available.",
             R::StoreUnavailable => "Sessions cannot be checked at the moment.",
             R::Overloaded => "The gateway is overloaded.",
-            R::UpstreamTimeout => "The upstream did not answer in time.",
+            R::UpstreamTimeout => "The upstream did not respond in time.",
             R::LoopDetected => "The request has passed this gateway before.",
         }
     }

@@ -11,7 +11,7 @@ use crate::auth::session::{Millis, SessionId};
 use crate::store::{Revocation, StoreError};
 
 impl Sessions {
-    /// Receives the revocations that this gateway makes, or hears of, from now on.
+    /// Receives the revocations that this gateway makes or receives from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Revocation> {
         self.store.subscribe()
     }

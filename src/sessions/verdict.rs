@@ -28,7 +28,7 @@ pub struct LookupResult {
 pub enum Verdict {
     Valid(Principal),
     Gone(Gone),
-    /// Neither the store nor the database could tell.
+    /// Neither the store nor the database responded.
     Unknown(StoreError),
     /// Unknown, because the store may lack a revocation of the token; degraded mode applies.
     Unconfirmed(StoreError),

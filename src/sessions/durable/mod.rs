@@ -48,7 +48,7 @@ const MAX_TRACKED_ADDRESSES: usize = 10_000;
 
 /// Neither valid nor gone: the database did not respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the database did not answer")]
+#[error("the database did not respond")]
 pub(super) struct DatabaseUnavailable;
 
 /// A handle on the durable sessions; clones share their state.
