@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Reloadable;
 
-/// Answers preflights of allowed origins and lets their pages read responses. Other origins get no
-/// CORS headers, so browsers withhold the response from them.
+/// Responds to preflights of allowed origins and lets their pages read responses. Other origins get
+/// no CORS headers, so browsers withhold the response from them.
 pub(super) async fn handle_cors(
     Extension(snapshot): Extension<Arc<Snapshot>>,
     request: Request,
@@ -22,10 +22,10 @@ pub(super) async fn handle_cors(
         add_vary_origin(response.headers_mut());
         return response;
     };
-    let asks = request
+    let has_request_method = request
         .headers()
         .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if request.method() == Method::OPTIONS && asks {
+    let mut response = if request.method() == Method::OPTIONS && has_request_method {
         preflight_response()
     } else {
         next.run(request).await

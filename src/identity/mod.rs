@@ -81,7 +81,7 @@ pub struct SignedIn {
 }
 
 impl Accounts {
-    /// Prepares the stories.
+    /// Builds the operations, and the metrics of the built-in limits.
     ///
     /// # Errors
     /// When the operating system gives no randomness.
