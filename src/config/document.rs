@@ -19,11 +19,6 @@ impl ConfigPath {
         ConfigPath(String::new())
     }
 
-    /// A JSON pointer from the schema validator.
-    pub(super) fn from_pointer(pointer: &str) -> ConfigPath {
-        ConfigPath(pointer.to_owned())
-    }
-
     /// The path of a key of this mapping.
     pub(super) fn key(&self, key: &str) -> ConfigPath {
         let key = key.replace('~', "~0").replace('/', "~1");

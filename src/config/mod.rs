@@ -21,6 +21,7 @@ mod resolve;
 mod schema;
 mod schema_check;
 mod units;
+mod validator;
 mod warnings;
 mod watch;
 mod yaml;

@@ -5,14 +5,13 @@
 
 use std::collections::HashSet;
 
-use jsonschema::error::{TypeKind, ValidationErrorKind};
-use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use super::diagnostics::{Diagnostic, did_you_mean, nearest_match};
 use super::document::{ConfigPath, SourceMap, to_json};
 use super::recovery::{Recovery, apply, placeholder};
 use super::schema::resolve_ref;
+use super::validator::{Rule, ValidationError, Validator, ValueRule};
 use super::yaml::YamlNode;
 
 /// A document that conforms to the schema, if necessary by guesses.
@@ -26,7 +25,7 @@ pub(super) struct CheckedDocument {
 
 /// Checks the tree against the schema.
 pub(super) fn check(mut root: YamlNode, schema: &Value) -> Result<CheckedDocument, Diagnostic> {
-    let validator = jsonschema::validator_for(schema).map_err(|error| Diagnostic {
+    let validator = Validator::new(schema).map_err(|error| Diagnostic {
         position: root.position,
         message: format!("the schema itself is invalid: {error}"),
     })?;
@@ -70,11 +69,11 @@ const MAX_ROUNDS: usize = 3;
 
 /// Returns all violations of the schema. A key that is missing because it is misspelt is reported
 /// once.
-fn find_violations(
-    schema: &Value,
-    validator: &Validator,
-    value: &Value,
-    source_map: &SourceMap,
+fn find_violations<'a>(
+    schema: &'a Value,
+    validator: &Validator<'a>,
+    value: &'a Value,
+    source_map: &'a SourceMap,
 ) -> Vec<Violation> {
     let mut report = ViolationReport {
         schema,
@@ -82,7 +81,7 @@ fn find_violations(
         source_map,
         violations: Vec::new(),
     };
-    for error in validator.iter_errors(value) {
+    for error in validator.errors(value) {
         report.report(&error);
     }
     let mut violations = report.violations;
@@ -99,11 +98,11 @@ fn find_violations(
 
 /// Makes values from the environment strings where the schema requires a string, even if all
 /// digits.
-fn quote_numbers_from_environment(root: &mut YamlNode, validator: &Validator) {
+fn quote_numbers_from_environment(root: &mut YamlNode, validator: &Validator<'_>) {
     let (value, source_map) = to_json(root);
     let mut expected = Vec::new();
-    for error in validator.iter_errors(&value) {
-        collect_expected_strings(&error, &mut expected);
+    for error in validator.errors(&value) {
+        collect_expected_strings(error, &mut expected);
     }
     for location in expected {
         if source_map.is_from_environment(&location) {
@@ -112,15 +111,15 @@ fn quote_numbers_from_environment(root: &mut YamlNode, validator: &Validator) {
     }
 }
 
-fn collect_expected_strings(error: &ValidationError<'_>, expected: &mut Vec<ConfigPath>) {
-    match error.kind() {
-        ValidationErrorKind::AnyOf { context } => {
-            for error in context.iter().flatten() {
+fn collect_expected_strings(error: ValidationError<'_>, expected: &mut Vec<ConfigPath>) {
+    match error.rule {
+        Rule::AnyOf(branches) => {
+            for error in branches.into_iter().flatten() {
                 collect_expected_strings(error, expected);
             }
         }
-        ValidationErrorKind::Type { kind } if type_names(kind).contains(&"string") => {
-            expected.push(ConfigPath::from_pointer(error.instance_path().as_str()));
+        Rule::Value(ValueRule::Type(types)) if types.contains(&"string") => {
+            expected.push(error.path);
         }
         _ => {}
     }
@@ -139,51 +138,30 @@ struct ViolationReport<'a> {
 }
 
 impl<'a> ViolationReport<'a> {
-    fn report(&mut self, error: &ValidationError<'_>) {
-        use ValidationErrorKind as K;
-        let location = ConfigPath::from_pointer(error.instance_path().as_str());
-        let schema = self.parent_schema(error);
-        match error.kind() {
-            K::AdditionalProperties { unexpected } => {
-                for key in unexpected {
-                    self.report_unknown_key(&location, key, schema);
-                }
-            }
-            K::Required { property } => {
-                self.report_missing_key(&location, property.as_str().unwrap_or_default(), schema);
-            }
-            K::AnyOf { context } => self.report_nearest_branch(&location, context, schema),
-            kind => {
-                let message = self.describe(&location, kind, schema);
-                self.report_value(&location, message, schema);
+    fn report(&mut self, error: &ValidationError<'a>) {
+        let (path, schema) = (&error.path, error.schema);
+        match &error.rule {
+            Rule::UnknownKey(key) => self.report_unknown_key(path, key, schema),
+            Rule::MissingKey(key) => self.report_missing_key(path, key, schema),
+            Rule::AnyOf(branches) => self.report_nearest_branch(path, branches, schema),
+            Rule::Value(rule) => {
+                let message = self.describe(path, rule, schema);
+                self.report_value(path, message, schema);
             }
         }
     }
 
-    /// Returns the schema that contains the violated keyword.
-    fn parent_schema(&self, error: &ValidationError<'_>) -> &'a Value {
-        let keyword = ConfigPath::from_pointer(error.schema_path().as_str());
-        keyword
-            .parent()
-            .and_then(|parent| self.schema.pointer(parent.pointer()))
-            .unwrap_or(&Value::Null)
-    }
-
-    /// Reports the violations of the alternative that the value resembles.
+    /// Explains the branch that the value resembles most.
     fn report_nearest_branch(
         &mut self,
         location: &ConfigPath,
-        branches: &[Vec<ValidationError<'static>>],
+        branches: &[Vec<ValidationError<'a>>],
         schema: &'a Value,
     ) {
         let mut expected = Vec::new();
         for branch in branches {
-            let other_types = branch.iter().find_map(|error| match error.kind() {
-                ValidationErrorKind::Type { kind }
-                    if error.instance_path().as_str() == location.pointer() =>
-                {
-                    Some(type_names(kind))
-                }
+            let other_types = branch.iter().find_map(|error| match &error.rule {
+                Rule::Value(ValueRule::Type(types)) if error.path == *location => Some(types),
                 _ => None,
             });
             match other_types {
@@ -260,19 +238,13 @@ impl<'a> ViolationReport<'a> {
         all.find_map(|part| part.get("patternErrorMessage")?.as_str())
     }
 
-    /// Describes the violation of the value at `location`.
-    fn describe(
-        &self,
-        location: &ConfigPath,
-        kind: &ValidationErrorKind,
-        schema: &'a Value,
-    ) -> String {
-        use ValidationErrorKind as K;
+    /// Describes what is wrong with the value at `location`.
+    fn describe(&self, location: &ConfigPath, rule: &ValueRule<'_>, schema: &'a Value) -> String {
         let name = display_name(location);
-        match kind {
-            K::Type { kind } => self.describe_wrong_type(location, &type_names(kind), schema),
-            K::Enum { options } => self.describe_wrong_value(location, options),
-            K::Pattern { .. } => {
+        match rule {
+            ValueRule::Type(types) => self.describe_wrong_type(location, types, schema),
+            ValueRule::Enum(words) => self.describe_wrong_value(location, words),
+            ValueRule::Pattern => {
                 let message = self.custom_message(schema);
                 let value = self.quoted_value(location);
                 format!(
@@ -280,23 +252,17 @@ impl<'a> ViolationReport<'a> {
                     message.unwrap_or("does not have the required form")
                 )
             }
-            K::MinItems { .. } | K::MinProperties { .. } | K::MinLength { .. } => {
-                format!("{name} must not be empty")
-            }
-            K::MaxLength { limit } => format!("{name} must have at most {limit} characters"),
-            K::Minimum { limit } => format!("{name} must be at least {limit}"),
-            K::Maximum { limit } => format!("{name} must be at most {limit}"),
-            other => format!(
-                "{name} violates the rule \"{}\" of the schema",
-                other.keyword()
-            ),
+            ValueRule::NotEmpty => format!("{name} must not be empty"),
+            ValueRule::MaxLength(limit) => format!("{name} must have at most {limit} characters"),
+            ValueRule::Minimum(limit) => format!("{name} must be at least {limit}"),
+            ValueRule::Maximum(limit) => format!("{name} must be at most {limit}"),
         }
     }
 
     fn describe_wrong_type(
         &self,
         location: &ConfigPath,
-        expected: &[&'static str],
+        expected: &[&str],
         schema: &'a Value,
     ) -> String {
         if let Some(message) = self.custom_message(schema) {
@@ -332,17 +298,13 @@ impl<'a> ViolationReport<'a> {
         )
     }
 
-    fn describe_wrong_value(&self, location: &ConfigPath, options: &Value) -> String {
-        let values: Vec<&str> = options
-            .as_array()
-            .map(|all| all.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default();
+    fn describe_wrong_value(&self, location: &ConfigPath, values: &[&str]) -> String {
         let name = display_name(location);
-        let value = self
+        let written = self
             .value
             .pointer(location.pointer())
             .and_then(Value::as_str);
-        let hint = did_you_mean(value.unwrap_or_default(), values.iter().copied());
+        let hint = did_you_mean(written.unwrap_or_default(), values.iter().copied());
         let quoted = self.quoted_value(location);
         if hint.is_empty() {
             format!(
@@ -371,12 +333,5 @@ fn display_name(location: &ConfigPath) -> String {
         None => "the file".to_owned(),
         Some(last) if last.bytes().all(|byte| byte.is_ascii_digit()) => format!("\"{location}\""),
         Some(last) => format!("\"{last}\""),
-    }
-}
-
-fn type_names(kind: &TypeKind) -> Vec<&'static str> {
-    match kind {
-        TypeKind::Single(one) => vec![one.as_str()],
-        TypeKind::Multiple(several) => several.iter().map(|one| one.as_str()).collect(),
     }
 }
