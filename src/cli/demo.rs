@@ -1,7 +1,9 @@
 //! `portcullis demo`: a self-contained gateway with a tour.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use axum::extract::Request;
@@ -22,12 +24,9 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let process = Process::start()?;
     let metrics = super::new_metrics()?;
     let logs = logging.start(&metrics)?;
-    let folder = tempfile::Builder::new()
-        .prefix("portcullis-demo-")
-        .tempdir()
-        .context("cannot create a temporary directory")?;
+    let folder = TemporaryFolder::create().context("cannot create a temporary directory")?;
     let upstream = start_echo_upstream().context("cannot start the echo upstream")?;
-    let text = render_config(args, upstream, folder.path());
+    let text = render_config(args, upstream, &folder.0);
     let settings = config::parse(&text, Path::new("demo.yaml"))?;
     let tour = render_tour(args.bind, args.admin_bind);
     let outcome = gateway::run(StartOptions {
@@ -52,6 +51,24 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     });
     logs.flush();
     outcome
+}
+
+/// A folder that only this user can read; removed when the value is dropped.
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn create() -> std::io::Result<TemporaryFolder> {
+        let name = format!("portcullis-demo-{:016x}", rand::random::<u64>());
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(TemporaryFolder(path))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn render_config(args: &DemoArgs, upstream: SocketAddr, folder: &Path) -> String {
