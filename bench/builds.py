@@ -33,9 +33,11 @@ def target():
 class Binaries:
     """The gateway and the examples that a benchmark needs."""
 
-    def __init__(self, options, *examples):
+    def __init__(self, options, *examples, symbols=False):
         self.debug = options.debug
-        folder = target() / ("debug" if options.debug else "release")
+        # The release profile strips symbols; `profiling` is the same code with them.
+        profile = "debug" if options.debug else "profiling" if symbols else "release"
+        folder = target() / profile
         self.portcullis, self.examples = folder / "portcullis", folder / "examples"
         beside = None
         if options.gateway:
@@ -49,8 +51,8 @@ class Binaries:
             wanted += [["--example", example] for example in examples]
         for one in wanted:
             need("cargo")
-            release = [] if options.debug else ["--release"]
-            subprocess.run(["cargo", "build", "--quiet", *release, *one], cwd=ROOT, check=True)
+            build = ["cargo", "build", "--quiet", *([] if options.debug else ["--profile", profile]), *one]
+            subprocess.run(build, cwd=ROOT, check=True)
 
     def plain(self):
         """Pingora as people build it."""
