@@ -5,30 +5,19 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use utoipa::ToSchema;
 
-use super::ApiState;
 use super::body::BodyFields;
-use super::caller::require_not_cross_site;
-use super::response::{self, ResponseInfo};
-use super::view::{self, SignedInView, Success, ViewContext};
-use crate::auth::credential;
-use crate::auth::credential::PresentedCredential;
-use crate::auth::session::{Device, SessionToken};
-use crate::identity::{AccountError, ClientInfo, Credentials, NewUser, SignedIn, normalize};
-use crate::limits::Decision;
+use super::caller::reject_cross_site;
+use super::view::{SignedInView, Success};
+use super::{ApiState, backend, sign_in};
+use crate::identity::{Credentials, NewUser, normalize};
 use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
-use crate::settings::Reloadable;
+use crate::settings::{IdentitySource, Reloadable};
 use crate::telemetry::metrics::SignInMethod;
-
-pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("x-session-id");
-/// Maximum length of device headers, in characters.
-const DEVICE_MAX: usize = 128;
-const USER_AGENT_MAX: usize = 512;
 
 /// A registration.
 #[derive(ToSchema)]
@@ -103,8 +92,8 @@ pub(super) async fn register(
     let with_token = typed.session_token.unwrap_or_default();
     let new = fields.check_with(new.check(settings.identity.passwords))?;
     let (held, visitor) = (
-        cookie_session(&parts.headers, settings),
-        client_info(&parts.headers, &client),
+        sign_in::cookie_session(&parts.headers, settings),
+        sign_in::client_info(&parts.headers, &client),
     );
     let mut limits = Vec::new();
     let registered = desk
@@ -112,7 +101,7 @@ pub(super) async fn register(
         .register(settings, new, held, &visitor, &mut limits)
         .await
         .map_err(Rejection::from);
-    sign_in_response(
+    sign_in::respond(
         StatusCode::CREATED,
         settings,
         registered,
@@ -175,27 +164,41 @@ pub(super) async fn sign_in(
 ) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = reject_cross_site(&desk, settings, &client, request)
-        .inspect_err(|refused| count_unread(&desk, settings, refused.refusal))?;
-    if let Some(backend) = &settings.identity.backend {
-        return super::backend::sign_in(&desk, settings, backend, &client, &parts, body).await;
+        .inspect_err(|refused| sign_in::count_unread(&desk, settings, refused.refusal))?;
+    match &settings.identity.source {
+        IdentitySource::Builtin => {
+            sign_in_with_password(&desk, settings, &client, &parts.headers, body).await
+        }
+        IdentitySource::Backend(backend) => {
+            backend::sign_in(&desk, settings, backend, &client, &parts, body).await
+        }
     }
-    let mut fields = BodyFields::read(&parts.headers, body).await?;
+}
+
+async fn sign_in_with_password(
+    desk: &ApiState,
+    settings: &Reloadable,
+    client: &Client,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Rejection> {
+    let mut fields = BodyFields::read(headers, body).await?;
     let typed = Login::read(&mut fields);
     fields.check()?;
     let credentials = Credentials {
         login: &typed.email.or(typed.username).unwrap_or_default(),
         password: &typed.password,
-        previous_session: cookie_session(&parts.headers, settings),
+        previous_session: sign_in::cookie_session(headers, settings),
     };
     let with_token = typed.session_token.unwrap_or_default();
-    let visitor = client_info(&parts.headers, &client);
+    let visitor = sign_in::client_info(headers, client);
     let mut limits = Vec::new();
     let signed_in = desk
         .accounts
         .sign_in(settings, credentials, &visitor, &mut limits)
         .await;
-    let signed_in = count_outcome(&desk, SignInMethod::Password, signed_in);
-    sign_in_response(StatusCode::OK, settings, signed_in, limits, with_token)
+    let signed_in = sign_in::count_outcome(desk, SignInMethod::Password, signed_in);
+    sign_in::respond(StatusCode::OK, settings, signed_in, limits, with_token)
 }
 
 /// A refresh token to exchange.
@@ -233,108 +236,11 @@ pub(super) async fn refresh(
         refresh_token: fields.text("refresh_token"),
     };
     fields.check()?;
-    let visitor = client_info(&parts.headers, &client);
+    let visitor = sign_in::client_info(&parts.headers, &client);
     let refreshed = desk
         .accounts
         .refresh(settings, &typed.refresh_token, &visitor)
         .await
         .map_err(Rejection::from);
-    sign_in_response(StatusCode::OK, settings, refreshed, Vec::new(), false)
-}
-
-/// Splits a request, unless a browser says that it comes from another site: signing a user in (to
-/// the attacker's account) or out is an attack too.
-pub(super) fn reject_cross_site(
-    desk: &ApiState,
-    settings: &Reloadable,
-    client: &Client,
-    request: Request,
-) -> Result<(Parts, Body), Rejection> {
-    let (parts, body) = request.into_parts();
-    require_not_cross_site(desk, settings, client, &parts.headers)?;
-    Ok((parts, body))
-}
-
-/// The session cookie that the browser holds, whatever `Authorization` says.
-pub(super) fn cookie_session(headers: &HeaderMap, settings: &Reloadable) -> Option<SessionToken> {
-    match credential::extract_cookie(headers, &settings.sessions.cookie.name) {
-        PresentedCredential::Cookie(token) => Some(token),
-        _ => None,
-    }
-}
-
-/// What a session keeps about the client that signed in.
-pub(super) fn client_info(headers: &HeaderMap, client: &Client) -> ClientInfo {
-    let said = |name: &str, max: usize| -> Option<String> {
-        let value = headers.get(name)?;
-        let text = String::from_utf8_lossy(value.as_bytes());
-        let kept: String = text.chars().filter(|c| !c.is_control()).take(max).collect();
-        Some(kept).filter(|kept| !kept.is_empty())
-    };
-    ClientInfo {
-        ip: client.ip,
-        user_agent: said("user-agent", USER_AGENT_MAX).unwrap_or_default(),
-        device: Device {
-            kind: said("x-device-type", DEVICE_MAX).map(Into::into),
-            name: said("x-device-name", DEVICE_MAX).map(Into::into),
-        },
-    }
-}
-
-/// Counts a sign-in by its outcome, and turns a failure into its refusal.
-pub(super) fn count_outcome<T>(
-    desk: &ApiState,
-    method: SignInMethod,
-    outcome: Result<T, AccountError>,
-) -> Result<T, Rejection> {
-    let outcome = outcome.map_err(Rejection::from);
-    let refusal = outcome.as_ref().err().map(|refused| refused.refusal);
-    desk.accounts.count_sign_in(method, refusal);
-    outcome
-}
-
-/// Counts a sign-in that is refused before its password is read.
-pub(super) fn count_unread(desk: &ApiState, settings: &Reloadable, refusal: Refusal) {
-    let method = match &settings.identity.backend {
-        Some(_) => SignInMethod::Upstream,
-        None => SignInMethod::Password,
-    };
-    desk.accounts.count_sign_in(method, Some(refusal));
-}
-
-/// Tells how a sign-in or a refresh went, and how the limits on it stand.
-pub(super) fn sign_in_response(
-    status: StatusCode,
-    settings: &Reloadable,
-    outcome: Result<SignedIn, Rejection>,
-    limits: Vec<Decision>,
-    with_token: bool,
-) -> Result<Response, Rejection> {
-    let signed_in = match outcome {
-        Ok(signed_in) => signed_in,
-        Err(refused) => return Err(refused.with_decisions(limits)),
-    };
-    let session = &signed_in.session.session;
-    let sight = ViewContext {
-        idle: settings.sessions.idle_timeout,
-        now: signed_in.session.activity.last_access,
-        current: Some(session.id),
-        // It is new: nothing is open yet.
-        count_open_streams: Arc::new(|_| 0),
-    };
-    let data = view::signed_in(&signed_in, &sight, with_token);
-    let mut response = response::data_with_status(status, &data);
-    response
-        .extensions_mut()
-        .insert(ResponseInfo::for_sign_in(&signed_in, limits));
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&session.id.to_string()) {
-        headers.insert(SESSION_HEADER, id);
-    }
-    if let Some(token) = &signed_in.session_token {
-        let cookie =
-            credential::session_cookie(&settings.sessions.cookie, token, settings.sessions.ttl);
-        headers.append(header::SET_COOKIE, cookie);
-    }
-    Ok(response)
+    sign_in::respond(StatusCode::OK, settings, refreshed, Vec::new(), false)
 }

@@ -7,9 +7,9 @@ use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 
-use super::auth::{self, SESSION_HEADER};
 use super::body::{self, BodyFields};
 use super::response::ResponseInfo;
+use super::sign_in::{self, SESSION_HEADER};
 use super::{ApiState, RequestId};
 use crate::auth::credential;
 use crate::identity::normalize::AccountName;
@@ -48,23 +48,22 @@ pub(super) async fn sign_in(
         body,
         content_type: parts.headers.get(header::CONTENT_TYPE),
         request_id: request_id.map_or("", RequestId::as_str),
-        previous_session: auth::cookie_session(&parts.headers, settings),
+        previous_session: sign_in::cookie_session(&parts.headers, settings),
     };
-    let visitor = auth::client_info(&parts.headers, client);
+    let visitor = sign_in::client_info(&parts.headers, client);
     let mut limits = Vec::new();
     let outcome = desk
         .accounts
         .sign_in_with_backend(settings, backend, attempt, &visitor, &mut limits)
         .await;
-    let (signed_in, backend_response) =
-        match auth::count_outcome(desk, SignInMethod::Upstream, outcome) {
-            Ok(outcome) => outcome,
-            Err(refused) => return Err(refused.with_decisions(limits)),
-        };
+    let (signed_in, backend_response) = match sign_in::count_outcome(desk, SignInMethod::Upstream, outcome) {
+        Ok(outcome) => outcome,
+        Err(refused) => return Err(refused.with_decisions(limits)),
+    };
     let cookies = forwarded_cookies(backend, settings, &backend_response);
     let mut response = match backend.response {
         SignInResponse::Replace => {
-            auth::sign_in_response(StatusCode::OK, settings, Ok(signed_in), limits, with_token)?
+            sign_in::respond(StatusCode::OK, settings, Ok(signed_in), limits, with_token)?
         }
         SignInResponse::Pass => {
             let mut response = pass_through_response(settings, &signed_in, backend_response);

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request};
 use http::HeaderMap;
 use http::request::Parts;
 use uuid::Uuid;
@@ -141,8 +142,21 @@ pub(super) fn is_allowed_origin(
     same_origin::is_same_origin(headers, client, allowed_origins(settings))
 }
 
+/// Splits a request, unless a browser says that it comes from another site: signing a user in (to
+/// the attacker's account) or out is an attack too.
+pub(super) fn reject_cross_site(
+    desk: &ApiState,
+    settings: &Reloadable,
+    client: &Client,
+    request: Request,
+) -> Result<(Parts, Body), Rejection> {
+    let (parts, body) = request.into_parts();
+    require_not_cross_site(desk, settings, client, &parts.headers)?;
+    Ok((parts, body))
+}
+
 /// Refuses what a browser says comes from another site.
-pub(super) fn require_not_cross_site(
+fn require_not_cross_site(
     desk: &ApiState,
     settings: &Reloadable,
     client: &Client,

@@ -17,6 +17,7 @@ mod query;
 mod response;
 mod session_changes;
 mod sessions;
+mod sign_in;
 mod sign_out;
 mod view;
 

@@ -6,9 +6,8 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::auth::reject_cross_site;
 use super::body::BodyFields;
-use super::caller::{reject_credential, require_allowed_origin};
+use super::caller::{reject_credential, reject_cross_site, require_allowed_origin};
 use super::presented_session::{PresentedSession, SignOutCaller, blacklist};
 use super::response::{self, clear_cookie};
 use super::view::{Revoked, Success};

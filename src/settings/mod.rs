@@ -186,8 +186,16 @@ pub struct Identity {
     pub passwords: PasswordRules,
     pub attempts_per_address: Rate,
     pub failures_per_account: Rate,
-    /// The backend that checks credentials; `None` for users in the database.
-    pub backend: Option<Arc<backend::BackendSettings>>,
+    pub source: IdentitySource,
+}
+
+/// Who keeps the users and checks their credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// The gateway, in its database.
+    Builtin,
+    /// A backend of the application.
+    Backend(Arc<backend::BackendSettings>),
 }
 
 /// Requirements for new passwords, and the cost of their hashes.

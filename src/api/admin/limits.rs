@@ -15,7 +15,7 @@ use crate::limits::{Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOuta
 use crate::pipeline::admission::counter_from_key_parts;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
-use crate::settings::Reloadable;
+use crate::settings::{IdentitySource, Reloadable};
 
 /// `GET /admin/limits`: the configured limits, then the built-in sign-in limits.
 pub(super) async fn list(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
@@ -118,7 +118,7 @@ async fn charges_of_same_user(
     let built_in = sign_in_limits(&settings.identity);
     let counts_accounts = limit.key.first() == Some(&KeyPart::User)
         && built_in.iter().any(|one| one.name == limit.name)
-        && settings.identity.backend.is_none();
+        && settings.identity.source == IdentitySource::Builtin;
     let mut texts = split_key(limit, key)?;
     let Some(first) = texts.first().filter(|_| counts_accounts) else {
         return Ok(Vec::new());

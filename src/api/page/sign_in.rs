@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use super::super::response::{ResponseInfo, clear_cookie};
-use super::super::{ApiState, Caller, RequestId, auth, backend};
+use super::super::{ApiState, Caller, RequestId, backend, sign_in};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
 use super::{PageError, html, is_signed_in, page_path, page_response, return_to, see_other};
@@ -23,8 +23,8 @@ use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::SIGN_IN_PAGE;
-use crate::settings::Reloadable;
 use crate::settings::backend::BackendSettings;
+use crate::settings::{IdentitySource, Reloadable};
 use crate::telemetry::metrics::SignInMethod;
 
 /// Shows the form; signed-in users are redirected to their destination.
@@ -96,12 +96,12 @@ pub(super) async fn submit(
         &sent.token,
         &settings.sessions.cookie,
     ) {
-        auth::count_unread(&state, settings, Refusal::CsrfRejected);
+        sign_in::count_unread(&state, settings, Refusal::CsrfRejected);
         return Ok(again("", PageError::cross_site_form(&state, &client)));
     }
     let mut limits = Vec::new();
-    let opened = match &settings.identity.backend {
-        Some(backend) => {
+    let opened = match &settings.identity.source {
+        IdentitySource::Backend(backend) => {
             let opened = sign_in_with_backend(
                 &state,
                 settings,
@@ -112,12 +112,12 @@ pub(super) async fn submit(
                 &mut limits,
             )
             .await;
-            auth::count_outcome(&state, SignInMethod::Upstream, opened)
+            sign_in::count_outcome(&state, SignInMethod::Upstream, opened)
         }
-        None => {
+        IdentitySource::Builtin => {
             let opened =
                 sign_in_with_password(&state, settings, &client, &parts, &sent, &mut limits).await;
-            auth::count_outcome(&state, SignInMethod::Password, opened)
+            sign_in::count_outcome(&state, SignInMethod::Password, opened)
         }
     };
     let (signed_in, cookies) = match opened {
@@ -151,9 +151,9 @@ async fn sign_in_with_password(
     let credentials = Credentials {
         login: &sent.login,
         password: &sent.password,
-        previous_session: auth::cookie_session(&parts.headers, settings),
+        previous_session: sign_in::cookie_session(&parts.headers, settings),
     };
-    let visitor = auth::client_info(&parts.headers, client);
+    let visitor = sign_in::client_info(&parts.headers, client);
     let signed_in = state
         .accounts
         .sign_in(settings, credentials, &visitor, limits)
@@ -180,9 +180,9 @@ async fn sign_in_with_backend(
         body: body.to_string().into(),
         content_type: Some(&HeaderValue::from_static("application/json")),
         request_id: request_id.map_or("", RequestId::as_str),
-        previous_session: auth::cookie_session(&parts.headers, settings),
+        previous_session: sign_in::cookie_session(&parts.headers, settings),
     };
-    let visitor = auth::client_info(&parts.headers, client);
+    let visitor = sign_in::client_info(&parts.headers, client);
     let (signed_in, response) = state
         .accounts
         .sign_in_with_backend(settings, backend, attempt, &visitor, limits)

@@ -62,7 +62,7 @@ pub(super) fn reloadable() -> Reloadable {
             passwords: PASSWORDS,
             attempts_per_address: rate(100),
             failures_per_account: rate(3),
-            backend: None,
+            source: settings::IdentitySource::Builtin,
         },
         hsts: None,
         api: Some(settings::Api {

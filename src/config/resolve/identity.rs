@@ -9,7 +9,7 @@ use crate::config::document::ConfigPath;
 use crate::config::file::identity as file;
 use crate::config::units::Size;
 use crate::routing::{PathPattern, host_of};
-use crate::settings::{Api, HashCost, Identity, PasswordRules, Rate};
+use crate::settings::{Api, HashCost, Identity, IdentitySource, PasswordRules, Rate};
 
 /// Resolves the rules of sessions and their cookie.
 pub(super) fn sessions(
@@ -164,9 +164,12 @@ pub(super) fn identity(
     };
     let attempts_per_address = rate(&limits.attempts_per_address, "attempts_per_address");
     let failures_per_account = rate(&limits.failures_per_account, "failures_per_account");
-    let backend = match &raw.upstream {
-        Some(raw) => Some(Arc::new(backend::backend(raw, &upstream, context)?)),
-        None => None,
+    let source = match &raw.upstream {
+        Some(raw) => {
+            let backend = backend::backend(raw, &upstream, context)?;
+            IdentitySource::Backend(Arc::new(backend))
+        }
+        None => IdentitySource::Builtin,
     };
     Some(Identity {
         registration_open: raw.builtin.registration == file::Registration::Open,
@@ -176,7 +179,7 @@ pub(super) fn identity(
         },
         attempts_per_address,
         failures_per_account,
-        backend,
+        source,
     })
 }
 
