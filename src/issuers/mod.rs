@@ -1,306 +1,84 @@
-//! Keys of trusted issuers with a `jwks_url`.
-//!
-//! They are fetched in the background, kept when a fetch fails, and fetched again for a token with
-//! an unknown key.
+//! The keys of trusted issuers, and the verifier that uses them.
 
+mod remote_key_set;
 pub mod verifier;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
-use url::{Host, Url};
+use remote_key_set::warn_ignored_keys;
+pub use remote_key_set::{KeySetSource, RemoteKeySet};
+use url::Url;
 
-use crate::auth::token::{
-    Algorithm, IgnoredKey, Key, KeyError, KeySet, KeySource, Tokens, TrustedIssuer, parse_jwks,
-};
-use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
+use crate::auth::token::{Algorithm, Key, KeySource, Tokens, TrustedIssuer};
 use crate::telemetry::metrics::{FetchStatus, Metrics};
 
-/// Time limit for a whole fetch.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
-/// Maximum size of a key set, in bytes.
-const MAX_BODY: usize = 1024 * 1024;
-/// Time between two fetches without failures or unknown keys.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// Delay after the first failed fetch, doubled for each further one.
-const INITIAL_RETRY_DELAY: Duration = Duration::from_secs(1);
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
-/// Minimum time between two fetches for tokens with unknown keys, which any client can send.
-const COOL_DOWN: Duration = Duration::from_secs(30);
-/// How long a token with an unknown key waits for the fetch.
-const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Fetched keys of the trusted issuers, by index in [`Tokens::trusted`].
+/// The remote key sets of a configuration, by the index of their issuer in [`Tokens::trusted`].
 #[derive(Clone, Default)]
 pub struct Issuers {
-    by_index: Arc<Vec<Option<Arc<Issuer>>>>,
-}
-
-/// The keys of one issuer, and the task that fetches them until this is dropped.
-struct Issuer {
-    state: Arc<IssuerState>,
-    task: AbortHandle,
-}
-
-struct IssuerState {
-    issuer: String,
-    url: Url,
-    algorithms: Vec<Algorithm>,
-    /// `None` if the client could not be created, so that every fetch fails.
-    client: Option<HttpClient>,
-    metrics: Arc<Metrics>,
-    keys: ArcSwap<Vec<Key>>,
-    /// Incremented whenever `keys` is replaced.
-    generation: AtomicU64,
-    /// Whether a fetch is running or requested.
-    pending: Mutex<bool>,
-    fetch_requested: Notify,
-    /// Number of completed fetches.
-    completed_fetches: watch::Sender<u64>,
-    cool_down: DefaultDirectRateLimiter,
-}
-
-/// Reason why a fetch failed.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("key sets are fetched over https, or over http from a loopback address")]
-    Insecure,
-    #[error("the HTTP client could not be created")]
-    NoClient,
-    #[error("the issuer cannot be reached")]
-    Unreachable(#[source] HttpError),
-    #[error("the issuer responded with status {0}")]
-    Status(u16),
-    #[error("the key set has more than {MAX_BODY} bytes")]
-    TooLong,
-    #[error("the key set cannot be used")]
-    Keys(#[source] KeyError),
-}
-
-/// Whether keys may be fetched from a URL: over https, or from a loopback address. An attacker who
-/// can modify the response can sign in as any user.
-pub fn is_secure_url(url: &Url) -> bool {
-    match (url.scheme(), url.host()) {
-        ("https", Some(_)) => true,
-        ("http", Some(Host::Ipv4(address))) => address.is_loopback(),
-        ("http", Some(Host::Ipv6(address))) => address.is_loopback(),
-        ("http", Some(Host::Domain(name))) => name == "localhost",
-        _ => false,
-    }
+    key_sets: Arc<[Option<Arc<RemoteKeySet>>]>,
 }
 
 impl Issuers {
-    /// Starts fetching on the current runtime. Unchanged issuers of `previous` keep their keys and
-    /// task.
+    /// Starts to fetch on the current runtime. A key set that `previous` fetches from the same source
+    /// keeps its keys and its task.
     pub fn new(tokens: &Tokens, metrics: &Arc<Metrics>, previous: Option<&Issuers>) -> Issuers {
         for status in FetchStatus::ALL {
             metrics.jwks_fetches.with_label_values(&[status.as_str()]);
         }
-        let fetched = tokens.trusted.iter().map(|trusted| match &trusted.keys {
+        let key_sets = tokens.trusted.iter().map(|trusted| match &trusted.keys {
             KeySource::File(set) => {
                 warn_ignored_keys(&trusted.issuer, &set.ignored);
                 None
             }
-            KeySource::Url(url) => previous
-                .and_then(|previous| previous.find_unchanged(trusted, url))
-                .or_else(|| Some(Arc::new(Issuer::start(trusted, url, metrics)))),
+            KeySource::Url(url) => {
+                let source = source_of(trusted, url);
+                let kept = previous.and_then(|previous| previous.find(&source));
+                Some(kept.unwrap_or_else(|| Arc::new(RemoteKeySet::start(source, metrics))))
+            }
         });
         Issuers {
-            by_index: Arc::new(fetched.collect()),
+            key_sets: key_sets.collect(),
         }
     }
 
-    fn find_unchanged(&self, trusted: &TrustedIssuer, url: &Url) -> Option<Arc<Issuer>> {
-        let same = self.by_index.iter().flatten().find(|issuer| {
-            let shared = &issuer.state;
-            shared.url == *url
-                && shared.issuer == trusted.issuer
-                && shared.algorithms == public_algorithms(trusted)
-        });
-        same.cloned()
+    fn find(&self, source: &KeySetSource) -> Option<Arc<RemoteKeySet>> {
+        let mut key_sets = self.key_sets.iter().flatten();
+        key_sets.find(|set| set.source() == source).cloned()
     }
 
     /// Returns the keys of a trusted issuer; empty if they were never fetched.
     pub(crate) fn keys(&self, issuer: usize) -> Arc<Vec<Key>> {
-        match self.issuer(issuer) {
-            Some(issuer) => issuer.state.keys.load_full(),
-            None => Arc::default(),
-        }
+        let keys = self.key_set(issuer).map(RemoteKeySet::keys);
+        keys.unwrap_or_default()
     }
 
     /// Returns a number that changes whenever any keys may have changed.
     pub(crate) fn generation(&self) -> u64 {
-        let issuers = self.by_index.iter().flatten();
-        issuers
-            .map(|issuer| issuer.state.generation.load(Ordering::SeqCst))
-            .sum()
+        let key_sets = self.key_sets.iter().flatten();
+        key_sets.map(|set| set.generation()).sum()
     }
 
-    /// Waits for newer keys, at most a second: for a running fetch, or for a new one unless one was
-    /// requested recently.
+    /// Waits for newer keys of a trusted issuer, as [`RemoteKeySet::refresh`] does.
     pub(crate) async fn refresh(&self, issuer: usize) {
-        if let Some(issuer) = self.issuer(issuer) {
-            issuer.state.refresh().await;
+        if let Some(key_set) = self.key_set(issuer) {
+            key_set.refresh().await;
         }
     }
 
-    fn issuer(&self, issuer: usize) -> Option<&Issuer> {
-        self.by_index.get(issuer)?.as_deref()
+    fn key_set(&self, issuer: usize) -> Option<&RemoteKeySet> {
+        self.key_sets.get(issuer)?.as_deref()
     }
 }
 
-/// Returns the allowed algorithms, without HS256, because a public key set cannot contain secrets.
-fn public_algorithms(trusted: &TrustedIssuer) -> Vec<Algorithm> {
+fn source_of(trusted: &TrustedIssuer, url: &Url) -> KeySetSource {
     let mut algorithms = trusted.algorithms.clone();
+    // A published key set holds no secrets.
     algorithms.retain(|algorithm| *algorithm != Algorithm::HS256);
-    algorithms
-}
-
-impl Issuer {
-    fn start(trusted: &TrustedIssuer, url: &Url, metrics: &Arc<Metrics>) -> Issuer {
-        let client = HttpClient::new(&HttpClientConfig {
-            timeout: Some(FETCH_TIMEOUT),
-            environment_proxies: true,
-            ..HttpClientConfig::default()
-        });
-        let once = Quota::with_period(COOL_DOWN).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
-        let state = Arc::new(IssuerState {
-            issuer: trusted.issuer.clone(),
-            url: url.clone(),
-            algorithms: public_algorithms(trusted),
-            client: client.ok(),
-            metrics: metrics.clone(),
-            keys: ArcSwap::default(),
-            generation: AtomicU64::new(0),
-            pending: Mutex::new(true),
-            fetch_requested: Notify::new(),
-            completed_fetches: watch::Sender::new(0),
-            cool_down: RateLimiter::direct(once),
-        });
-        let task = tokio::spawn(state.clone().run_fetch_loop()).abort_handle();
-        Issuer { state, task }
+    KeySetSource {
+        issuer: trusted.issuer.clone(),
+        url: url.clone(),
+        algorithms,
     }
-}
-
-impl Drop for Issuer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl IssuerState {
-    async fn refresh(&self) {
-        // Subscribe before `pending` is read, so that a completion in between is not missed.
-        let mut ended = self.completed_fetches.subscribe();
-        if !self.request_fetch() {
-            return;
-        }
-        // A timeout is not an error: verification continues with the keys at hand.
-        let _ = tokio::time::timeout(REFRESH_TIMEOUT, ended.changed()).await;
-    }
-
-    /// Requests a fetch unless one is pending. Returns false during the cool-down.
-    fn request_fetch(&self) -> bool {
-        // One critical section, so that no other token sees the cool-down started but no fetch
-        // pending.
-        let mut pending = self.pending.lock();
-        if !*pending {
-            if self.cool_down.check().is_err() {
-                return false;
-            }
-            *pending = true;
-            self.fetch_requested.notify_one();
-        }
-        true
-    }
-
-    async fn run_fetch_loop(self: Arc<IssuerState>) {
-        let (mut failures, mut ignored) = (0, Vec::new());
-        loop {
-            let outcome = match self.fetch().await {
-                Ok(KeySet { keys, ignored: now }) => {
-                    if now != ignored {
-                        warn_ignored_keys(&self.issuer, &now);
-                        ignored = now;
-                    }
-                    tracing::debug!(issuer = self.issuer, keys = keys.len(), "keys fetched");
-                    self.keys.store(Arc::new(keys));
-                    // After the keys: a reader of the new generation must not use the old keys.
-                    self.generation.fetch_add(1, Ordering::SeqCst);
-                    failures = 0;
-                    FetchStatus::Ok
-                }
-                Err(error) => {
-                    let error = anyhow::Error::from(error);
-                    tracing::warn!(issuer = self.issuer, "keys not fetched: {error:#}");
-                    failures += 1;
-                    FetchStatus::Failed
-                }
-            };
-            self.metrics
-                .jwks_fetches
-                .with_label_values(&[outcome.as_str()])
-                .inc();
-            *self.pending.lock() = false;
-            self.completed_fetches.send_modify(|ended| *ended += 1);
-            tokio::select! {
-                () = tokio::time::sleep(next_fetch_delay(failures)) => {
-                    *self.pending.lock() = true;
-                }
-                () = self.fetch_requested.notified() => {}
-            }
-        }
-    }
-
-    async fn fetch(&self) -> Result<KeySet, FetchError> {
-        if !is_secure_url(&self.url) {
-            return Err(FetchError::Insecure);
-        }
-        let client = self.client.as_ref().ok_or(FetchError::NoClient)?;
-        let agent = (header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let headers = HeaderMap::from_iter([agent]);
-        let sent = client.send(Method::GET, self.url.clone(), headers, Bytes::new());
-        let response = sent.await.map_err(FetchError::Unreachable)?;
-        if response.status() != StatusCode::OK {
-            return Err(FetchError::Status(response.status().as_u16()));
-        }
-        let body = response.read_body(MAX_BODY).await;
-        let body = body.map_err(|error| match error {
-            HttpError::TooLarge(_) => FetchError::TooLong,
-            error => FetchError::Unreachable(error),
-        })?;
-        parse_jwks(&body, &self.algorithms).map_err(FetchError::Keys)
-    }
-}
-
-/// Logs the ignored keys of an issuer.
-fn warn_ignored_keys(issuer: &str, ignored: &[IgnoredKey]) {
-    for IgnoredKey { id, reason } in ignored {
-        let kid = id.as_deref();
-        tracing::warn!(issuer, kid, %reason, "a key of a trusted issuer is ignored");
-    }
-}
-
-/// Returns the delay after a number of consecutive failures. It varies by up to a tenth, so that
-/// the fetches of a fleet are spread out.
-fn next_fetch_delay(failures: u32) -> Duration {
-    let pause = match failures.checked_sub(1) {
-        None => REFRESH_INTERVAL,
-        Some(doublings) => INITIAL_RETRY_DELAY
-            .saturating_mul(1 << doublings.min(6))
-            .min(MAX_RETRY_DELAY),
-    };
-    pause.mul_f64(rand::random_range(0.9..1.1))
 }
 
 #[cfg(test)]

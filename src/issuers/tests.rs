@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::Url;
 
-use super::{Issuers, is_secure_url, next_fetch_delay};
+use super::Issuers;
+use super::remote_key_set::{MAX_BODY, is_secure_url, next_fetch_delay};
 use crate::auth::token::fixtures::{
     NOW, foreign_claims, private, sign, sign_text, tokens, trusted, with_member,
 };
@@ -230,7 +231,7 @@ async fn keys_are_unavailable_until_the_issuer_returns() {
 #[tokio::test]
 async fn keys_are_kept_when_a_fetch_fails() {
     let key = private(Algorithm::EdDSA, "k");
-    let long = "x".repeat(super::MAX_BODY + 1);
+    let long = "x".repeat(MAX_BODY + 1);
     let redirected = (StatusCode::FOUND, String::new());
     for bad in [
         (
@@ -288,7 +289,7 @@ async fn dropped_issuer_stops_its_task() {
     let publisher = Publisher::start(&[private(Algorithm::EdDSA, "k")]).await;
     let metrics = metrics();
     let issuers = Issuers::new(&tokens_trusting(publisher.address), &metrics, None);
-    let shared = issuers.issuer(0).unwrap().state.clone();
+    let shared = issuers.key_set(0).unwrap().state.clone();
     issuers.refresh(0).await;
     drop(issuers);
     tokio::time::sleep(Duration::from_millis(20)).await;

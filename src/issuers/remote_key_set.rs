@@ -1,0 +1,255 @@
+//! A key set that is published under a URL (JWKS): fetched in the background, kept when a fetch
+//! fails, fetched again when a token names an unknown key.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use url::{Host, Url};
+
+use crate::auth::token::{Algorithm, IgnoredKey, Key, KeyError, KeySet, parse_jwks};
+use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
+use crate::telemetry::metrics::{FetchStatus, Metrics};
+
+/// Time limit for a whole fetch.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
+/// Maximum size of a key set, in bytes.
+pub(super) const MAX_BODY: usize = 1024 * 1024;
+/// Time between two fetches without failures or unknown keys.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Delay after the first failed fetch, doubled for each further one.
+const INITIAL_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// Minimum time between two fetches for tokens with unknown keys, which any client can send.
+const COOL_DOWN: Duration = Duration::from_secs(30);
+/// How long a token with an unknown key waits for the fetch.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where a key set is published, and what its keys may be used for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeySetSource {
+    /// Names the issuer in the log.
+    pub issuer: String,
+    pub url: Url,
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// The keys of one source, and the task that fetches them until the key set is dropped.
+pub struct RemoteKeySet {
+    pub(super) state: Arc<FetchState>,
+    task: AbortHandle,
+}
+
+pub(super) struct FetchState {
+    source: KeySetSource,
+    /// `None` if the client could not be created, so that every fetch fails.
+    client: Option<HttpClient>,
+    metrics: Arc<Metrics>,
+    keys: ArcSwap<Vec<Key>>,
+    /// Incremented whenever `keys` is replaced.
+    generation: AtomicU64,
+    /// Whether a fetch is running or requested.
+    pending: Mutex<bool>,
+    fetch_requested: Notify,
+    /// Number of completed fetches.
+    completed_fetches: watch::Sender<u64>,
+    cool_down: DefaultDirectRateLimiter,
+}
+
+/// Reason why a fetch failed.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("key sets are fetched over https, or over http from a loopback address")]
+    Insecure,
+    #[error("the HTTP client could not be created")]
+    NoClient,
+    #[error("the issuer cannot be reached")]
+    Unreachable(#[source] HttpError),
+    #[error("the issuer responded with status {0}")]
+    Status(u16),
+    #[error("the key set has more than {MAX_BODY} bytes")]
+    TooLong,
+    #[error("the key set cannot be used")]
+    Keys(#[source] KeyError),
+}
+
+/// Whether keys may be fetched from a URL: over https, or from a loopback address. An attacker who
+/// can modify the response can sign in as any user.
+pub(super) fn is_secure_url(url: &Url) -> bool {
+    match (url.scheme(), url.host()) {
+        ("https", Some(_)) => true,
+        ("http", Some(Host::Ipv4(address))) => address.is_loopback(),
+        ("http", Some(Host::Ipv6(address))) => address.is_loopback(),
+        ("http", Some(Host::Domain(name))) => name == "localhost",
+        _ => false,
+    }
+}
+
+impl RemoteKeySet {
+    /// Starts to fetch on the current runtime.
+    pub fn start(source: KeySetSource, metrics: &Arc<Metrics>) -> RemoteKeySet {
+        let client = HttpClient::new(&HttpClientConfig {
+            timeout: Some(FETCH_TIMEOUT),
+            environment_proxies: true,
+            ..HttpClientConfig::default()
+        });
+        let once = Quota::with_period(COOL_DOWN).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
+        let state = Arc::new(FetchState {
+            source,
+            client: client.ok(),
+            metrics: metrics.clone(),
+            keys: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            pending: Mutex::new(true),
+            fetch_requested: Notify::new(),
+            completed_fetches: watch::Sender::new(0),
+            cool_down: RateLimiter::direct(once),
+        });
+        let task = tokio::spawn(state.clone().run_fetch_loop()).abort_handle();
+        RemoteKeySet { state, task }
+    }
+
+    pub fn source(&self) -> &KeySetSource {
+        &self.state.source
+    }
+
+    /// The keys fetched last; empty when none ever were.
+    pub fn keys(&self) -> Arc<Vec<Key>> {
+        self.state.keys.load_full()
+    }
+
+    /// Changes whenever the keys may have changed.
+    pub fn generation(&self) -> u64 {
+        self.state.generation.load(Ordering::SeqCst)
+    }
+
+    /// Waits for newer keys, at most a second: for a fetch in progress, or for a new one unless one
+    /// was requested a short while ago.
+    pub async fn refresh(&self) {
+        self.state.refresh().await;
+    }
+}
+
+impl Drop for RemoteKeySet {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl FetchState {
+    async fn refresh(&self) {
+        // Subscribe before `pending` is read, so that a completion in between is not missed.
+        let mut ended = self.completed_fetches.subscribe();
+        if !self.request_fetch() {
+            return;
+        }
+        // A timeout is not an error: verification continues with the keys at hand.
+        let _ = tokio::time::timeout(REFRESH_TIMEOUT, ended.changed()).await;
+    }
+
+    /// Requests a fetch unless one is pending. Returns false during the cool-down.
+    fn request_fetch(&self) -> bool {
+        // One critical section, so that no other token sees the cool-down started but no fetch
+        // pending.
+        let mut pending = self.pending.lock();
+        if !*pending {
+            if self.cool_down.check().is_err() {
+                return false;
+            }
+            *pending = true;
+            self.fetch_requested.notify_one();
+        }
+        true
+    }
+
+    async fn run_fetch_loop(self: Arc<FetchState>) {
+        let (mut failures, mut ignored) = (0, Vec::new());
+        loop {
+            let outcome = match self.fetch().await {
+                Ok(KeySet { keys, ignored: now }) => {
+                    if now != ignored {
+                        warn_ignored_keys(&self.source.issuer, &now);
+                        ignored = now;
+                    }
+                    tracing::debug!(
+                        issuer = self.source.issuer,
+                        keys = keys.len(),
+                        "keys fetched"
+                    );
+                    self.keys.store(Arc::new(keys));
+                    // After the keys: a reader of the new generation must not use the old keys.
+                    self.generation.fetch_add(1, Ordering::SeqCst);
+                    failures = 0;
+                    FetchStatus::Ok
+                }
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    tracing::warn!(issuer = self.source.issuer, "keys not fetched: {error:#}");
+                    failures += 1;
+                    FetchStatus::Failed
+                }
+            };
+            self.metrics
+                .jwks_fetches
+                .with_label_values(&[outcome.as_str()])
+                .inc();
+            *self.pending.lock() = false;
+            self.completed_fetches.send_modify(|ended| *ended += 1);
+            tokio::select! {
+                () = tokio::time::sleep(next_fetch_delay(failures)) => {
+                    *self.pending.lock() = true;
+                }
+                () = self.fetch_requested.notified() => {}
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
+        if !is_secure_url(&self.source.url) {
+            return Err(FetchError::Insecure);
+        }
+        let client = self.client.as_ref().ok_or(FetchError::NoClient)?;
+        let agent = (header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        let headers = HeaderMap::from_iter([agent]);
+        let sent = client.send(Method::GET, self.source.url.clone(), headers, Bytes::new());
+        let response = sent.await.map_err(FetchError::Unreachable)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status(response.status().as_u16()));
+        }
+        let body = response.read_body(MAX_BODY).await;
+        let body = body.map_err(|error| match error {
+            HttpError::TooLarge(_) => FetchError::TooLong,
+            error => FetchError::Unreachable(error),
+        })?;
+        parse_jwks(&body, &self.source.algorithms).map_err(FetchError::Keys)
+    }
+}
+
+/// Logs the ignored keys of an issuer.
+pub(super) fn warn_ignored_keys(issuer: &str, ignored: &[IgnoredKey]) {
+    for IgnoredKey { id, reason } in ignored {
+        let kid = id.as_deref();
+        tracing::warn!(issuer, kid, %reason, "a key of a trusted issuer is ignored");
+    }
+}
+
+/// Returns the delay after a number of consecutive failures. It varies by up to a tenth, so that
+/// the fetches of a fleet are spread out.
+pub(super) fn next_fetch_delay(failures: u32) -> Duration {
+    let pause = match failures.checked_sub(1) {
+        None => REFRESH_INTERVAL,
+        Some(doublings) => INITIAL_RETRY_DELAY
+            .saturating_mul(1 << doublings.min(6))
+            .min(MAX_RETRY_DELAY),
+    };
+    pause.mul_f64(rand::random_range(0.9..1.1))
+}
