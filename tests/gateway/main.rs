@@ -51,6 +51,7 @@ mod hygiene;
 mod identity_backend;
 mod identity_headers;
 mod idle_timeouts;
+mod language;
 mod leased_limits;
 mod local_limits;
 mod log_lines;
