@@ -161,6 +161,6 @@ mod tests {
         let value = value.unwrap();
         let found = tokens.verify(value.to_str().unwrap(), now, |_| Arc::default());
         let wrong = format!("{:?}", found.unwrap_err());
-        assert!(wrong.contains("another type"), "{wrong}");
+        assert!(wrong.contains("not an access token"), "{wrong}");
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use self::faults::Fault;
+use self::faults::InjectedFault;
 use crate::support::client::{Request, Response};
 use crate::support::clock::Clock;
 use crate::support::config::Config;
@@ -61,8 +61,8 @@ struct Fixture {
     subjects: Mutex<Vec<std::sync::Arc<ObservedSession>>>,
     done: AtomicBool,
     next_turn: AtomicU64,
-    fault: Mutex<Fault>,
-    stats: Mutex<BTreeMap<Fault, FaultStats>>,
+    fault: Mutex<InjectedFault>,
+    stats: Mutex<BTreeMap<InjectedFault, FaultStats>>,
 }
 
 impl ObservedSession {
@@ -124,7 +124,7 @@ fn fixture() -> Fixture {
         subjects: Mutex::default(),
         done: AtomicBool::new(false),
         next_turn: AtomicU64::new(0),
-        fault: Mutex::new(Fault::None),
+        fault: Mutex::new(InjectedFault::None),
         stats: Mutex::default(),
     }
 }
@@ -269,7 +269,7 @@ impl Fixture {
         redis.command(&["SET", &key, "1", "EX", "600"]) == "OK"
     }
 
-    fn inject(&self, fault: Fault) {
+    fn inject(&self, fault: InjectedFault) {
         *self.fault.lock() = fault;
         fault.run(self);
         let ended = Instant::now();
@@ -314,7 +314,7 @@ fn client_histories_are_linearizable() {
         }
         clients.push(scope.spawn(|| fixture.sign_in_and_end_until_done()));
         for _ in 0..rounds {
-            for fault in Fault::ALL {
+            for fault in InjectedFault::ALL {
                 fixture.inject(fault);
                 std::thread::sleep(SETTLE_DURATION);
                 assert!(clients.iter().all(|it| !it.is_finished()), "{fault:?}");

@@ -9,7 +9,7 @@ use crate::support::clock::Clock;
 const FAULT_DURATION: Duration = Duration::from_millis(900);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
+pub(super) enum InjectedFault {
     None,
     Stop,
     Kill,
@@ -26,19 +26,19 @@ pub(super) enum Fault {
     ServerClock,
 }
 
-impl Fault {
-    pub(super) const ALL: [Fault; 11] = [
-        Fault::None,
-        Fault::Stop,
-        Fault::Kill,
-        Fault::Pause,
-        Fault::Cut,
-        Fault::Partition,
-        Fault::Slow,
-        Fault::ScriptFlush,
-        Fault::OutOfMemory,
-        Fault::GatewayClock,
-        Fault::ServerClock,
+impl InjectedFault {
+    pub(super) const ALL: [InjectedFault; 11] = [
+        InjectedFault::None,
+        InjectedFault::Stop,
+        InjectedFault::Kill,
+        InjectedFault::Pause,
+        InjectedFault::Cut,
+        InjectedFault::Partition,
+        InjectedFault::Slow,
+        InjectedFault::ScriptFlush,
+        InjectedFault::OutOfMemory,
+        InjectedFault::GatewayClock,
+        InjectedFault::ServerClock,
     ];
 
     /// Lets it happen, and ends it.
@@ -49,50 +49,50 @@ impl Fault {
             ..
         } = fixture;
         match self {
-            Fault::None => wait_fault_duration(),
-            Fault::Stop => {
+            InjectedFault::None => wait_fault_duration(),
+            InjectedFault::Stop => {
                 redis.lock().pause();
                 wait_fault_duration();
                 redis.lock().resume();
             }
-            Fault::Kill => {
+            InjectedFault::Kill => {
                 let mut redis = redis.lock();
                 redis.kill();
                 wait_fault_duration();
                 redis.restart();
             }
-            Fault::Pause => {
+            InjectedFault::Pause => {
                 let millis = FAULT_DURATION.as_millis().to_string();
                 redis.lock().command(&["CLIENT", "PAUSE", &millis]);
                 wait_fault_duration();
             }
-            Fault::Cut => {
+            InjectedFault::Cut => {
                 line.cut();
                 wait_fault_duration();
                 line.restore();
             }
-            Fault::Partition => {
+            InjectedFault::Partition => {
                 line.hold();
                 wait_fault_duration();
                 line.restore();
             }
-            Fault::Slow => {
+            InjectedFault::Slow => {
                 line.delay(Duration::from_millis(40));
                 wait_fault_duration();
                 line.restore();
             }
-            Fault::ScriptFlush => {
+            InjectedFault::ScriptFlush => {
                 redis.lock().command(&["SCRIPT", "FLUSH"]);
             }
-            Fault::OutOfMemory => {
+            InjectedFault::OutOfMemory => {
                 let set = |most| redis.lock().command(&["CONFIG", "SET", "maxmemory", most]);
                 assert_eq!(set("1"), "OK");
                 assert!(redis.lock().command(&["SET", "any", "1"]).contains("OOM"));
                 wait_fault_duration();
                 assert_eq!(set("0"), "OK");
             }
-            Fault::GatewayClock => step_clock(&fixture.clocks[0], 2),
-            Fault::ServerClock => step_clock(&fixture.clocks[1], 60),
+            InjectedFault::GatewayClock => step_clock(&fixture.clocks[0], 2),
+            InjectedFault::ServerClock => step_clock(&fixture.clocks[1], 60),
         }
     }
 }
