@@ -1,4 +1,4 @@
-//! What all sign-ins share, whoever checks the credentials.
+//! Steps that all sign-ins share, with built-in users or a backend.
 
 use std::sync::Arc;
 

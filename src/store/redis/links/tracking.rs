@@ -1,6 +1,6 @@
 //! Tracking connection, on which Redis sends invalidations of the keys that gateways cache.
 //!
-//! Uses `CLIENT TRACKING` in broadcast mode: every gateway is notified, whoever wrote the key.
+//! Uses `CLIENT TRACKING` in broadcast mode: every gateway is notified of each change, also of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
