@@ -56,10 +56,11 @@ pub(super) async fn sign_in(
         .accounts
         .sign_in_with_backend(settings, backend, attempt, &visitor, &mut limits)
         .await;
-    let (signed_in, backend_response) = match sign_in::count_outcome(desk, SignInMethod::Upstream, outcome) {
-        Ok(outcome) => outcome,
-        Err(refused) => return Err(refused.with_decisions(limits)),
-    };
+    let (signed_in, backend_response) =
+        match sign_in::count_outcome(desk, SignInMethod::Upstream, outcome) {
+            Ok(outcome) => outcome,
+            Err(refused) => return Err(refused.with_decisions(limits)),
+        };
     let cookies = forwarded_cookies(backend, settings, &backend_response);
     let mut response = match backend.response {
         SignInResponse::Replace => {

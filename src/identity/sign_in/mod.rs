@@ -1,11 +1,12 @@
 //! Registration and sign-in.
 
 pub(super) mod by_backend;
+mod new_session;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use uuid::Uuid;
+use new_session::{new_session, refresh_expiry, session_entry};
 
 use super::normalize::{self, LoginName};
 use super::passwords::HashSlot;
@@ -13,16 +14,16 @@ use super::refresh_token::RefreshToken;
 use super::sign_in_attempt::SignInAttempt;
 use super::throttle::{self, FailureCounters};
 use super::{AccountError, Accounts, CheckedUser, ClientInfo, SignedIn, address_key};
-use crate::auth::session::{EndReason, Millis, Session, SessionToken};
-use crate::auth::token::AccessTokenClaims;
-use crate::clock;
+use crate::auth::session::{EndReason, SessionToken};
 use crate::database::{self, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::settings::{Identity, Reloadable};
-use crate::store::{CreateOutcome, InitialRefreshToken, SessionEntry};
+use crate::store::{CreateOutcome, InitialRefreshToken};
 use crate::telemetry::metrics::LimitOutcome;
+
+pub(super) use new_session::mint_access_token;
 
 /// Credentials of a sign-in.
 pub struct Credentials<'a> {
@@ -348,64 +349,4 @@ impl Accounts {
             }
         }
     }
-}
-
-fn new_session(
-    settings: &Reloadable,
-    user: &User,
-    token: &SessionToken,
-    visitor: &ClientInfo,
-    now: Millis,
-) -> Session {
-    Session {
-        id: token.id(),
-        user: user.id.clone(),
-        email: user.email.clone(),
-        username: user.username.as_deref().map(Into::into),
-        name: user.name.clone(),
-        roles: user.roles.as_slice().into(),
-        scopes: user.scopes.as_slice().into(),
-        created_at: now,
-        expires_at: now.saturating_add(settings.sessions.ttl.as_millis() as Millis),
-        ip: visitor.ip,
-        user_agent: visitor.user_agent.as_str().into(),
-        device: visitor.device.clone(),
-        ended: None,
-        data: crate::auth::session::no_data(),
-        revision: 0,
-    }
-}
-
-fn session_entry(session: Session, visitor: &ClientInfo) -> SessionEntry {
-    let activity = crate::auth::session::Activity {
-        last_access: session.created_at,
-        request_count: 0,
-        ip_addresses: vec![visitor.ip],
-        live_connections: 0,
-    };
-    SessionEntry { session, activity }
-}
-
-/// Signs an access token for a session.
-///
-/// Tokens use the gateway's clock, by which they are verified; the store's clock may differ by more
-/// than the leeway.
-pub(super) fn mint_access_token(
-    settings: &Reloadable,
-    session: &Session,
-) -> Result<String, AccountError> {
-    let token_id = Uuid::new_v4().to_string();
-    let minting = AccessTokenClaims {
-        user: &session.user,
-        session: session.id,
-        token_id: &token_id,
-        email: Some(&session.email),
-    };
-    Ok(settings.tokens.mint(&minting, clock::unix_millis())?)
-}
-
-/// Expiry of a refresh token issued now: never after its session.
-fn refresh_expiry(settings: &Reloadable, session: &Session, now: Millis) -> Millis {
-    let ttl = settings.tokens.refresh_ttl.as_millis() as Millis;
-    now.saturating_add(ttl).min(session.expires_at)
 }

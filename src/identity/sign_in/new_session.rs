@@ -1,0 +1,71 @@
+//! The values of a new session: its record, its access token and the expiry of its refresh token.
+
+use uuid::Uuid;
+
+use crate::auth::session::{Millis, Session, SessionToken};
+use crate::auth::token::AccessTokenClaims;
+use crate::clock;
+use crate::database::User;
+use crate::identity::{AccountError, ClientInfo};
+use crate::settings::Reloadable;
+use crate::store::SessionEntry;
+
+pub(super) fn new_session(
+    settings: &Reloadable,
+    user: &User,
+    token: &SessionToken,
+    visitor: &ClientInfo,
+    now: Millis,
+) -> Session {
+    Session {
+        id: token.id(),
+        user: user.id.clone(),
+        email: user.email.clone(),
+        username: user.username.as_deref().map(Into::into),
+        name: user.name.clone(),
+        roles: user.roles.as_slice().into(),
+        scopes: user.scopes.as_slice().into(),
+        created_at: now,
+        expires_at: now.saturating_add(settings.sessions.ttl.as_millis() as Millis),
+        ip: visitor.ip,
+        user_agent: visitor.user_agent.as_str().into(),
+        device: visitor.device.clone(),
+        ended: None,
+        data: crate::auth::session::no_data(),
+        revision: 0,
+    }
+}
+
+pub(super) fn session_entry(session: Session, visitor: &ClientInfo) -> SessionEntry {
+    let activity = crate::auth::session::Activity {
+        last_access: session.created_at,
+        request_count: 0,
+        ip_addresses: vec![visitor.ip],
+        live_connections: 0,
+    };
+    SessionEntry { session, activity }
+}
+
+/// Signs an access token for a session.
+///
+/// Tokens use the gateway's clock, by which they are verified; the store's clock may differ by more
+/// than the leeway.
+pub(in crate::identity) fn mint_access_token(
+    settings: &Reloadable,
+    session: &Session,
+) -> Result<String, AccountError> {
+    let token_id = Uuid::new_v4().to_string();
+    let minting = AccessTokenClaims {
+        user: &session.user,
+        session: session.id,
+        token_id: &token_id,
+        email: Some(&session.email),
+    };
+    Ok(settings.tokens.mint(&minting, clock::unix_millis())?)
+}
+
+/// Expiry of a refresh token issued now: never after its session.
+pub(super) fn refresh_expiry(settings: &Reloadable, session: &Session, now: Millis) -> Millis {
+    let ttl = settings.tokens.refresh_ttl.as_millis() as Millis;
+    now.saturating_add(ttl).min(session.expires_at)
+}
