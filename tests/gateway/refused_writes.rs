@@ -133,7 +133,8 @@ fn sign_ins_and_revocations_are_503_with_readiness_reason() {
             (&json!(true), &json!(true), &json!(false)),
             "{code}: {store}"
         );
-        assert!(store["problem"].as_str().unwrap().contains("no writes"));
+        let problem = store["problem"].as_str().unwrap();
+        assert!(problem.contains("read-only"), "{problem}");
         fixture.redis.accept_writes();
         let writes = || (fixture.readiness().1["write"] == true).then_some(());
         eventually("the store takes writes", writes);
