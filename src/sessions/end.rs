@@ -77,6 +77,11 @@ impl Sessions {
         copied?;
         let store_only = in_store.into_iter().filter(|id| !ended.contains(id));
         let store_only: Vec<SessionId> = store_only.collect();
+        // A sign-in may have written its row after the user's rows were ended and its copy before the
+        // store's were: a row that stays alive would revive the session once the store drops it.
+        for id in &store_only {
+            durable.end(*id, reason, idle, now).await?;
+        }
         ended.extend(store_only);
         Ok(ended)
     }
