@@ -151,7 +151,13 @@ mod tests {
     fn every_used_command_is_checked() {
         let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/redis");
         let mut count = 0;
-        for folder in ["links", "codec", "operations", "codec/scripts"] {
+        for folder in [
+            "links",
+            "codec",
+            "operations",
+            "codec/scripts",
+            "links/slots",
+        ] {
             let folder = engine.join(folder);
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
