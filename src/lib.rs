@@ -4,11 +4,11 @@
 //!
 //! 1. [`proxy`] accepts connections, rejects malformed requests, forwards and streams.
 //! 2. [`pipeline`] decides: route, limits without identity, credential, session and revocation,
-//!    requirements, limits with identity. The result is a permit or a refusal.
+//!    requirements, limits with identity. The result is a permit or a rejection.
 //! 3. The pure modules hold the rules: [`routing`], [`auth`], [`limits`], [`rejection`]. They have no
 //!    I/O and no clock; time is an argument.
-//! 4. [`store`] holds the state that a fleet shares (or one process keeps), [`directory`] the users
-//!    in a database, [`identity`] what needs both, [`api`] the gateway's own endpoints.
+//! 4. [`sessions`] looks up, creates and ends sessions, over [`store`] (the state that a fleet shares)
+//!    and [`database`]; [`identity`] signs users in; [`api`] serves the gateway's own endpoints.
 //! 5. [`config`] turns the configuration file into [`settings`]; [`gateway`] is the composition root.
 
 // An optimized build lays out the whole of a request's future at once, which nests deep.
