@@ -5,6 +5,7 @@ use http::{HeaderMap, header};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::error_kind::upstream_error;
 use crate::pipeline::header_fields::HeaderError;
 use crate::pipeline::local_response::CallOutcome;
 use crate::proxy::grpc::Messages;
@@ -60,7 +61,7 @@ pub(in crate::proxy) fn handle_connect_error(
         },
     );
     ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
-    count(ctx, UpstreamError::of(&error));
+    count(ctx, upstream_error(&error));
     error
 }
 
@@ -112,7 +113,7 @@ pub(in crate::proxy) fn handle_proxy_error(
     } else if *error.esource() == ErrorSource::Upstream {
         warn_failed_attempt(ctx, &error);
         ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
-        count(ctx, UpstreamError::of(&error));
+        count(ctx, upstream_error(&error));
         // A pooled connection that had been closed is not a failure of its server.
         if !reused {
             report(ctx, outcome_of(&error));

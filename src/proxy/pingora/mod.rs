@@ -24,6 +24,7 @@ use super::request_context::{Arrival, REQUEST, RequestContext};
 use super::worker::Worker;
 
 pub(super) mod client_response;
+mod error_kind;
 mod failure;
 mod forward;
 mod grpc_session;
