@@ -7,6 +7,7 @@ use http::header::COOKIE;
 use http::{HeaderValue, Method};
 use portcullis::auth::credential;
 use portcullis::pipeline::facts::client_origin;
+use portcullis::pipeline::fields::{Field, FieldList, Fields};
 use portcullis::pipeline::upstream_request as written;
 use portcullis::routing::{HeaderEdits, IdentityHeaders, Path};
 use portcullis::settings::{ForwardedBy, IdentityHeaderNames};
@@ -90,7 +91,9 @@ pub(crate) fn headers(criterion: &mut Criterion) {
     let routes = live.routes.routes();
     let names: &IdentityHeaders = &routes.first().expect("a route").identity_headers;
     let peer = [198, 51, 100, 7].into();
-    let origin = client_origin::resolve(peer, false, &[], ForwardedBy::XForwardedFor, &presented);
+    let list: FieldList<'_> = presented.iter().map(Field::from).collect();
+    let fields = Fields::new(&list);
+    let origin = client_origin::resolve(peer, false, &[], ForwardedBy::XForwardedFor, fields);
     let address = HeaderValue::from_static("198.51.100.7");
     let host = HeaderValue::from_static("shop.example.com");
     let mut group = criterion.benchmark_group("headers");

@@ -19,6 +19,7 @@ pub mod assertions;
 pub mod client_response;
 pub mod destination;
 pub mod facts;
+pub mod fields;
 pub mod header_fields;
 pub mod hop_by_hop;
 pub mod html_page;

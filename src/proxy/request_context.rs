@@ -19,12 +19,13 @@ use crate::auth::session::SessionId;
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost, client_origin, host};
+use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;
-use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
+use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 use crate::upstream::ChosenServer;
 
@@ -191,16 +192,14 @@ impl RequestContext {
     }
 
     /// Records the head of the request, its host, and its identifier.
-    pub(super) fn record_head(&mut self, head: &Parts) {
+    pub(super) fn record_head(&mut self, head: &Parts, fields: Fields<'_>) {
         self.method = head.method.clone();
         self.path = head.uri.path().to_owned();
         self.grpc = grpc::is_call(&head.method, &head.headers).then(Messages::default);
-        let [host_field, request_id, origin_header] = header_fields::first(
-            &head.headers,
-            [&header::HOST, &X_REQUEST_ID, &header::ORIGIN],
-        );
+        let [host_field, origin_header] =
+            header_fields::first(&head.headers, [&header::HOST, &header::ORIGIN]);
         self.origin_header = origin_header.cloned();
-        self.request_id = RequestId::keep_or_generate(request_id);
+        self.request_id = RequestId::keep_or_generate(fields.first(FieldKind::XRequestId));
         let host = host::read(&head.uri, host_field, self.arrival.host.take());
         if let Ok((field, name)) = host {
             self.host_header = Some(field);
@@ -214,7 +213,7 @@ impl RequestContext {
             self.arrival.peer.tls,
             &reloadable.trusted_proxies,
             listener.client_ip_from,
-            &head.headers,
+            fields,
         ));
     }
 

@@ -168,7 +168,8 @@ fn reload_trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
 async fn render_rejection(request: Request, next: Next) -> Response {
     let (method, target) = (request.method().clone(), request.uri().clone());
     let headers = request.headers().clone();
-    let request_id = RequestId::keep_or_generate(headers.get(X_REQUEST_ID));
+    let request_id =
+        RequestId::keep_or_generate(headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes));
     let mut response = request_id.clone().scope(next.run(request)).await;
     if let Some(rejection) = response.extensions_mut().remove::<Rejection>() {
         let request = RejectedRequest {

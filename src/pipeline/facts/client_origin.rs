@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use ipnet::IpNet;
 
 use crate::pipeline::admission::Client;
+use crate::pipeline::fields::{FieldKind, Fields, text_of};
 use crate::settings::ForwardedBy;
 
 /// The path of a request, from the client to the gateway's peer.
@@ -40,7 +41,7 @@ pub fn resolve(
     tls: bool,
     trusted: &[IpNet],
     by: ForwardedBy,
-    headers: &HeaderMap,
+    fields: Fields<'_>,
 ) -> ClientOrigin {
     let peer = peer.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
@@ -54,8 +55,8 @@ pub fn resolve(
         };
     }
     let reported = match by {
-        ForwardedBy::XForwardedFor => x_forwarded(headers),
-        ForwardedBy::Forwarded => forwarded(headers),
+        ForwardedBy::XForwardedFor => x_forwarded(fields),
+        ForwardedBy::Forwarded => forwarded(fields),
     };
     // From right to left: each trusted hop names its own peer, up to the first hop that is not
     // trusted.
@@ -85,29 +86,28 @@ struct ForwardedInfo {
     host: Option<String>,
 }
 
-fn x_forwarded(headers: &HeaderMap) -> ForwardedInfo {
-    let last = |name: &str| {
-        let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
+fn x_forwarded(fields: Fields<'_>) -> ForwardedInfo {
+    let last = |kind| {
+        let value = fields.all(kind).next_back().and_then(text_of)?;
         Some(value.rsplit(',').next()?.trim().to_owned())
     };
     ForwardedInfo {
-        hops: headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .flat_map(|value| value.to_str().unwrap_or("?").split(','))
+        hops: fields
+            .all(FieldKind::XForwardedFor)
+            .flat_map(|value| text_of(value).unwrap_or("?").split(','))
             .map(|hop| address(hop.trim()))
             .collect(),
-        https: last("x-forwarded-proto").map(|proto| proto.eq_ignore_ascii_case("https")),
-        host: last("x-forwarded-host").filter(|host| !host.is_empty()),
+        https: last(FieldKind::XForwardedProto).map(|proto| proto.eq_ignore_ascii_case("https")),
+        host: last(FieldKind::XForwardedHost).filter(|host| !host.is_empty()),
     }
 }
 
 /// RFC 7239: elements are separated by `,`, pairs by `;`; a value with a colon or a bracket is
 /// quoted.
-fn forwarded(headers: &HeaderMap) -> ForwardedInfo {
+fn forwarded(fields: Fields<'_>) -> ForwardedInfo {
     let mut reported = ForwardedInfo::default();
-    for value in headers.get_all("forwarded") {
-        for element in split_unquoted(value.to_str().unwrap_or("for=?"), ',') {
+    for value in fields.all(FieldKind::Forwarded) {
+        for element in split_unquoted(text_of(value).unwrap_or("for=?"), ',') {
             let mut hop = None;
             for pair in split_unquoted(element, ';') {
                 let Some((name, value)) = pair.split_once('=') else {
@@ -150,23 +150,15 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::pipeline::fields::tests::list;
 
-    fn check(peer: &str, by: ForwardedBy, headers: &[(&'static str, &str)]) -> ClientOrigin {
-        let headers: HeaderMap = headers
-            .iter()
-            .map(|(name, value)| {
-                (
-                    name.parse::<http::HeaderName>().unwrap(),
-                    value.parse().unwrap(),
-                )
-            })
-            .collect();
+    fn check(peer: &str, by: ForwardedBy, fields: &[(&str, &str)]) -> ClientOrigin {
         resolve(
             peer.parse().unwrap(),
             false,
             &["10.0.0.0/8".parse().unwrap()],
             by,
-            &headers,
+            Fields::new(&list(fields)),
         )
     }
 

@@ -8,6 +8,13 @@ use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use crate::pipeline::fields::{Field, FieldList};
+
+/// Lists the fields for the rules that read them.
+pub(in crate::proxy) fn list(fields: &HeaderMap) -> FieldList<'_> {
+    fields.iter().map(Field::from).collect()
+}
+
 /// Changes the fields of a request's head.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use pingora::proxy::Session;
 use super::{failure, header_map};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::facts::declared_length;
+use crate::pipeline::fields::Fields;
 use crate::pipeline::{self, Step, hop_by_hop};
 use crate::proxy::request_context::{RequestContext, measure_wait};
 use crate::proxy::{api_bridge, local_response};
@@ -30,7 +31,7 @@ pub(super) async fn filter(
     ctx: &mut RequestContext,
 ) -> pingora::Result<bool> {
     bound_keepalive(session, ctx);
-    ctx.record_head(session.req_header());
+    record_head(session.req_header(), ctx);
     settle_connection_headers(session)?;
     let step = match reject_undeclared_body(session).await {
         Ok(()) => decide(session.req_header(), ctx).await,
@@ -59,6 +60,12 @@ fn bound_keepalive(session: &mut Session, ctx: &RequestContext) {
     if let Some(seconds) = session.get_keepalive() {
         session.set_keepalive(Some(ctx.keepalive_seconds().unwrap_or(seconds)));
     }
+}
+
+/// Records the head. A function of its own, so that the list is no part of the request's future.
+fn record_head(head: &Parts, ctx: &mut RequestContext) {
+    let list = header_map::list(&head.headers);
+    ctx.record_head(head, Fields::new(&list));
 }
 
 /// Removes the headers about the client's connection, before any other code reads them.
