@@ -13,6 +13,7 @@ use crate::config;
 use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::pipeline::destination::{self, Destination, NoDestination};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost};
+use crate::rejection::Refusal;
 use crate::routing::{self, Auth, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
 use crate::settings::{Settings, Upstream};
 
@@ -149,40 +150,53 @@ fn explain_steps(
         listener,
         now: 0,
     };
-    match destination::find(&facts, &settings.boot, &settings.reloadable) {
-        Ok(Destination::Server) => {
-            write_line(
-                output,
-                "api",
-                "the gateway responds with the methods that it accepts",
-            );
+    let found = destination::find(&facts, &settings.boot, &settings.reloadable);
+    if matches!(found, Err(NoDestination::NoRoute)) {
+        explain_precedence(settings, &facts, output);
+    }
+    let destination = found.map_err(|reason| {
+        let detail = match (reason, &host) {
+            (NoDestination::Host, Err(error)) => error.to_string(),
+            _ => reason.to_string(),
+        };
+        describe_refusal(reason.refusal(), &detail)
+    })?;
+    explain_destination(settings, request, &facts, destination, output)
+}
+
+/// Writes what happens to the request at its destination, or returns the refusal.
+fn explain_destination(
+    settings: &Settings,
+    request: &Request,
+    facts: &RequestFacts<'_>,
+    destination: Destination<'_>,
+    output: &mut String,
+) -> Result<(), String> {
+    match destination {
+        Destination::Server => {
+            let text = "the gateway responds with the methods that it accepts";
+            write_line(output, "api", text);
         }
-        Ok(Destination::Https(target)) => {
+        Destination::Https(target) => {
             let target = String::from_utf8_lossy(target.as_bytes());
             write_line(output, "redirect", &format!("to {target}"));
         }
-        Ok(Destination::OwnEndpoint(path)) => {
+        Destination::OwnEndpoint(path) => {
             let text = format!("the gateway's own endpoint {path}");
             write_line(output, "api", &text);
         }
-        Ok(Destination::Route(route, ambiguities)) => {
-            explain_precedence(settings, &facts, output);
+        Destination::Route(route, ambiguities) => {
+            explain_precedence(settings, facts, output);
             check_path(ambiguities, route)?;
             describe_route(settings, request, route, output);
         }
-        Err(fault) => {
-            if fault == NoDestination::NoRoute {
-                explain_precedence(settings, &facts, output);
-            }
-            let refusal = fault.refusal();
-            let (status, code) = (refusal.status().as_u16(), refusal.code());
-            return Err(match (fault, host) {
-                (NoDestination::Host, Err(fault)) => format!("{status} {code}: {fault}"),
-                _ => format!("{status} {code}: {fault}"),
-            });
-        }
     }
     Ok(())
+}
+
+fn describe_refusal(refusal: Refusal, detail: &str) -> String {
+    let (status, code) = (refusal.status().as_u16(), refusal.code());
+    format!("{status} {code}: {detail}")
 }
 
 /// Writes the selected route and the other candidates.
@@ -215,10 +229,11 @@ fn check_path(found: PathAmbiguities, route: &Route) -> Result<(), String> {
     if forbidden.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "400 BAD_REQUEST: the path has {}, which the route does not allow in its allow_in_path",
+    let detail = format!(
+        "the path has {}, which the route does not allow in its allow_in_path",
         forbidden.join(", ")
-    ))
+    );
+    Err(describe_refusal(Refusal::BadRequest, &detail))
 }
 
 /// Returns the rule of precedence that decides between two matching routes.
@@ -301,32 +316,21 @@ fn describe_route(settings: &Settings, request: &Request, route: &Route, output:
         write_line(output, "sign-in", "browsers are sent to the sign-in page");
     }
     if !route.require.roles.is_empty() {
-        write_line(
-            output,
-            "require",
-            &format!("any role of {}", route.require.roles.join(", ")),
-        );
+        let roles = route.require.roles.join(", ");
+        write_line(output, "require", &format!("any role of {roles}"));
     }
     if !route.require.scopes.is_empty() {
-        write_line(
-            output,
-            "require",
-            &format!("all scopes of {}", route.require.scopes.join(", ")),
-        );
+        let scopes = route.require.scopes.join(", ");
+        write_line(output, "require", &format!("all scopes of {scopes}"));
     }
-    for limit in &route.limits_before {
-        write_line(
-            output,
-            "limit",
-            &format!("{}, before authentication", describe_limit(limit)),
-        );
-    }
-    for limit in &route.limits_after {
-        write_line(
-            output,
-            "limit",
-            &format!("{}, after authentication", describe_limit(limit)),
-        );
+    for (limits, stage) in [
+        (&route.limits_before, "before"),
+        (&route.limits_after, "after"),
+    ] {
+        for limit in limits {
+            let limit = describe_limit(limit);
+            write_line(output, "limit", &format!("{limit}, {stage} authentication"));
+        }
     }
     if let Some(upstream) = settings.reloadable.upstreams.get(route.upstream) {
         write_line(output, "upstream", &describe_servers(upstream));
