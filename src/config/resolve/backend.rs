@@ -13,30 +13,15 @@ pub(super) fn backend(
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<BackendSettings> {
-    let login = parse_login(&raw.login);
-    if login.is_none() {
-        let message = "not a method and URL such as POST http://127.0.0.1:3000/login";
-        context.error(&location.key("login"), message);
-    }
-    let mut parse = |name: &str, raw: Option<&str>| {
-        let field = raw.map(parse_response_field);
-        if field.as_ref().is_some_and(Option::is_none) {
-            let message = "neither a JSON pointer such as /user/id nor header:NAME";
-            context.error(&location.key(name), message);
-        }
-        field.flatten()
-    };
-    let user_id = parse("user_id", Some(&raw.user_id));
-    let email = parse("email", raw.email.as_deref());
-    let name = parse("name", raw.name.as_deref());
-    let roles = parse("roles", raw.roles.as_deref());
-    let scopes = parse("scopes", raw.scopes.as_deref());
-    for (index, member) in raw.account.iter().enumerate() {
-        if member.is_empty() {
-            let message = "the name of a member must not be empty";
-            context.error(&location.key("account").item(index), message);
-        }
-    }
+    let login = login(&raw.login, &location.key("login"), context);
+    let mut field =
+        |key: &str, raw: Option<&str>| response_field(raw?, &location.key(key), context);
+    let user_id = field("user_id", Some(&raw.user_id));
+    let email = field("email", raw.email.as_deref());
+    let name = field("name", raw.name.as_deref());
+    let roles = field("roles", raw.roles.as_deref());
+    let scopes = field("scopes", raw.scopes.as_deref());
+    check_account_members(&raw.account, &location.key("account"), context);
     let timeout = context.require_positive(&location.key("timeout"), raw.timeout);
     let tls_location = location.key("tls");
     let tls = tls(&raw.tls, &tls_location, context);
@@ -64,6 +49,41 @@ pub(super) fn backend(
         timeout,
         concurrency: usize::try_from(raw.concurrency).unwrap_or(1),
     })
+}
+
+fn login(
+    raw: &str,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<(Method, Url)> {
+    let login = parse_login(raw);
+    if login.is_none() {
+        let message = "not a method and URL such as POST http://127.0.0.1:3000/login";
+        context.error(location, message);
+    }
+    login
+}
+
+fn response_field(
+    raw: &str,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<ResponseField> {
+    let field = parse_response_field(raw);
+    if field.is_none() {
+        let message = "neither a JSON pointer such as /user/id nor header:NAME";
+        context.error(location, message);
+    }
+    field
+}
+
+fn check_account_members(raw: &[String], location: &ConfigPath, context: &mut ResolveContext<'_>) {
+    for (index, member) in raw.iter().enumerate() {
+        if member.is_empty() {
+            let message = "the name of a member must not be empty";
+            context.error(&location.item(index), message);
+        }
+    }
 }
 
 /// Resolves the TLS settings, as for an upstream whose name is verified by the host in the URL.

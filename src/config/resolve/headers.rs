@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 
 use crate::config::context::ResolveContext;
@@ -59,14 +61,14 @@ pub(super) fn hsts(raw: Option<&Hsts>) -> Option<HeaderValue> {
 /// Resolves the identity headers of routes without overrides.
 pub(super) fn identity_headers(
     raw: &WrittenNames,
-    location: &ConfigPath,
     context: &mut ResolveContext<'_>,
-) -> IdentityHeaders {
+) -> Arc<IdentityHeaders> {
+    let location = ConfigPath::root().key("identity_headers");
     let mut seen = Vec::new();
     let mut read = |raw: &Option<HeaderNames>, key: &str| {
         parse_identity_names(raw.as_ref(), &location.key(key), &mut seen, context)
     };
-    IdentityHeaders {
+    Arc::new(IdentityHeaders {
         user: read(&raw.user, "user"),
         email: read(&raw.email, "email"),
         username: read(&raw.username, "username"),
@@ -74,7 +76,7 @@ pub(super) fn identity_headers(
         roles: read(&raw.roles, "roles"),
         scopes: read(&raw.scopes, "scopes"),
         session: read(&raw.session, "session"),
-    }
+    })
 }
 
 /// Resolves the identity headers of a route, which override the global ones key by key.

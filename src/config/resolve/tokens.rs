@@ -105,11 +105,7 @@ fn key(
     };
     let name = algorithm(raw.algorithm);
     if given(unexpected) != (None, None) {
-        let present = if given(unexpected).0.is_some() {
-            unexpected.to_owned()
-        } else {
-            format!("{unexpected}_file")
-        };
+        let present = written_key(unexpected, given(unexpected).0.is_none());
         context.error_at_key(
             &location.key(&present),
             format!("{name} takes a {expected}, not a {unexpected}"),
@@ -126,18 +122,17 @@ fn key(
     }
     let material = context.read_secret(location, expected, inline, file)?;
     let parsed = keys::parse_key(raw.id.clone(), name, material.expose_secret());
-    match parsed {
-        Ok(key) => Some(key),
-        Err(error) => {
-            let at = if file.is_some() {
-                format!("{expected}_file")
-            } else {
-                expected.to_owned()
-            };
-            context.error(&location.key(&at), keys::describe_error(&error));
-            None
-        }
-    }
+    let report = |error| {
+        let at = written_key(expected, file.is_some());
+        context.error(&location.key(&at), keys::describe_error(&error));
+    };
+    parsed.map_err(report).ok()
+}
+
+/// The key under which a secret is written, itself or as the name of a file.
+fn written_key(name: &str, is_file: bool) -> String {
+    let suffix = if is_file { "_file" } else { "" };
+    format!("{name}{suffix}")
 }
 
 fn algorithm(raw: file::Algorithm) -> Algorithm {

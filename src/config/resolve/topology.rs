@@ -38,12 +38,11 @@ pub(super) fn redis_address(
     context: &mut ResolveContext<'_>,
 ) -> Option<RedisAddress> {
     let location = section.key("url");
-    let sentinel_password_file = raw.sentinel_password_file.as_deref();
     let sentinel_password = context.read_secret(
         section,
         "sentinel_password",
         raw.sentinel_password.as_ref(),
-        sentinel_password_file,
+        raw.sentinel_password_file.as_deref(),
     );
     let parts = match parse_parts(&raw.url) {
         Ok(parts) => parts,
@@ -56,31 +55,36 @@ pub(super) fn redis_address(
         reject_sentinel_password(raw, section, context);
     }
     let tls = tls(raw, &parts, section, context);
-    let topology = topology(&parts, sentinel_password);
-    let topology = topology.and_then(|(topology, database)| {
-        let user = parts
-            .user
-            .map_or_else(String::new, |user| format!("{user}@"));
-        let url = Url::parse(&format!("redis://{user}host")).map_err(|_| NO_ADDRESS)?;
-        let (username, password) = credentials(&url, raw.username.as_ref(), password)?;
-        Ok(RedisAddress {
+    let resolved = topology(&parts, sentinel_password).and_then(|(topology, database)| {
+        let login = login(&parts, raw.username.as_ref(), password)?;
+        Ok((topology, database, login))
+    });
+    match resolved {
+        Ok((topology, database, (username, password))) => Some(RedisAddress {
             topology,
             database,
             username,
             password,
-            tls: None,
-        })
-    });
-    match topology {
-        Ok(address) => Some(RedisAddress {
             tls: tls?,
-            ..address
         }),
         Err(message) => {
             context.error(&location, message);
             None
         }
     }
+}
+
+/// The user and the password, from the URL or from keys of their own.
+fn login(
+    parts: &AddressParts<'_>,
+    username: Option<&String>,
+    password: Option<SecretString>,
+) -> Result<(Option<String>, Option<SecretString>), &'static str> {
+    let user = parts
+        .user
+        .map_or_else(String::new, |user| format!("{user}@"));
+    let url = Url::parse(&format!("redis://{user}host")).map_err(|_| NO_ADDRESS)?;
+    credentials(&url, username, password)
 }
 
 /// Rejects options of Redis for the store `memory`.

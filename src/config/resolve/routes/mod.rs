@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::headers::{
     EditDirection, header_edits, header_name, header_name_at_key, route_identity_headers,
@@ -16,8 +16,8 @@ use crate::config::file::storage::Algorithm;
 use crate::config::units::Time;
 use crate::limits::{KeyPart, Limit};
 use crate::routing::{
-    Auth, Cors, HostPattern, IdentityHeaders, Match, OnUnauthenticated, PathAmbiguities,
-    PathPattern, Requirements, Route, TimeoutOverrides,
+    Auth, Cors, HeaderEdits, HostPattern, IdentityHeaders, Match, OnUnauthenticated,
+    PathAmbiguities, PathPattern, Requirements, Route, TimeoutOverrides,
 };
 
 mod combinations;
@@ -132,21 +132,13 @@ fn route(
         .as_ref()
         .map(|cors| cors_rules(cors, &location.key("cors"), context));
     let identity_headers = identity_headers(raw, references, location, context);
-    let upstream_edits = EditDirection::Upstream(&identity_headers);
-    let requests = location.key("request_headers");
-    let responses = location.key("response_headers");
+    let (request_headers, response_headers) =
+        route_header_edits(raw, &identity_headers, location, context);
     let route = Route {
         name: raw.name.as_str().into(),
         matches: matches?,
-        auth: match raw.auth {
-            file::Auth::Required => Auth::Required,
-            file::Auth::Optional => Auth::Optional,
-            file::Auth::None => Auth::None,
-        },
-        on_unauthenticated: match raw.on_unauthenticated {
-            file::OnUnauthenticated::Redirect => OnUnauthenticated::Redirect,
-            file::OnUnauthenticated::Refuse => OnUnauthenticated::Refuse,
-        },
+        auth: auth(raw.auth),
+        on_unauthenticated: on_unauthenticated(raw.on_unauthenticated),
         require: Requirements {
             roles: raw.require.roles.clone(),
             scopes: raw.require.scopes.clone(),
@@ -161,16 +153,43 @@ fn route(
         assertion: raw.assertion,
         allow_in_path: path_ambiguities(&raw.allow_in_path),
         cors,
-        request_headers: header_edits(&raw.request_headers, upstream_edits, &requests, context),
-        response_headers: header_edits(
-            &raw.response_headers,
-            EditDirection::Client,
-            &responses,
-            context,
-        ),
+        request_headers,
+        response_headers,
         identity_headers,
     };
     upstream.map(|_| route)
+}
+
+fn auth(raw: file::Auth) -> Auth {
+    match raw {
+        file::Auth::Required => Auth::Required,
+        file::Auth::Optional => Auth::Optional,
+        file::Auth::None => Auth::None,
+    }
+}
+
+fn on_unauthenticated(raw: file::OnUnauthenticated) -> OnUnauthenticated {
+    match raw {
+        file::OnUnauthenticated::Redirect => OnUnauthenticated::Redirect,
+        file::OnUnauthenticated::Refuse => OnUnauthenticated::Refuse,
+    }
+}
+
+/// Resolves the edits of requests and of responses.
+fn route_header_edits(
+    raw: &file::Route,
+    identity_headers: &IdentityHeaders,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> (HeaderEdits, HeaderEdits) {
+    let upstream = EditDirection::Upstream(identity_headers);
+    let client = EditDirection::Client;
+    let requests = location.key("request_headers");
+    let responses = location.key("response_headers");
+    (
+        header_edits(&raw.request_headers, upstream, &requests, context),
+        header_edits(&raw.response_headers, client, &responses, context),
+    )
 }
 
 fn identity_headers(
@@ -233,10 +252,22 @@ fn route_match(
             .ok(),
         (None, None) => Some(PathPattern::default()),
     };
-    let methods = methods(&raw.methods, &location.key("methods"), context);
+    Some(Match {
+        methods: methods(&raw.methods, &location.key("methods"), context),
+        headers: header_matches(&raw.headers, &location.key("headers"), context),
+        host: host?,
+        path: path?,
+    })
+}
+
+fn header_matches(
+    raw: &BTreeMap<String, String>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
-    for (text, value) in &raw.headers {
-        let location = location.key("headers").key(text);
+    for (text, value) in raw {
+        let location = location.key(text);
         let Some(name) = header_name_at_key(text, &location, context) else {
             continue;
         };
@@ -251,12 +282,7 @@ fn route_match(
             ),
         }
     }
-    Some(Match {
-        host: host?,
-        path: path?,
-        methods,
-        headers,
-    })
+    headers
 }
 
 fn methods(raw: &[String], location: &ConfigPath, context: &mut ResolveContext<'_>) -> Vec<Method> {
