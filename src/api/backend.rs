@@ -14,6 +14,7 @@ use super::{ApiState, RequestId};
 use crate::auth::credential;
 use crate::identity::normalize::AccountName;
 use crate::identity::{BackendResponse, BackendSignIn, SignedIn};
+use crate::limits::Decision;
 use crate::pipeline::admission::Client;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
@@ -25,7 +26,7 @@ const NAMES_MAX: usize = 8;
 
 /// `POST auth/login`: forwards the body to the backend unchanged.
 pub(super) async fn sign_in(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     backend: &Arc<BackendSettings>,
     client: &Client,
@@ -52,13 +53,13 @@ pub(super) async fn sign_in(
     };
     let visitor = sign_in::client_info(&parts.headers, client);
     let mut limits = Vec::new();
-    let outcome = desk
+    let outcome = state
         .accounts
         .sign_in_with_backend(settings, backend, attempt, &visitor, &mut limits)
         .await;
     let (signed_in, backend_response) =
-        match sign_in::count_outcome(desk, SignInMethod::Upstream, outcome) {
-            Ok(outcome) => outcome,
+        match sign_in::count_outcome(state, SignInMethod::Upstream, outcome) {
+            Ok(signed_in) => signed_in,
             Err(refused) => return Err(refused.with_decisions(limits)),
         };
     let cookies = forwarded_cookies(backend, settings, &backend_response);
@@ -67,11 +68,7 @@ pub(super) async fn sign_in(
             sign_in::respond(StatusCode::OK, settings, Ok(signed_in), limits, with_token)?
         }
         SignInResponse::Pass => {
-            let mut response = pass_through_response(settings, &signed_in, backend_response);
-            response
-                .extensions_mut()
-                .insert(ResponseInfo::for_sign_in(&signed_in, limits));
-            response
+            pass_through_response(settings, &signed_in, backend_response, limits)
         }
     };
     for cookie in cookies {
@@ -130,6 +127,7 @@ fn pass_through_response(
     settings: &Reloadable,
     signed_in: &SignedIn,
     backend_response: BackendResponse,
+    limits: Vec<Decision>,
 ) -> Response {
     let mut response = Response::new(Body::from(backend_response.body));
     *response.status_mut() = backend_response.status;
@@ -142,10 +140,11 @@ fn pass_through_response(
     if let Ok(id) = HeaderValue::from_str(&signed_in.session.session.id.to_string()) {
         headers.insert(SESSION_HEADER, id);
     }
-    if let Some(token) = &signed_in.session_token {
-        let cookie =
-            credential::session_cookie(&settings.sessions.cookie, token, settings.sessions.ttl);
+    if let Some(cookie) = sign_in::session_cookie(settings, signed_in) {
         headers.append(header::SET_COOKIE, cookie);
     }
+    response
+        .extensions_mut()
+        .insert(ResponseInfo::for_sign_in(signed_in, limits));
     response
 }

@@ -98,10 +98,15 @@ pub(super) fn respond(
     if let Ok(id) = HeaderValue::from_str(&session.id.to_string()) {
         headers.insert(SESSION_HEADER, id);
     }
-    if let Some(token) = &signed_in.session_token {
-        let cookie =
-            credential::session_cookie(&settings.sessions.cookie, token, settings.sessions.ttl);
+    if let Some(cookie) = session_cookie(settings, &signed_in) {
         headers.append(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+/// The cookie of a new session, if the client is to keep its token in one.
+pub(super) fn session_cookie(settings: &Reloadable, signed_in: &SignedIn) -> Option<HeaderValue> {
+    let token = signed_in.session_token.as_ref()?;
+    let (rules, ttl) = (&settings.sessions.cookie, settings.sessions.ttl);
+    Some(credential::session_cookie(rules, token, ttl))
 }

@@ -14,7 +14,6 @@ use super::super::{ApiState, Caller, RequestId, backend, sign_in};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
 use super::{PageError, html, is_signed_in, page_path, page_response, return_to, see_other};
-use crate::auth::credential;
 use crate::identity::normalize::AccountName;
 use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::limits::Decision;
@@ -100,44 +99,41 @@ pub(super) async fn submit(
         return Ok(again("", PageError::cross_site_form(&state, &client)));
     }
     let mut limits = Vec::new();
-    let opened = match &settings.identity.source {
-        IdentitySource::Backend(backend) => {
-            let opened = sign_in_with_backend(
-                &state,
-                settings,
-                backend,
-                &client,
-                &parts,
-                &sent,
-                &mut limits,
-            )
-            .await;
-            sign_in::count_outcome(&state, SignInMethod::Upstream, opened)
-        }
-        IdentitySource::Builtin => {
-            let opened =
-                sign_in_with_password(&state, settings, &client, &parts, &sent, &mut limits).await;
-            sign_in::count_outcome(&state, SignInMethod::Password, opened)
-        }
-    };
-    let (signed_in, cookies) = match opened {
-        Ok(opened) => opened,
+    let signed_in = sign_in(&state, settings, &client, &parts, &sent, &mut limits).await;
+    let (signed_in, backend_cookies) = match signed_in {
+        Ok(signed_in) => signed_in,
         Err(refused) => return Ok(again(&sent.login, refused.with_decisions(limits).into())),
     };
     let mut response = see_other(target);
-    response
-        .extensions_mut()
-        .insert(ResponseInfo::for_sign_in(&signed_in, limits));
-    let headers = response.headers_mut();
-    if let Some(token) = &signed_in.session_token {
-        let cookie =
-            credential::session_cookie(&settings.sessions.cookie, token, settings.sessions.ttl);
-        headers.append(header::SET_COOKIE, cookie);
+    let session_cookie = sign_in::session_cookie(settings, &signed_in);
+    for cookie in session_cookie.into_iter().chain(backend_cookies) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
-    for cookie in cookies {
-        headers.append(header::SET_COOKIE, cookie);
-    }
+    let info = ResponseInfo::for_sign_in(&signed_in, limits);
+    response.extensions_mut().insert(info);
     Ok(response)
+}
+
+/// Signs in with the submitted form, at the configured source; returns the backend's cookies too.
+async fn sign_in(
+    state: &ApiState,
+    settings: &Reloadable,
+    client: &Client,
+    parts: &Parts,
+    sent: &FormFields,
+    limits: &mut Vec<Decision>,
+) -> Result<(SignedIn, Vec<HeaderValue>), Rejection> {
+    match &settings.identity.source {
+        IdentitySource::Backend(backend) => {
+            let outcome =
+                sign_in_with_backend(state, settings, backend, client, parts, sent, limits).await;
+            sign_in::count_outcome(state, SignInMethod::Upstream, outcome)
+        }
+        IdentitySource::Builtin => {
+            let outcome = sign_in_with_password(state, settings, client, parts, sent, limits).await;
+            sign_in::count_outcome(state, SignInMethod::Password, outcome)
+        }
+    }
 }
 
 async fn sign_in_with_password(
