@@ -33,7 +33,7 @@ impl Accounts {
     /// Signs in a user of the backend; `limits` is as in [`Accounts::sign_in`].
     ///
     /// # Errors
-    /// Every [`Failure`]; an invalid backend response is an upstream refusal, never a wrong
+    /// Every [`AccountError`]; an invalid backend response is an upstream refusal, never a wrong
     /// password.
     pub async fn sign_in_with_backend(
         &self,
@@ -63,19 +63,8 @@ impl Accounts {
             request_id: attempt.request_id,
             visitor,
         };
-        let login = match client.check_credentials(&slot, request).await {
-            Ok(login) => {
-                self.finish_attempt(&sign_in, None, limits).await?;
-                login
-            }
-            Err(AccountError::Rejected(it)) if it.refusal == Refusal::InvalidCredentials => {
-                let reason = Some(Reason::BackendRejected);
-                self.finish_attempt(&sign_in, reason, limits).await?;
-                return Err(Refusal::InvalidCredentials.into());
-            }
-            // The outcome for the credentials is unknown.
-            Err(failure) => return Err(failure),
-        };
+        let checked = client.check_credentials(&slot, request).await;
+        let login = self.record_check(&sign_in, checked, limits).await?;
         drop(slot);
         self.end_previous_session(
             &login.user,
@@ -89,6 +78,28 @@ impl Accounts {
             throttle::record_known_address(&self.store, name.as_str(), visitor.ip).await;
         }
         Ok((signed_in, login.response))
+    }
+
+    /// Counts the attempt by the backend's response to its credentials.
+    async fn record_check<T>(
+        &self,
+        attempt: &SignInAttempt<'_>,
+        checked: Result<T, AccountError>,
+        limits: &mut Vec<Decision>,
+    ) -> Result<T, AccountError> {
+        match checked {
+            Ok(login) => {
+                self.finish_attempt(attempt, None, limits).await?;
+                Ok(login)
+            }
+            Err(AccountError::Rejected(it)) if it.refusal == Refusal::InvalidCredentials => {
+                let reason = Some(Reason::BackendRejected);
+                self.finish_attempt(attempt, reason, limits).await?;
+                Err(Refusal::InvalidCredentials.into())
+            }
+            // The outcome for the credentials is unknown.
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Returns the failure counters of every account that the names may identify.
