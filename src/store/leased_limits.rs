@@ -22,7 +22,15 @@ struct ChargeStep<'a> {
     outcome: LeaseOutcome,
 }
 
-impl ChargeStep<'_> {
+impl<'a> ChargeStep<'a> {
+    /// The units to request from the store for this charge.
+    fn request(&self) -> Option<(&'a Charge, LeaseRequest)> {
+        match self.outcome {
+            LeaseOutcome::Request(request) => Some((self.charge, request)),
+            LeaseOutcome::Unit(..) | LeaseOutcome::Refused(_) => None,
+        }
+    }
+
     fn refuses(&self) -> bool {
         matches!(&self.outcome, LeaseOutcome::Refused(decision) if decision.refuses())
     }
@@ -191,19 +199,9 @@ impl Store {
         before: usize,
         requested_at: Micros,
     ) -> Result<Vec<Decision>, StoreError> {
-        let requests: Vec<(&Charge, LeaseRequest)> = steps
-            .iter()
-            .filter_map(|step| match step.outcome {
-                LeaseOutcome::Request(request) => Some((step.charge, request)),
-                LeaseOutcome::Unit(..) | LeaseOutcome::Refused(_) => None,
-            })
-            .collect();
-        let outcome = self
-            .measured(
-                StoreOperation::Charge,
-                redis.grant_units(&requests, self.gateway_count()),
-            )
-            .await;
+        let requests: Vec<_> = steps.iter().filter_map(ChargeStep::request).collect();
+        let granting = redis.grant_units(&requests, self.gateway_count());
+        let outcome = self.measured(StoreOperation::Charge, granting).await;
         let now = self.shared.leases.steady_now();
         let grants = match outcome {
             Ok(grants) => grants,
@@ -214,8 +212,8 @@ impl Store {
         };
         let refused = grants.iter().any(|grant| grant.decision.refuses());
         let mut grants = grants.into_iter();
-        let (mut decisions, mut spent) = (Vec::with_capacity(steps.len()), Vec::new());
-        let mut evaluated = None;
+        let mut decisions = Vec::with_capacity(steps.len());
+        let (mut spent, mut evaluated) = (Vec::new(), None);
         for (index, step) in steps.into_iter().enumerate() {
             let charge = step.charge;
             if index == before && decisions.iter().any(Decision::refuses) {

@@ -1,6 +1,6 @@
 //! Client operations of a simulated gateway: requests, sign-ins and revocations.
 //!
-//! Requests are answered as `Store::decide` and admission answer them.
+//! Requests are decided as `Store::decide` and admission decide them.
 
 use std::time::Duration;
 
@@ -52,8 +52,12 @@ impl Credential {
         }
     }
 
-    /// The parts of a credential, which may be stored on different servers.
-    fn parts(&self) -> Vec<Credential> {
+    /// The parts of a credential that are queried on their own: in a cluster, they may be stored on
+    /// different servers.
+    fn parts_for(&self, clustered: bool) -> Vec<Credential> {
+        if !clustered {
+            return vec![self.clone()];
+        }
         let session = self.session.map(|id| Credential {
             session: Some(id),
             ..Credential::default()
@@ -128,9 +132,7 @@ impl World {
         if remaining.is_empty() {
             let mut result = QueryResult::empty(clock);
             cached.merge_into(&mut result);
-            let verdict = credential.verdict(&result);
-            let request = request.with_source(DecisionSource::NearCache, &result.session);
-            return self.record_verdict(&request, verdict);
+            return self.record_result(&request, DecisionSource::NearCache, &credential, &result);
         }
         let is_whole = remaining.session == credential.session
             && remaining.blacklist_key == credential.blacklist_key.as_deref()
@@ -139,10 +141,7 @@ impl World {
         let stamps = cache.stamp_query(&remaining);
         let record = remaining.session.and_then(|id| cache.session(id));
         let remaining = Credential::from_query(&remaining);
-        let parts = match self.clustered {
-            true => remaining.parts(),
-            false => vec![remaining.clone()],
-        };
+        let parts = remaining.parts_for(self.clustered);
         let decide = move |server: &Server, part: &Credential, now| {
             let mut query = part.query();
             query.cached.clone_from(&record);
@@ -151,25 +150,28 @@ impl World {
         self.look_up(g, parts, decide, move |world, results| {
             let now = world.clock(g);
             let cache = world.near_cache(g);
-            let (request, verdict) = match results {
-                Some((_, parts)) => {
-                    let mut result = merge_results(parts);
-                    cache.cache_result(&stamps, &remaining.query(), &result);
-                    cached.merge_into(&mut result);
-                    let request = request.with_source(source, &result.session);
-                    (request, credential.verdict(&result))
-                }
-                None => {
-                    let session = SessionLookup::NotQueried;
-                    let verdict = credential.verdict_without_store(cache, world.serves_cached, now);
-                    (
-                        request.with_source(DecisionSource::Outage, &session),
-                        verdict,
-                    )
-                }
+            let Some((_, parts)) = results else {
+                let verdict = credential.verdict_without_store(cache, world.serves_cached, now);
+                let request =
+                    request.with_source(DecisionSource::Outage, &SessionLookup::NotQueried);
+                return world.record_verdict(&request, verdict);
             };
-            world.record_verdict(&request, verdict);
+            let mut result = merge_results(parts);
+            cache.cache_result(&stamps, &remaining.query(), &result);
+            cached.merge_into(&mut result);
+            world.record_result(&request, source, &credential, &result);
         });
+    }
+
+    fn record_result(
+        &mut self,
+        request: &Request,
+        source: DecisionSource,
+        credential: &Credential,
+        result: &QueryResult,
+    ) {
+        let request = request.with_source(source, &result.session);
+        self.record_verdict(&request, credential.verdict(result));
     }
 
     /// Checks the sessions of open streams, as `Store::ended_among` does.

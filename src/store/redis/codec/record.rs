@@ -157,6 +157,10 @@ fn parse(id: SessionId, record: &[u8], interner: &Interner) -> Option<Session> {
     ] = parts.texts;
     let is_present = |flag| parts.flags & flag != 0;
     let shared = |text: ByteReader<'_>| Some(interner.intern_text(text.text()?));
+    let shared_if = |flag, text| match is_present(flag) {
+        true => shared(text).map(Some),
+        false => Some(None),
+    };
     let owned = |text: ByteReader<'_>| text.text().map(str::to_owned);
     let (name, username) = match name.text()?.split_once('\0') {
         Some((name, username)) => (Some(name).filter(|name| !name.is_empty()), Some(username)),
@@ -175,16 +179,8 @@ fn parse(id: SessionId, record: &[u8], interner: &Interner) -> Option<Session> {
         ip: decode_address(ip.0)?,
         user_agent: shared(agent)?,
         device: Device {
-            kind: if is_present(HAS_KIND) {
-                Some(shared(kind)?)
-            } else {
-                None
-            },
-            name: if is_present(HAS_DEVICE) {
-                Some(shared(device)?)
-            } else {
-                None
-            },
+            kind: shared_if(HAS_KIND, kind)?,
+            name: shared_if(HAS_DEVICE, device)?,
         },
         ended: (parts.ended_at > 0).then(|| decode_end(parts.ended_at, parts.reason)),
         data: match data.text()? {

@@ -13,6 +13,7 @@ use crate::store::maintenance::{CleanUpLease, RemovedCounts};
 use crate::store::redis::codec::keys::KeyKind;
 use crate::store::redis::codec::record;
 use crate::store::redis::codec::record::DecodedRecord;
+use crate::store::redis::codec::scripts::ScriptCall;
 use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply, parse_time};
 use crate::store::{CacheKey, ProbeResult, StoreCounts, StoreError};
@@ -124,6 +125,20 @@ impl Redis {
         Ok(())
     }
 
+    /// Reads a session, or removes what has expired of other data; `None`: nothing to do.
+    fn clean_up_call(&self, kind: Option<KeyKind>, key: &String) -> Option<ScriptCall> {
+        match kind? {
+            KeyKind::Session => {
+                let mut command = redis::cmd("GET");
+                command.arg(key);
+                Some(command.into())
+            }
+            KeyKind::User => Some(self.scripts.trim.call(&[key])),
+            KeyKind::Live => Some(self.scripts.trim_live.call(&[key])),
+            KeyKind::Profile | KeyKind::Blacklist => None,
+        }
+    }
+
     async fn clean_up_step(
         &self,
         keys: &[String],
@@ -134,26 +149,17 @@ impl Redis {
         calls.push(redis::cmd("TIME").into());
         let mut processed = Vec::new();
         for key in keys {
-            let call = match self.keys.kind(key) {
-                Some(KeyKind::Session) => {
-                    let mut command = redis::cmd("GET");
-                    command.arg(key);
-                    command.into()
+            match self.keys.kind(key) {
+                Some(KeyKind::Profile) => counts.cached_profiles += 1,
+                Some(KeyKind::Blacklist) => counts.blacklisted_tokens += 1,
+                kind => {
+                    let Some(call) = self.clean_up_call(kind, key) else {
+                        continue;
+                    };
+                    processed.push(key);
+                    calls.push(call);
                 }
-                Some(KeyKind::User) => self.scripts.trim.call(&[key]),
-                Some(KeyKind::Live) => self.scripts.trim_live.call(&[key]),
-                Some(KeyKind::Profile) => {
-                    counts.cached_profiles += 1;
-                    continue;
-                }
-                Some(KeyKind::Blacklist) => {
-                    counts.blacklisted_tokens += 1;
-                    continue;
-                }
-                None => continue,
-            };
-            processed.push(key);
-            calls.push(call);
+            }
         }
         let mut replies = self.run_all(calls).await?.into_iter();
         let now = replies.next().as_ref().and_then(parse_time);

@@ -46,22 +46,8 @@ impl Redis {
     ) -> Result<CreateOutcome, StoreError> {
         let started = Instant::now();
         let record = record::encode(session).ok_or(StoreError::Refused)?;
-        let few = match on_limit {
-            OnSessionLimit::EvictOldest => SESSIONS_PER_CHECK,
-            // All are checked: no session is rejected while another one is over.
-            OnSessionLimit::Reject => 0,
-        };
-        let mut admission = self
-            .enter_index(session, max, OnSessionLimit::Reject, few)
-            .await?;
-        if let IndexAdmission::Rejected { active } = &admission {
-            let has_room = self.prune_index(session, active, max, idle).await?;
-            if !has_room && on_limit == OnSessionLimit::Reject {
-                return Ok(CreateOutcome::LimitReached);
-            }
-            admission = self.enter_index(session, max, on_limit, few).await?;
-        }
-        let IndexAdmission::Admitted { victims } = admission else {
+        let victims = self.admit_to_index(session, max, on_limit, idle).await?;
+        let Some(victims) = victims else {
             return Ok(CreateOutcome::LimitReached);
         };
         let evictions = || {
@@ -95,6 +81,35 @@ impl Redis {
         self.retire(&session.user, &victims).await?;
         Ok(CreateOutcome::Created {
             evicted: evicted.clone(),
+        })
+    }
+
+    /// Enters a session into its user's index; returns the sessions to evict, or `None` without room.
+    async fn admit_to_index(
+        &self,
+        session: &Session,
+        max: u32,
+        on_limit: OnSessionLimit,
+        idle: Option<Duration>,
+    ) -> Result<Option<Vec<SessionId>>, StoreError> {
+        let few = match on_limit {
+            OnSessionLimit::EvictOldest => SESSIONS_PER_CHECK,
+            // All are checked: no session is rejected while another one is over.
+            OnSessionLimit::Reject => 0,
+        };
+        let mut admission = self
+            .enter_index(session, max, OnSessionLimit::Reject, few)
+            .await?;
+        if let IndexAdmission::Rejected { active } = &admission {
+            let has_room = self.prune_index(session, active, max, idle).await?;
+            if !has_room && on_limit == OnSessionLimit::Reject {
+                return Ok(None);
+            }
+            admission = self.enter_index(session, max, on_limit, few).await?;
+        }
+        Ok(match admission {
+            IndexAdmission::Admitted { victims } => Some(victims),
+            IndexAdmission::Rejected { .. } => None,
         })
     }
 

@@ -57,6 +57,8 @@ pub(in crate::store::redis) struct ScriptCall {
 
 impl Scripts {
     pub(in crate::store::redis) fn new() -> Scripts {
+        let of_session = |script| LoadedScript::new(&[CLOCK, RECORD, USE, script]);
+        let of_index = |script| LoadedScript::new(&[CLOCK, INDEX, script]);
         Scripts {
             decide: LoadedScript::new(&[
                 CLOCK,
@@ -77,27 +79,17 @@ impl Scripts {
                 LEASE_UNITS,
                 include_str!("grant.lua"),
             ]),
-            write_session: LoadedScript::new(&[
-                CLOCK,
-                RECORD,
-                USE,
-                include_str!("write_session.lua"),
-            ]),
-            end_session: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("end_session.lua")]),
-            sign_in: LoadedScript::new(&[CLOCK, INDEX, include_str!("sign_in.lua")]),
-            retire: LoadedScript::new(&[CLOCK, INDEX, include_str!("retire.lua")]),
-            trim: LoadedScript::new(&[CLOCK, INDEX, include_str!("trim.lua")]),
-            reenter: LoadedScript::new(&[CLOCK, INDEX, include_str!("reenter.lua")]),
+            write_session: of_session(include_str!("write_session.lua")),
+            end_session: of_session(include_str!("end_session.lua")),
+            sign_in: of_index(include_str!("sign_in.lua")),
+            retire: of_index(include_str!("retire.lua")),
+            trim: of_index(include_str!("trim.lua")),
+            reenter: of_index(include_str!("reenter.lua")),
             set_identity: LoadedScript::new(&[CLOCK, RECORD, include_str!("set_identity.lua")]),
-            record_use: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("record_use.lua")]),
-            rotate_refresh: LoadedScript::new(&[
-                CLOCK,
-                RECORD,
-                USE,
-                include_str!("rotate_refresh.lua"),
-            ]),
-            amend: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("amend.lua")]),
-            touch: LoadedScript::new(&[CLOCK, RECORD, USE, include_str!("touch.lua")]),
+            record_use: of_session(include_str!("record_use.lua")),
+            rotate_refresh: of_session(include_str!("rotate_refresh.lua")),
+            amend: of_session(include_str!("amend.lua")),
+            touch: of_session(include_str!("touch.lua")),
             profile: LoadedScript::new(&[include_str!("profile.lua")]),
             put_profile: LoadedScript::new(&[include_str!("put_profile.lua")]),
             report_live: LoadedScript::new(&[CLOCK, include_str!("report_live.lua")]),
