@@ -321,6 +321,17 @@ pub(super) fn read_id(row: &Row) -> Result<SessionId, Error> {
     SessionId::parse(&id).ok_or(Error::UnreadableSession(id))
 }
 
+fn read_end(row: &Row) -> Result<Option<SessionEnd>, Error> {
+    let at: Option<i64> = row.get("ended_at")?;
+    let reason: Option<String> = row.get("ended_reason")?;
+    let reason = reason.and_then(|reason| EndReason::parse(&reason));
+    Ok(at.map(|at| SessionEnd {
+        at: at.cast_unsigned(),
+        // An end with an unknown reason is still an end.
+        reason: reason.unwrap_or(EndReason::Terminated),
+    }))
+}
+
 /// Decodes a row of [`COLUMNS`].
 pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
     let id = read_id(row)?;
@@ -333,8 +344,6 @@ pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
     let text = |column: &str| -> Result<Option<Arc<str>>, Error> {
         Ok(row.get::<Option<String>, _>(column)?.map(Into::into))
     };
-    let ended_at: Option<i64> = row.get("ended_at")?;
-    let reason: Option<String> = row.get("ended_reason")?;
     let ip: String = row.get("ip_address")?;
     let current: String = row.get("refresh_hash")?;
     let rotated: String = row.get("refresh_rotated")?;
@@ -354,13 +363,7 @@ pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
             kind: text("device_type")?,
             name: text("device_name")?,
         },
-        // An end with an unknown reason is still an end.
-        ended: ended_at.map(|at| SessionEnd {
-            at: at.cast_unsigned(),
-            reason: reason
-                .and_then(|reason| EndReason::parse(&reason))
-                .unwrap_or(EndReason::Terminated),
-        }),
+        ended: read_end(row)?,
         data: text("data")?.unwrap_or_else(no_data),
         revision: time("revision")?,
     };

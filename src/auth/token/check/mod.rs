@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::claims::Payload;
 use super::jws::{Jws, SignatureStatus};
-use super::{ClaimNames, Claims, Key, KeySource, Tokens, TrustedIssuer};
+use super::{Claims, Key, KeySource, Tokens, TrustedIssuer};
 use crate::auth::session::Millis;
 
 /// A verified token.
@@ -191,22 +191,15 @@ impl TokenIssuer<'_> {
                 ..claims
             }),
             TokenIssuer::Trusted(index, trusted) => {
-                let ClaimNames {
-                    user,
-                    email,
-                    roles,
-                    scopes,
-                } = &trusted.claims;
+                let names = &trusted.claims;
+                let session = trusted.require_session.then(|| payload.session());
                 Ok(Claims {
                     trusted: Some(*index),
-                    user: format!("{}{}", trusted.user_prefix, payload.user(user)?),
-                    session: trusted
-                        .require_session
-                        .then(|| payload.session())
-                        .transpose()?,
-                    email: payload.email(email)?,
-                    roles: payload.string_list(roles, &[','])?,
-                    scopes: payload.string_list(scopes, &[])?,
+                    user: format!("{}{}", trusted.user_prefix, payload.user(&names.user)?),
+                    session: session.transpose()?,
+                    email: payload.email(&names.email)?,
+                    roles: payload.string_list(&names.roles, &[','])?,
+                    scopes: payload.string_list(&names.scopes, &[])?,
                     ..claims
                 })
             }
