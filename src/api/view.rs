@@ -309,9 +309,8 @@ mod tests {
         assert_eq!(rfc3339(Millis::MAX), "9999-12-31T23:59:59.999Z");
     }
 
-    #[test]
-    fn session_view_has_the_documented_members() {
-        let mut entry = SessionEntry {
+    fn entry(ended: Option<SessionEnd>) -> SessionEntry {
+        SessionEntry {
             session: Session {
                 id: SessionId([1; 32]),
                 user: "u".to_owned(),
@@ -325,7 +324,7 @@ mod tests {
                 ip: "192.0.2.1".parse().unwrap(),
                 user_agent: "".into(),
                 device: Device::default(),
-                ended: None,
+                ended,
                 data: crate::auth::session::no_data(),
                 revision: 0,
             },
@@ -333,14 +332,26 @@ mod tests {
                 last_access: 20_000,
                 ..Activity::default()
             },
-        };
+        }
+    }
+
+    fn shown(entry: &SessionEntry, current: Option<SessionId>) -> Value {
         let context = ViewContext {
             idle: Some(Duration::from_secs(60)),
             now: 40_000,
-            current: Some(SessionId([1; 32])),
+            current,
             count_open_streams: std::sync::Arc::new(|_| 0),
         };
-        let shown = serde_json::to_value(session(&entry, &context)).unwrap();
+        serde_json::to_value(session(entry, &context)).unwrap()
+    }
+
+    fn member(shown: &Value, name: &str) -> Value {
+        shown.get(name).unwrap().clone()
+    }
+
+    #[test]
+    fn session_view_has_the_documented_members() {
+        let shown = shown(&entry(None), Some(SessionId([1; 32])));
         let mut names: Vec<&str> = shown
             .as_object()
             .unwrap()
@@ -352,24 +363,23 @@ mod tests {
                         ip_address ip_addresses is_active last_access live_connections \
                         request_count status user_agent user_id";
         assert_eq!(names.join(" "), expected);
-        let picked = |shown: &Value, name: &str| shown.get(name).unwrap().clone();
-        assert_eq!(picked(&shown, "status"), "active");
-        assert_eq!(picked(&shown, "expires_at"), "1970-01-01T00:01:20.000Z");
-        assert_eq!(picked(&shown, "duration_seconds"), 30);
-        assert_eq!(picked(&shown, "ip_addresses"), json!(["192.0.2.1"]));
-        assert_eq!(picked(&shown, "current"), true);
-        entry.session.ended = Some(SessionEnd {
+        assert_eq!(member(&shown, "status"), "active");
+        assert_eq!(member(&shown, "expires_at"), "1970-01-01T00:01:20.000Z");
+        assert_eq!(member(&shown, "duration_seconds"), 30);
+        assert_eq!(member(&shown, "ip_addresses"), json!(["192.0.2.1"]));
+        assert_eq!(member(&shown, "current"), true);
+    }
+
+    #[test]
+    fn ended_session_is_shown_until_its_end() {
+        let end = SessionEnd {
             at: 25_000,
             reason: EndReason::Admin,
-        });
-        let context = ViewContext {
-            current: None,
-            ..context
         };
-        let shown = serde_json::to_value(session(&entry, &context)).unwrap();
-        assert_eq!(picked(&shown, "status"), "revoked");
-        assert_eq!(picked(&shown, "is_active"), false);
-        assert_eq!(picked(&shown, "duration_seconds"), 15);
-        assert_eq!(picked(&shown, "current"), false);
+        let shown = shown(&entry(Some(end)), None);
+        assert_eq!(member(&shown, "status"), "revoked");
+        assert_eq!(member(&shown, "is_active"), false);
+        assert_eq!(member(&shown, "duration_seconds"), 15);
+        assert_eq!(member(&shown, "current"), false);
     }
 }

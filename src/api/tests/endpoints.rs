@@ -85,6 +85,23 @@ async fn allowed_origins_pass_cors() {
     assert_eq!(response.headers.get("vary").unwrap(), "Origin");
 }
 
+/// Asserts that an operation has its parts, and names the status of a call without a credential.
+fn assert_described(what: &str, operation: &Value, status: StatusCode) {
+    assert!(operation.get("summary").is_some(), "{what}");
+    let responses = operation.get("responses").unwrap().as_object().unwrap();
+    assert!(responses.keys().any(|code| code.starts_with('2')), "{what}");
+    for code in ["400", "503"] {
+        assert!(responses.contains_key(code), "{what} {code}");
+    }
+    let open = operation.pointer("/security/0") == Some(&serde_json::json!({}));
+    assert!(open || responses.contains_key("401"), "{what}");
+    let body = operation.get("requestBody").is_some();
+    assert_eq!(responses.contains_key("415"), body, "{what}");
+    let code = status.as_u16().to_string();
+    assert!(responses.contains_key(&code), "{what} {code}");
+    assert_eq!(code == "401", !open, "{what}");
+}
+
 #[tokio::test]
 async fn description_covers_every_endpoint_and_response() {
     let gateway = gateway().await;
@@ -101,24 +118,11 @@ async fn description_covers_every_endpoint_and_response() {
     let (mut ids, mut described) = (Vec::new(), Vec::new());
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
-            let what = format!("{method} {path}");
             described.push((path.clone(), method.to_uppercase()));
             ids.push(operation.pointer("/operationId").unwrap().as_str().unwrap());
-            assert!(operation.get("summary").is_some(), "{what}");
-            let responses = operation.get("responses").unwrap().as_object().unwrap();
-            assert!(responses.keys().any(|code| code.starts_with('2')), "{what}");
-            for code in ["400", "503"] {
-                assert!(responses.contains_key(code), "{what} {code}");
-            }
-            let open = operation.pointer("/security/0") == Some(&serde_json::json!({}));
-            assert!(open || responses.contains_key("401"), "{what}");
-            let body = operation.get("requestBody").is_some();
-            assert_eq!(responses.contains_key("415"), body, "{what}");
             let called = path.replace("{id}", "x");
             let called = gateway.call(&method.to_uppercase(), &called, &[], "").await;
-            let code = called.status.as_u16().to_string();
-            assert!(responses.contains_key(&code), "{what} {code}");
-            assert_eq!(code == "401", !open, "{what}");
+            assert_described(&format!("{method} {path}"), operation, called.status);
         }
     }
     let mut expected: Vec<_> = ENDPOINTS

@@ -89,12 +89,10 @@ fn session_token_is_64_lower_case_hex_characters() {
 
 #[test]
 fn attempted_credential_decides() {
-    use PresentedCredential::{
-        Absent, Ambiguous, Bearer, Cookie, MalformedBearer, MalformedCookie,
-    };
+    use PresentedCredential::{Absent, Ambiguous, Bearer, Cookie, MalformedBearer};
+    let auth = |value: &'static str| ("authorization", value.as_bytes());
     let cookie = format!("{NAME}={TOKEN}");
     let ours = ("cookie", cookie.as_bytes());
-    let auth = |value: &'static str| ("authorization", value.as_bytes());
     check(&[], Absent);
     check(&[ours], Cookie(token()));
     check(&[auth("Bearer abc"), ours], Bearer("abc"));
@@ -120,6 +118,12 @@ fn attempted_credential_decides() {
         Ambiguous { cookies: true },
     );
     check(&[auth("Bearer abc"), ours, ours], Bearer("abc"));
+}
+
+#[test]
+fn cookie_is_found_by_its_exact_name() {
+    use PresentedCredential::{Absent, Ambiguous, Cookie, MalformedCookie};
+    let cookie = format!("{NAME}={TOKEN}");
     let twice = format!("{NAME}=x; {cookie}");
     check(&[("cookie", twice.as_bytes())], Ambiguous { cookies: true });
     let empty_twice = format!("{NAME}=;{NAME}=");

@@ -51,6 +51,37 @@ fn segments_are_decoded_up_to_their_parameters() {
 }
 
 #[test]
+fn dot_segments_are_rejected_in_every_spelling() {
+    for raw in [
+        "/.",
+        "/..",
+        "/./admin",
+        "/public/../admin",
+        "/public/%2e%2e/admin",
+        "/public/%2E./admin",
+        "/public/.%2e/admin",
+        "/public/%2e/admin",
+        "/public/..;/admin",
+        "/public/..;x",
+        "/public/.;x/admin",
+        "/public/..%3bx/admin",
+        "/public/..%3fx",
+        "/public/..%2fadmin",
+        "/public/..%5cadmin",
+        "/public%2f..",
+        "/public%5C%2e%2E%5Cadmin",
+        "/public/%252e%252e/admin",
+        "/public/..%252fadmin",
+        "/public/%25252e%2e/admin",
+        "/public/%25%32%65./admin",
+        "/a;x/../b",
+        "/a;%2f..%2fb",
+    ] {
+        assert_eq!(read(raw), Err(PathError::DotSegment), "{raw:?}");
+    }
+}
+
+#[test]
 fn ambiguous_paths_are_rejected() {
     use PathError as E;
     for (raw, error) in [
@@ -58,29 +89,6 @@ fn ambiguous_paths_are_rejected() {
         ("*", E::NoLeadingSlash),
         ("a/b", E::NoLeadingSlash),
         ("http://host/", E::NoLeadingSlash),
-        ("/.", E::DotSegment),
-        ("/..", E::DotSegment),
-        ("/./admin", E::DotSegment),
-        ("/public/../admin", E::DotSegment),
-        ("/public/%2e%2e/admin", E::DotSegment),
-        ("/public/%2E./admin", E::DotSegment),
-        ("/public/.%2e/admin", E::DotSegment),
-        ("/public/%2e/admin", E::DotSegment),
-        ("/public/..;/admin", E::DotSegment),
-        ("/public/..;x", E::DotSegment),
-        ("/public/.;x/admin", E::DotSegment),
-        ("/public/..%3bx/admin", E::DotSegment),
-        ("/public/..%3fx", E::DotSegment),
-        ("/public/..%2fadmin", E::DotSegment),
-        ("/public/..%5cadmin", E::DotSegment),
-        ("/public%2f..", E::DotSegment),
-        ("/public%5C%2e%2E%5Cadmin", E::DotSegment),
-        ("/public/%252e%252e/admin", E::DotSegment),
-        ("/public/..%252fadmin", E::DotSegment),
-        ("/public/%25252e%2e/admin", E::DotSegment),
-        ("/public/%25%32%65./admin", E::DotSegment),
-        ("/a;x/../b", E::DotSegment),
-        ("/a;%2f..%2fb", E::DotSegment),
         ("/public/%c0%ae%c0%ae/admin", E::Overlong),
         ("/a%c0%afb", E::Overlong),
         ("/a%e0%80%afb", E::Overlong),

@@ -83,6 +83,10 @@ fn claim_is_found_by_name_path_or_pointer() {
     check("realm_access.nothing", &[]);
     check("/nothing", &[]);
     check("/", &[]);
+}
+
+#[test]
+fn user_id_is_a_string_or_an_exact_integer() {
     let tokens = issuer_with(|issuer| issuer.claims.user = "uid".to_owned());
     let result = foreign(&tokens, &foreign_claims());
     assert_eq!(

@@ -159,21 +159,12 @@ fn key_set_keeps_verification_keys() {
     check([with("x", "AA".into())].into(), &[ES256], unusable);
     check([with("x", "=".into())].into(), &[ES256], unusable);
     check([with("kid", 7.into())].into(), &[ES256], unusable);
-    check(
-        [with("kid", "k".repeat(257).into()), ec()].into(),
-        &[ES256],
-        Ok(1),
-    );
-    check(
-        serde_json::json!([]),
-        &[ES256],
-        Err("none of the 0 keys in the set can verify signatures of the given algorithms"),
-    );
-    check(
-        serde_json::json!({}),
-        &[ES256],
-        Err("not a JSON Web Key Set: it has no array `keys`"),
-    );
+    let long_id = with("kid", "k".repeat(257).into());
+    check([long_id, ec()].into(), &[ES256], Ok(1));
+    let none = "none of the 0 keys in the set can verify signatures of the given algorithms";
+    check(serde_json::json!([]), &[ES256], Err(none));
+    let no_keys = "not a JSON Web Key Set: it has no array `keys`";
+    check(serde_json::json!({}), &[ES256], Err(no_keys));
     assert!(parse_jwks(b"<html>", &[ES256]).is_err());
 }
 
