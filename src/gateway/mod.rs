@@ -11,6 +11,7 @@ use crate::config;
 use crate::database::Database;
 use crate::identity::NewUser;
 use crate::pipeline::snapshot::Snapshot;
+use crate::proxy;
 use crate::proxy::listener::ListenerState;
 use crate::settings::{Boot, Reloadable, Settings};
 use crate::telemetry::logging::Logs;
@@ -106,8 +107,9 @@ async fn open_services(
 ) -> anyhow::Result<Services> {
     let database = Database::open(&boot.database).await;
     let database = database.context("the database could not be opened")?;
-    let snapshot = Snapshot::start(settings, None, &metrics).await;
-    Services::build(boot, snapshot, database, metrics, worker_count)
+    let send_probe = proxy::probe_sender();
+    let snapshot = Snapshot::start(settings, None, &send_probe, &metrics).await;
+    Services::build(boot, snapshot, send_probe, database, metrics, worker_count)
 }
 
 async fn create_users(services: &Services, users: Vec<NewUser>) -> anyhow::Result<()> {

@@ -76,7 +76,8 @@ async fn apply(services: &Services, settings: Settings) -> (ReloadOutcome, Optio
         return (ReloadOutcome::RestartRequired(changed), None);
     }
     let previous = services.snapshot.load_full();
-    let next = Snapshot::start(settings.reloadable, Some(&previous), &services.metrics).await;
+    let (send_probe, metrics) = (&services.send_probe, &services.metrics);
+    let next = Snapshot::start(settings.reloadable, Some(&previous), send_probe, metrics).await;
     let durable = next.settings.sessions.durable;
     services.snapshot.store(Arc::new(next));
     services.sessions.set_durable(durable);

@@ -16,6 +16,7 @@ use crate::sessions::Sessions;
 use crate::settings::Boot;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::SendProbe;
 
 /// State shared by workers, API, admin listener, background jobs and command line, and by clones.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub struct Services {
     pub boot: Arc<Boot>,
     /// The configuration in force; a reload swaps it.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Sends the health checks of upstreams.
+    pub send_probe: SendProbe,
     /// Every metric.
     pub metrics: Arc<Metrics>,
     /// State that the fleet shares; each worker has a connection of its own.
@@ -48,6 +51,7 @@ impl Services {
     pub fn build(
         boot: Boot,
         snapshot: Snapshot,
+        send_probe: SendProbe,
         database: Database,
         metrics: Arc<Metrics>,
         workers: usize,
@@ -72,6 +76,7 @@ impl Services {
         Ok(Services {
             boot: Arc::new(boot),
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            send_probe,
             store,
             events,
             sessions,

@@ -9,7 +9,7 @@ use crate::issuers::Issuers;
 use crate::issuers::verifier::Verifier;
 use crate::settings::Reloadable;
 use crate::telemetry::metrics::{Metrics, RoutingSeries};
-use crate::upstream::Upstreams;
+use crate::upstream::{SendProbe, Upstreams};
 
 /// Everything that a reload replaces, swapped as a whole. A request takes one snapshot and keeps
 /// it, so it sees one configuration from its first byte to its access log line.
@@ -30,6 +30,7 @@ impl Snapshot {
     pub async fn start(
         settings: Reloadable,
         previous: Option<&Snapshot>,
+        send_probe: &SendProbe,
         metrics: &Arc<Metrics>,
     ) -> Snapshot {
         let issuers = previous.map(|previous| previous.verifier.issuers());
@@ -37,6 +38,7 @@ impl Snapshot {
         let upstreams = Upstreams::build(
             &settings.upstreams,
             previous.map(|previous| &previous.upstreams),
+            send_probe,
             metrics,
             Handle::current(),
         )

@@ -13,5 +13,5 @@ mod grpc;
 mod pingora;
 mod server_selection;
 
-pub use self::pingora::WorkerProxy;
+pub use self::pingora::{WorkerProxy, probe_sender};
 pub use worker::Worker;

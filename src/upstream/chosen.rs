@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use pingora::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 
 use super::address::Address;
 use super::state::UpstreamState;
-use crate::routing::TimeoutOverrides;
 use crate::settings::UpstreamHost;
 
 /// A chosen server. Counts as a request in flight until it is dropped.
@@ -57,7 +55,7 @@ impl ChosenServer {
         let server = state.servers.get(pinned.index)?;
         let in_rotation = state.rotation.load().members().contains(&pinned.index);
         let address = &pinned.address;
-        let is_pinned = |other: &Arc<Address>| other.peer._address == address.peer._address;
+        let is_pinned = |other: &Arc<Address>| other.socket() == address.socket();
         if !Arc::ptr_eq(state, &pinned.state)
             || !in_rotation
             || !server.addresses().iter().any(is_pinned)
@@ -97,20 +95,9 @@ impl ChosenServer {
         server.map_or("", |server| &server.settings.url)
     }
 
-    /// The connection settings: the upstream's timeouts, replaced where the route overrides them.
-    pub fn peer(&self, overrides: Option<&TimeoutOverrides>) -> Box<HttpPeer> {
-        let mut peer = Box::new(self.address.peer.clone());
-        if let Some(overrides) = overrides {
-            let options = &mut peer.options;
-            if overrides.connect.is_some() {
-                options.connection_timeout = overrides.connect;
-                options.total_connection_timeout = overrides.connect;
-            }
-            options.read_timeout = overrides.read.or(options.read_timeout);
-            options.write_timeout = overrides.write.or(options.write_timeout);
-            options.idle_timeout = overrides.idle.or(options.idle_timeout);
-        }
-        peer
+    /// The address to connect to, with the connection settings.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The `Host` to send to the server; `None` to keep the client's.
@@ -118,10 +105,7 @@ impl ChosenServer {
         match &self.state.settings.host {
             UpstreamHost::Preserve => None,
             UpstreamHost::Name(name) => Some(name),
-            UpstreamHost::Upstream => {
-                let server = self.state.servers.get(self.index)?;
-                Some(&server.template.as_ref()?.authority)
-            }
+            UpstreamHost::Upstream => Some(&self.address.connection().authority),
         }
     }
 

@@ -1,34 +1,20 @@
-//! Settings of connections to a server: address, TLS, protocol, timeouts.
+//! How to connect to a server: TLS, protocol, timeouts.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::any::Any;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
-use pingora::protocols::ALPN;
-use pingora::protocols::tls::CaType;
-use pingora::upstreams::peer::{HttpPeer, PeerOptions};
-use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 
 use super::server::strip_brackets;
-use crate::settings::{Protocol, Server, ServerAddress, Upstream, UpstreamTls};
+use crate::settings::{Protocol, Server, ServerAddress, Timeouts, Upstream, UpstreamTls};
 
-/// Streams on one HTTP/2 connection: the minimum that RFC 9113 recommends servers to allow.
-const H2_STREAMS: usize = 100;
-
-/// Bytes of one HTTP/2 response that a server may send ahead of the client. Pingora's default of
-/// 8 MiB would be buffered for each client that reads slowly.
-const H2_STREAM_WINDOW: u32 = 128 * 1024;
-/// Bytes that a server may send ahead on one connection, over all responses.
-const H2_CONNECTION_WINDOW: u32 = 8 << 20;
-
-/// Reason why no secure connection to a server can be made.
+/// Reason why no connection to a server can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PeerConfigError {
+pub(super) enum ConnectionError {
     #[error("the CA file holds no usable certificate")]
     Ca,
     #[error("the client certificate or its key is not usable")]
@@ -39,50 +25,93 @@ pub(super) enum PeerConfigError {
     SocketPath,
 }
 
-/// The CA and the client certificate of an upstream's connections.
-#[derive(Clone)]
-pub(super) struct TlsIdentity {
-    ca: Option<Arc<CaType>>,
-    client: Option<Arc<CertKey>>,
+/// Everything that connections to a server need, except the address. Computed once.
+pub struct ConnectionSettings {
+    /// `None`: cleartext.
+    pub tls: Option<TlsSettings>,
+    /// Without TLS, HTTP/2 means prior knowledge (RFC 9113, section 3.3).
+    pub protocol: Protocol,
+    /// Those of the upstream, which a route may override.
+    pub timeouts: Timeouts,
+    /// Separates pooled connections to one address that have different settings, also across a
+    /// reload.
+    pub pool_group: u64,
+    /// The server's host, with its port unless it is the default of the scheme.
+    pub authority: String,
+    engine_form: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
-/// Everything that connections to a server need, except the address.
+/// TLS to a server, whose certificate is always verified.
 #[derive(Debug, Clone)]
-pub(super) struct Template {
-    tls: bool,
-    /// Never empty with TLS: to Pingora, an empty name means "do not verify".
-    server_name: String,
-    client: Option<Arc<CertKey>>,
-    /// Separates pooled connections with different settings, also across a reload.
-    group: u64,
-    options: PeerOptions,
-    /// The server's host, with its port unless it is the default of the scheme.
-    pub(super) authority: String,
+pub struct TlsSettings {
+    /// The name or the address to verify the certificate against. Never empty.
+    pub server_name: String,
+    pub identity: TlsIdentity,
+}
+
+/// The CA and the client certificate of an upstream's connections.
+#[derive(Debug, Clone)]
+pub struct TlsIdentity {
+    /// Trusted CA certificates, at least one; `None` for those of the system.
+    pub ca: Option<Arc<[CertificateDer<'static>]>>,
+    pub client: Option<Arc<ClientCertificate>>,
+}
+
+/// A client certificate and its key.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// The client's own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl ConnectionSettings {
+    pub(super) fn new(
+        upstream: &Upstream,
+        server: &Server,
+        identity: &TlsIdentity,
+    ) -> Result<ConnectionSettings, ConnectionError> {
+        let tls = if server.tls {
+            Some(TlsSettings {
+                server_name: name_to_verify(&upstream.tls, server)?,
+                identity: identity.clone(),
+            })
+        } else {
+            None
+        };
+        Ok(ConnectionSettings {
+            pool_group: pool_group(upstream, tls.as_ref()),
+            tls,
+            protocol: upstream.protocol,
+            timeouts: upstream.timeouts.clone(),
+            authority: authority(server),
+            engine_form: OnceLock::new(),
+        })
+    }
+
+    /// Returns these settings in the form that an engine makes of them, which is made only once.
+    /// `None` if a form of another type was made before.
+    pub fn engine_form<T: Any + Send + Sync>(&self, make: fn(&Self) -> T) -> Option<&T> {
+        let form = self.engine_form.get_or_init(|| Box::new(make(self)));
+        form.downcast_ref()
+    }
 }
 
 impl TlsIdentity {
-    /// Reads PEM. Parses every certificate, because Pingora panics on one that it cannot parse.
-    pub(super) fn read(tls: &UpstreamTls) -> Result<TlsIdentity, PeerConfigError> {
+    /// Reads PEM. Parses every certificate, so that no engine can fail on one later.
+    pub(super) fn read(tls: &UpstreamTls) -> Result<TlsIdentity, ConnectionError> {
         let ca = match &tls.ca {
-            Some(pem) => {
-                let wrap = |der| WrappedX509::new(der, parse_x509);
-                let all: Vec<WrappedX509> = certificates(pem, PeerConfigError::Ca)?
-                    .into_iter()
-                    .map(wrap)
-                    .collect();
-                Some(Arc::from(all))
-            }
+            Some(pem) => Some(certificates(pem, ConnectionError::Ca)?.into()),
             None => None,
         };
         let client = match &tls.client {
             Some((chain, key)) => {
-                let chain = certificates(chain, PeerConfigError::Client)?;
+                let chain = certificates(chain, ConnectionError::Client)?;
                 let key =
-                    PrivateKeyDer::from_pem_slice(key).map_err(|_| PeerConfigError::Client)?;
-                let key = key.secret_der().to_vec();
+                    PrivateKeyDer::from_pem_slice(key).map_err(|_| ConnectionError::Client)?;
                 // Pingora infers the format of the key from its bytes, and panics if it cannot.
-                PrivateKeyDer::try_from(key.as_slice()).map_err(|_| PeerConfigError::Client)?;
-                Some(Arc::new(CertKey::new(chain, key)))
+                PrivateKeyDer::try_from(key.secret_der()).map_err(|_| ConnectionError::Client)?;
+                Some(Arc::new(ClientCertificate { chain, key }))
             }
             None => None,
         };
@@ -90,98 +119,41 @@ impl TlsIdentity {
     }
 }
 
-/// Returns the DER of each certificate, of which there is at least one.
-fn certificates(pem: &[u8], error: PeerConfigError) -> Result<Vec<Vec<u8>>, PeerConfigError> {
-    let all: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(pem).collect();
+/// Returns the certificates of a PEM file, at least one.
+fn certificates(
+    pem: &[u8],
+    error: ConnectionError,
+) -> Result<Vec<CertificateDer<'static>>, ConnectionError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|_| error)?;
-    let is_valid = |der: &CertificateDer<'_>| ParsedCertificate::try_from(der).is_ok();
+    // By the parser of rustls and by that of Pingora, which panics where it fails.
+    let is_valid = |der: &CertificateDer<'_>| {
+        ParsedCertificate::try_from(der).is_ok() && x509_parser::parse_x509_certificate(der).is_ok()
+    };
     if all.is_empty() || !all.iter().all(is_valid) {
         return Err(error);
     }
-    Ok(all.into_iter().map(|der| der.to_vec()).collect())
-}
-
-impl Template {
-    pub(super) fn new(
-        upstream: &Upstream,
-        server: &Server,
-        identity: &TlsIdentity,
-    ) -> Result<Template, PeerConfigError> {
-        let server_name = if server.tls {
-            name_to_verify(&upstream.tls, server)?
-        } else {
-            String::new()
-        };
-        let timeouts = &upstream.timeouts;
-        let mut options = PeerOptions::new();
-        options.connection_timeout = Some(timeouts.connect);
-        options.total_connection_timeout = Some(timeouts.connect);
-        options.read_timeout = Some(timeouts.read);
-        options.write_timeout = Some(timeouts.write);
-        options.idle_timeout = Some(timeouts.idle);
-        options.max_h2_streams = H2_STREAMS;
-        options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
-        options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
-        // Without TLS, `H2` alone means prior knowledge (RFC 9113, section 3.3).
-        options.alpn = match upstream.protocol {
-            Protocol::Http1 => ALPN::H1,
-            Protocol::H2 => ALPN::H2,
-        };
-        let (mut ca, mut client) = (None, None);
-        if server.tls {
-            ca.clone_from(&identity.ca);
-            client.clone_from(&identity.client);
-        }
-        options.ca = ca;
-        Ok(Template {
-            tls: server.tls,
-            server_name,
-            client,
-            group: pool_group(upstream),
-            options,
-            authority: authority(server),
-        })
-    }
-
-    /// Builds the peer for a TCP address.
-    pub(super) fn to(&self, address: SocketAddr) -> HttpPeer {
-        self.complete(HttpPeer::new(address, self.tls, self.server_name.clone()))
-    }
-
-    /// Builds the peer for a unix socket.
-    pub(super) fn to_socket(&self, path: &Path) -> Result<HttpPeer, PeerConfigError> {
-        let path = path.to_str().ok_or(PeerConfigError::SocketPath)?;
-        let peer = HttpPeer::new_uds(path, self.tls, self.server_name.clone());
-        Ok(self.complete(peer.map_err(|_| PeerConfigError::SocketPath)?))
-    }
-
-    fn complete(&self, mut peer: HttpPeer) -> HttpPeer {
-        peer.client_cert_key.clone_from(&self.client);
-        peer.group_key = self.group;
-        peer.options = self.options.clone();
-        peer
-    }
+    Ok(all)
 }
 
 /// Returns the name to verify the certificate against. An IP address is verified as such.
-fn name_to_verify(tls: &UpstreamTls, server: &Server) -> Result<String, PeerConfigError> {
+fn name_to_verify(tls: &UpstreamTls, server: &Server) -> Result<String, ConnectionError> {
     let name = match (&tls.server_name, &server.address) {
         (Some(name), _) => name.as_str(),
         (None, ServerAddress::Tcp { host, .. }) => host,
         (None, ServerAddress::Unix(_)) => "",
     };
     let name = strip_brackets(name).trim_end_matches('.');
-    ServerName::try_from(name).map_err(|_| PeerConfigError::ServerName)?;
+    ServerName::try_from(name).map_err(|_| ConnectionError::ServerName)?;
     Ok(name.to_owned())
 }
 
-/// Returns the pool key of an upstream. Pingora's own omits the CA and the protocol.
-fn pool_group(upstream: &Upstream) -> u64 {
+fn pool_group(upstream: &Upstream, tls: Option<&TlsSettings>) -> u64 {
     let mut hasher = DefaultHasher::new();
     upstream.name.hash(&mut hasher);
     upstream.tls.ca.hash(&mut hasher);
     upstream.tls.client.hash(&mut hasher);
-    upstream.tls.server_name.hash(&mut hasher);
+    tls.map(|tls| &tls.server_name).hash(&mut hasher);
     matches!(upstream.protocol, Protocol::H2).hash(&mut hasher);
     hasher.finish()
 }
@@ -202,11 +174,13 @@ fn authority(server: &Server) -> String {
     }
 }
 
-impl std::fmt::Debug for TlsIdentity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsIdentity")
-            .field("ca", &self.ca.is_some())
-            .field("client", &self.client.is_some())
-            .finish()
+impl fmt::Debug for ConnectionSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionSettings")
+            .field("tls", &self.tls)
+            .field("protocol", &self.protocol)
+            .field("timeouts", &self.timeouts)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
     }
 }

@@ -14,10 +14,12 @@ mod state;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use address::{Address, SocketAddress};
 pub use chosen::{AttemptOutcome, ChosenServer, PinnedServer};
+pub use connection::{ClientCertificate, ConnectionSettings, TlsIdentity, TlsSettings};
 pub use errors::UpstreamError;
 use futures_util::future::join_all;
-use pingora::connectors::http::Connector;
+pub use probe::{Probe, ProbeError, SendProbe};
 use serde::Serialize;
 use state::UpstreamState;
 use tokio::runtime::Handle;
@@ -34,12 +36,7 @@ const FIRST_RESOLUTION: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Upstreams {
     all: Vec<Arc<Upstream>>,
-    probes: Probes,
 }
-
-/// The connector of the health checks, created once an upstream has one.
-#[derive(Clone, Default)]
-struct Probes(Option<Arc<Connector>>);
 
 /// One upstream. Its background tasks are aborted when it is dropped.
 #[derive(Debug)]
@@ -60,19 +57,14 @@ impl Upstreams {
     ///
     /// An upstream with unchanged settings is kept, with its health, addresses, requests in flight and
     /// position in the rotation. Names are resolved for at most two seconds. Background tasks run on
-    /// `runtime`.
+    /// `runtime`; health checks are sent by `send_probe`.
     pub async fn build(
         settings: &[Arc<settings::Upstream>],
         previous: Option<&Upstreams>,
+        send_probe: &SendProbe,
         metrics: &Arc<Metrics>,
         runtime: Handle,
     ) -> Upstreams {
-        let mut probes = previous
-            .map(|before| before.probes.clone())
-            .unwrap_or_default();
-        if probes.0.is_none() && settings.iter().any(|one| one.health_check.is_some()) {
-            probes.0 = Some(Arc::new(Connector::new(None)));
-        }
         for upstream in settings {
             for kind in UpstreamError::ALL {
                 let errors = &metrics.upstream_errors;
@@ -81,16 +73,16 @@ impl Upstreams {
         }
         let upstreams = settings.iter().map(|settings| {
             let kept = previous.and_then(|before| before.unchanged(settings));
-            let (probes, runtime) = (probes.clone(), runtime.clone());
+            let runtime = runtime.clone();
             async move {
                 match kept {
                     Some(upstream) => upstream,
-                    None => Arc::new(Upstream::start(settings, metrics, probes, runtime).await),
+                    None => Arc::new(Upstream::start(settings, send_probe, metrics, runtime).await),
                 }
             }
         });
         let all = join_all(upstreams).await;
-        let upstreams = Upstreams { all, probes };
+        let upstreams = Upstreams { all };
         if let Some(previous) = previous {
             previous.remove_stale_metrics(&upstreams, metrics);
         }
@@ -144,8 +136,8 @@ impl Upstreams {
 impl Upstream {
     async fn start(
         settings: &Arc<settings::Upstream>,
+        send_probe: &SendProbe,
         metrics: &Arc<Metrics>,
-        probes: Probes,
         runtime: Handle,
     ) -> Upstream {
         let state = UpstreamState::new(Arc::clone(settings), Arc::clone(metrics), runtime.clone());
@@ -160,10 +152,9 @@ impl Upstream {
                 let task = resolve::run_resolver(Arc::clone(&state), index);
                 tasks.push(runtime.spawn(task).abort_handle());
             }
-            if let (Some(check), Some(connector)) = (&settings.health_check, &probes.0) {
-                let connector = Arc::clone(connector);
-                let task =
-                    probe::run_health_checks(Arc::clone(&state), index, check.clone(), connector);
+            if let Some(check) = &settings.health_check {
+                let (state, send_probe) = (Arc::clone(&state), Arc::clone(send_probe));
+                let task = probe::run_health_checks(state, index, check.clone(), send_probe);
                 tasks.push(runtime.spawn(task).abort_handle());
             }
         }
@@ -214,11 +205,7 @@ impl Drop for Upstream {
     }
 }
 
-impl std::fmt::Debug for Probes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Probes").field(&self.0.is_some()).finish()
-    }
-}
-
+#[cfg(test)]
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;

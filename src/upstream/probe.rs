@@ -1,18 +1,36 @@
 //! Active health checks.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use pingora::connectors::http::Connector;
-use pingora::http::RequestHeader;
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{BError, Error, ErrorType, OrErr};
+use futures_util::future::BoxFuture;
+use http::StatusCode;
 use tokio::time::Instant;
 
+use super::address::Address;
 use super::server::ServerState;
 use super::state::UpstreamState;
 use crate::settings::{HealthCheck, UpstreamHost};
+
+/// One health check: a `GET` to one address over a new connection. A pooled one would hide that none
+/// can be made.
+#[derive(Debug)]
+pub struct Probe<'a> {
+    pub address: &'a Address,
+    /// The value of `Host` or `:authority`.
+    pub authority: &'a str,
+    pub path: &'a str,
+    pub timeout: Duration,
+}
+
+/// Sends a probe and returns the status of the response. The HTTP client is the engine's, so that a
+/// probe connects exactly as a request does.
+pub type SendProbe =
+    Arc<dyn for<'a> Fn(Probe<'a>) -> BoxFuture<'a, Result<StatusCode, ProbeError>> + Send + Sync>;
+
+/// Why a probe received no response.
+pub type ProbeError = Box<dyn Error + Send + Sync>;
 
 /// Health of a server by its consecutive checks.
 struct HealthState {
@@ -48,7 +66,7 @@ pub(super) async fn run_health_checks(
     state: Arc<UpstreamState>,
     index: usize,
     check: HealthCheck,
-    connector: Arc<Connector>,
+    send_probe: SendProbe,
 ) {
     let Some(server) = state.servers.get(index) else {
         return;
@@ -64,7 +82,7 @@ pub(super) async fn run_health_checks(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let passed = any_address_passes(&state, server, &check, &connector).await;
+        let passed = any_address_passes(&state, server, &check, &send_probe).await;
         if server.set_passes_checks(health.record(passed, &check)) {
             state.refresh();
         }
@@ -77,78 +95,35 @@ async fn any_address_passes(
     state: &UpstreamState,
     server: &ServerState,
     check: &HealthCheck,
-    connector: &Connector,
+    send_probe: &SendProbe,
 ) -> bool {
     let mut passes = false;
     for address in server.addresses().iter() {
-        let probe = probe_address(state, server, check, connector, &address.peer);
+        let authority = match &state.settings.host {
+            UpstreamHost::Name(name) => name,
+            UpstreamHost::Preserve | UpstreamHost::Upstream => &address.connection().authority,
+        };
+        let probe = send_probe(Probe {
+            address,
+            authority,
+            path: &check.path,
+            timeout: check.timeout,
+        });
         let failure = match tokio::time::timeout(check.timeout, probe).await {
-            Ok(Ok(())) => {
+            Ok(Ok(status)) if status.is_success() => {
                 address.mark_reachable();
                 passes = true;
                 continue;
             }
+            Ok(Ok(status)) => format!("status {status}"),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "timed out".to_owned(),
         };
         address.mark_refused(Instant::now());
-        let (server, address) = (&server.settings.url, &address.peer._address);
+        let (server, address) = (&server.settings.url, address.socket());
         tracing::debug!(%server, %address, failure, "a health check failed");
     }
     passes
-}
-
-/// Sends a `GET` over a new connection: a pooled one would hide that none can be made.
-async fn probe_address(
-    state: &UpstreamState,
-    server: &ServerState,
-    check: &HealthCheck,
-    connector: &Connector,
-    peer: &HttpPeer,
-) -> Result<(), BError> {
-    let authority = match (&state.settings.host, &server.template) {
-        (UpstreamHost::Name(name), _) => name,
-        (_, Some(template)) => &template.authority,
-        (_, None) => return Err(Error::new(ErrorType::InternalError)),
-    };
-    let peer = &isolated_peer(peer, check.timeout);
-    let (mut session, _) = connector.get_http_session(peer).await?;
-    let mut head = RequestHeader::build("GET", check.path.as_bytes(), None)?;
-    head.insert_header("user-agent", "portcullis-health-check")?;
-    if session.as_http2().is_some() {
-        let uri = Uri::builder()
-            .scheme(if peer.is_tls() { "https" } else { "http" })
-            .authority(authority.as_str())
-            .path_and_query(check.path.as_str())
-            .build();
-        head.set_uri(uri.or_err(ErrorType::InternalError, "the health check's URI")?);
-        head.set_version(http::Version::HTTP_2);
-    } else {
-        head.insert_header("host", authority)?;
-        head.insert_header("connection", "close")?;
-    }
-    session.write_request_header(Box::new(head)).await?;
-    session.finish_request_body().await?;
-    session.read_response_header().await?;
-    let status = session.response_header().map(|head| head.status);
-    session.shutdown().await;
-    match status {
-        Some(status) if status.is_success() => Ok(()),
-        Some(status) => Error::e_explain(ErrorType::HTTPStatus(status.as_u16()), "health check"),
-        None => Err(Error::new(ErrorType::InvalidHTTPHeader)),
-    }
-}
-
-/// Copies a peer for a connection that is not pooled and has the timeouts of the check.
-fn isolated_peer(peer: &HttpPeer, timeout: Duration) -> HttpPeer {
-    let mut peer = peer.clone();
-    peer.group_key = rand::random();
-    peer.options.max_h2_streams = 1;
-    peer.options.connection_timeout = Some(timeout);
-    peer.options.total_connection_timeout = Some(timeout);
-    peer.options.read_timeout = Some(timeout);
-    peer.options.write_timeout = Some(timeout);
-    peer
 }
 
 #[cfg(test)]

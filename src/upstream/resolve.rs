@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::Address;
+use super::address::{Address, SocketAddress};
 use super::server::{ServerState, strip_brackets};
 use super::state::UpstreamState;
 use crate::settings::ServerAddress;
@@ -25,26 +25,26 @@ pub(super) async fn resolve_once(server: &ServerState) -> bool {
 }
 
 async fn addresses(server: &ServerState) -> Option<Vec<Address>> {
-    let template = server.template.as_ref()?;
-    let addresses = match &server.settings.address {
+    let connection = server.connection.as_ref()?;
+    let sockets = match &server.settings.address {
         ServerAddress::Unix(path) => {
-            return template
-                .to_socket(path)
-                .inspect_err(|error| {
-                    tracing::error!(server = %server.settings.url, %error, "cannot connect to the unix socket");
-                })
-                .ok()
-                .map(|peer| vec![Address::new(peer)]);
+            let socket = SocketAddress::unix(path).inspect_err(|error| {
+                tracing::error!(server = %server.settings.url, %error, "cannot connect to the unix socket");
+            });
+            vec![socket.ok()?]
         }
-        ServerAddress::Tcp { host, port } => match strip_brackets(host).parse::<IpAddr>() {
-            Ok(address) => vec![SocketAddr::new(address, *port)],
-            Err(_) => look_up(server, host, *port).await?,
-        },
+        ServerAddress::Tcp { host, port } => {
+            let addresses = match strip_brackets(host).parse::<IpAddr>() {
+                Ok(address) => vec![SocketAddr::new(address, *port)],
+                Err(_) => look_up(server, host, *port).await?,
+            };
+            addresses.into_iter().map(SocketAddress::Tcp).collect()
+        }
     };
+    let addresses = sockets.into_iter();
     Some(
         addresses
-            .into_iter()
-            .map(|address| Address::new(template.to(address)))
+            .map(|socket| Address::new(socket, connection))
             .collect(),
     )
 }

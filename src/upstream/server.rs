@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::connection::Template;
+use super::connection::ConnectionSettings;
 use super::ejection::Ejection;
 use crate::clock;
 use crate::settings::{self, ServerAddress};
@@ -19,7 +19,7 @@ use crate::settings::{self, ServerAddress};
 pub(super) struct ServerState {
     pub(super) settings: settings::Server,
     /// `None` if no secure connection can be made with these settings.
-    pub(super) template: Option<Template>,
+    pub(super) connection: Option<Arc<ConnectionSettings>>,
     /// Empty while a name is not resolved.
     addresses: ArcSwap<Vec<Arc<Address>>>,
     next_address: AtomicUsize,
@@ -45,10 +45,13 @@ pub(super) struct ServerDescription {
 }
 
 impl ServerState {
-    pub(super) fn new(settings: settings::Server, template: Option<Template>) -> ServerState {
+    pub(super) fn new(
+        settings: settings::Server,
+        connection: Option<Arc<ConnectionSettings>>,
+    ) -> ServerState {
         ServerState {
             settings,
-            template,
+            connection,
             addresses: ArcSwap::default(),
             next_address: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -77,7 +80,7 @@ impl ServerState {
             && current
                 .iter()
                 .zip(&new)
-                .all(|(a, b)| a.peer._address == b.peer._address);
+                .all(|(a, b)| a.socket() == b.socket());
         if !same {
             self.addresses
                 .store(Arc::new(new.into_iter().map(Arc::new).collect()));
@@ -154,9 +157,7 @@ impl ServerState {
             humantime::format_rfc3339_millis(at).to_string()
         });
         let addresses = self.addresses.load();
-        let displayed = addresses
-            .iter()
-            .map(|address| address.peer._address.to_string());
+        let displayed = addresses.iter().map(|address| address.socket().to_string());
         ServerDescription {
             url: self.settings.url.to_string(),
             weight: self.settings.weight,

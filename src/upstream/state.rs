@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::balance::ServerRotation;
 use super::chosen::AttemptOutcome;
-use super::connection::{Template, TlsIdentity};
+use super::connection::{ConnectionSettings, TlsIdentity};
 use super::server::ServerState;
 use crate::settings;
 use crate::telemetry::metrics::Metrics;
@@ -36,9 +36,10 @@ impl UpstreamState {
     ) -> UpstreamState {
         let identity = TlsIdentity::read(&settings.tls);
         let servers = settings.servers.iter().map(|server| {
-            let template = identity.as_ref().map_err(Clone::clone);
-            let template = template.and_then(|identity| Template::new(&settings, server, identity));
-            if let Err(error) = &template {
+            let connection = identity.as_ref().map_err(Clone::clone);
+            let connection = connection
+                .and_then(|identity| ConnectionSettings::new(&settings, server, identity));
+            if let Err(error) = &connection {
                 tracing::error!(
                     upstream = %settings.name,
                     server = %server.url,
@@ -46,7 +47,7 @@ impl UpstreamState {
                     "cannot connect to an upstream server with these settings"
                 );
             }
-            ServerState::new(server.clone(), template.ok())
+            ServerState::new(server.clone(), connection.ok().map(Arc::new))
         });
         let servers: Vec<ServerState> = servers.collect();
         let rotation = ServerRotation::new(&settings.balance, &servers, Vec::new());

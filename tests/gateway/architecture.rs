@@ -99,7 +99,7 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
         ],
         modules: &["proxy/pingora", "gateway", "upstream/balance.rs"],
         // Parts that both engines will need still take the types of this one.
-        exceptions: &["proxy/api_bridge.rs", "proxy/local_response", "upstream"],
+        exceptions: &["proxy/api_bridge.rs", "proxy/local_response"],
     },
     ForeignApi {
         // `redis::` in `store` itself is the module of that name.

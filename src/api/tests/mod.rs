@@ -41,6 +41,7 @@ use crate::sessions::Sessions;
 use crate::settings::{self, Reloadable};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::fixtures::no_probe;
 
 const EMAIL: &str = "ann@example.com";
 const PASSWORD: &str = "correct horse battery";
@@ -132,7 +133,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     .unwrap();
     let mut settings = reloadable();
     adjust(&mut settings);
-    let snapshot = Arc::new(Snapshot::start(settings, None, &metrics).await);
+    let snapshot = Arc::new(Snapshot::start(settings, None, &no_probe(), &metrics).await);
     let state = ApiState {
         count_open_streams: Arc::new(|_| 0),
         accounts,

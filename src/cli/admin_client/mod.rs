@@ -25,6 +25,7 @@ use crate::database::{self, Database};
 use crate::gateway::{self, Services};
 use crate::http_client::HttpClient;
 use crate::pipeline::snapshot::Snapshot;
+use crate::proxy;
 use crate::settings::{Engine, Reloadable, Settings};
 use crate::store::Store;
 
@@ -132,7 +133,14 @@ impl AdminClient {
         };
         let metrics = new_metrics()?;
         let snapshot = Snapshot::offline(reloadable, &metrics);
-        let services = Services::build(boot, snapshot, directory.clone(), metrics, 1)?;
+        let services = Services::build(
+            boot,
+            snapshot,
+            proxy::probe_sender(),
+            directory.clone(),
+            metrics,
+            1,
+        )?;
         if let Engine::Redis(address) = &services.boot.store.engine
             && needs != Needs::Users
         {

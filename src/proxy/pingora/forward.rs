@@ -19,7 +19,7 @@ use crate::proxy::local_response;
 use crate::proxy::request_context::{Admitted, RequestContext};
 use crate::proxy::server_selection;
 use crate::rejection::{Reason, Refusal};
-use crate::routing::{TimeoutOverrides, strip_prefix};
+use crate::routing::strip_prefix;
 use crate::settings::Timeouts;
 use crate::upstream::ChosenServer;
 
@@ -50,9 +50,7 @@ pub(in crate::proxy) fn choose(
         ctx.reason = reason.unwrap_or(Some(Reason::NoServer));
         return Err(Error::new(ErrorType::HTTPStatus(503)));
     };
-    let timeouts = &permit.route.timeouts;
-    let overrides = Some(timeouts).filter(|timeouts| **timeouts != TimeoutOverrides::default());
-    let mut peer = chosen.peer(overrides);
+    let mut peer = peer::of(chosen.address(), &permit.route.timeouts);
     if let Some(owner) = owner {
         owner.pin(&chosen);
         ctx.attempts.is_exclusive = true;

@@ -32,6 +32,7 @@ mod header_map;
 mod http10;
 mod http2;
 mod peer;
+mod probe;
 mod request;
 mod stream;
 
@@ -39,6 +40,7 @@ use grpc_session::GrpcSession;
 pub(super) use pingora::protocols::l4::ext::get_tcp_info;
 /// Timers that cost less than Tokio's where millions are set and few expire.
 pub(super) use pingora_timeout::timeout;
+pub use probe::probe_sender;
 
 /// A worker with Pingora's proxy in front of it.
 pub struct WorkerProxy {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::super::address::Address;
 use super::*;
 use crate::settings::HashKey;
 
@@ -19,9 +18,9 @@ fn counts(upstream: &Upstream, choices: usize) -> HashMap<usize, usize> {
 /// Gives the first server a second address.
 fn add_second_address(orders: &Upstream) {
     let server = orders.state.servers.first().unwrap();
-    let template = server.template.as_ref().unwrap();
+    let connection = server.connection.as_ref().unwrap();
     let addresses = ["10.1.0.1:80", "10.1.0.2:80"].map(|address| address.parse().unwrap());
-    let addresses = addresses.map(|address| Address::new(template.to(address)));
+    let addresses = addresses.map(|address| Address::new(SocketAddress::Tcp(address), connection));
     server.set_addresses(addresses.into_iter().collect());
 }
 
@@ -138,7 +137,7 @@ async fn retry_prefers_another_server_then_another_address() {
     assert_eq!(orders.choose(None, &[0]).unwrap().server(), 1);
     let second = orders.choose(None, &[0, 1]).unwrap();
     assert_eq!(second.server(), 0);
-    assert_ne!(second.peer(None)._address, first.peer(None)._address);
+    assert_ne!(second.address().socket(), first.address().socket());
     assert!(orders.choose(None, &[0, 1, 0]).is_none());
 }
 
@@ -147,9 +146,9 @@ async fn refusing_address_is_avoided_for_a_minute() {
     let orders = start(upstream(unreachable_servers(&[1]), Balance::RoundRobin)).await;
     add_second_address(&orders);
     let choose = || orders.choose(None, &[]).unwrap();
-    let used = || choose().peer(None)._address.to_string();
+    let used = || choose().address().socket().to_string();
     let refusing = choose();
-    let refused = refusing.peer(None)._address.to_string();
+    let refused = refusing.address().socket().to_string();
     refusing.report(AttemptOutcome::ConnectFailed);
     assert!((0..10).all(|_| used() != refused));
     tokio::time::sleep(Duration::from_secs(61)).await;
@@ -263,7 +262,7 @@ async fn metrics_follow_the_rotation_and_end_with_the_server() {
         unreachable_servers(&[1, 1]),
         Balance::RoundRobin,
     ))];
-    let first = Upstreams::build(&two, None, &metrics, Handle::current()).await;
+    let first = Upstreams::build(&two, None, &no_probe(), &metrics, Handle::current()).await;
     assert_eq!(series("http://10.0.0.0:80").as_deref(), Some("1"));
     eject(first.get(0).unwrap(), 0);
     assert_eq!(series("http://10.0.0.0:80").as_deref(), Some("0"));
@@ -271,7 +270,8 @@ async fn metrics_follow_the_rotation_and_end_with_the_server() {
         unreachable_servers(&[1]),
         Balance::RoundRobin,
     ))];
-    let _second = Upstreams::build(&one, Some(&first), &metrics, Handle::current()).await;
+    let _second =
+        Upstreams::build(&one, Some(&first), &no_probe(), &metrics, Handle::current()).await;
     assert_eq!(series("http://10.0.0.0:80").as_deref(), Some("1"));
     assert_eq!(series("http://10.0.0.1:80"), None);
 }
