@@ -179,8 +179,12 @@ fn to_json(body: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::limits::{Algorithm, Decision, KeyPart, Limit, OnOutage};
 
     #[test]
     fn format_follows_accept_quality() {
@@ -203,11 +207,43 @@ mod tests {
         }
     }
 
+    fn decision(limit: &str, allowed: bool) -> Decision {
+        Decision {
+            limit: Arc::new(Limit {
+                name: limit.into(),
+                algorithm: Algorithm::SlidingWindow,
+                limit: 5,
+                window: Duration::from_secs(60),
+                key: vec![KeyPart::Ip],
+                roles: vec![],
+                except_roles: vec![],
+                on_outage: OnOutage::Local,
+                shadow: false,
+                leased: false,
+            }),
+            allowed,
+            remaining: 0,
+            reset_after: Duration::from_secs(60),
+            retry_after: Duration::ZERO,
+            degraded: false,
+        }
+    }
+
     #[test]
-    fn rate_limited_problem_has_the_type_of_its_own() {
+    fn rate_limited_problem_names_the_violated_policies() {
+        let decisions = vec![decision("per-address", true), decision("per-user", false)];
+        let rejection = Rejection::from(Refusal::RateLimited).with_decisions(decisions);
+        let body = ErrorFormat::Problem.body(&rejection, "id", None);
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let kind = body["type"].as_str().unwrap();
+        assert!(kind.ends_with("#quota-exceeded"), "{kind}");
+        assert_eq!(body["violated-policies"], serde_json::json!(["per-user"]));
+    }
+
+    #[test]
+    fn problem_without_violated_policies_has_no_such_member() {
         let rejection = Refusal::RateLimited.into();
-        let problem = problem(&rejection, "id");
-        assert!(problem.kind.ends_with("#quota-exceeded"));
-        assert!(problem.violated_policies.is_empty());
+        let body = ErrorFormat::Problem.body(&rejection, "id", None);
+        assert!(!body.contains("violated-policies"), "{body}");
     }
 }
