@@ -123,13 +123,18 @@ fn check_head<'a>(facts: &RequestFacts<'a>, boot: &Boot) -> Result<RequestHost<'
     if facts.version == Version::HTTP_2 && facts.field_count() > most {
         return Err(NoDestination::TooManyFields);
     }
-    if matches!(*facts.method, Method::CONNECT | Method::TRACE) {
+    if !is_accepted(facts.method) {
         return Err(NoDestination::Method);
     }
     if facts.scheme.is_some_and(|scheme| !is_http(scheme)) {
         return Err(NoDestination::Scheme);
     }
     facts.host.ok_or(NoDestination::Host)
+}
+
+/// Whether the gateway accepts requests of this method.
+pub fn is_accepted(method: &Method) -> bool {
+    !matches!(*method, Method::CONNECT | Method::TRACE)
 }
 
 fn is_http(scheme: &str) -> bool {

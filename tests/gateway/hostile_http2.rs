@@ -258,6 +258,27 @@ fn malformed_http2_request_never_reaches_an_upstream() {
 }
 
 #[test]
+fn method_that_is_not_accepted_is_refused_before_its_body_ends() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let empty = ("content-length", "0");
+    let connect = [
+        (":method", "CONNECT"),
+        (":authority", "localhost:80"),
+        empty,
+    ];
+    let trace = [(":method", "TRACE"), HTTP, LOCAL, PATH, empty];
+    for block in [header_block(&connect), header_block(&trace)] {
+        let mut client = Frames::connect(gateway.public);
+        client.send(HEADERS, END_HEADERS, 1, &block).unwrap();
+        let started = Instant::now();
+        assert_eq!(client.stream_outcome(1), StreamOutcome::Status(405));
+        assert!(started.elapsed() < Duration::from_secs(3));
+    }
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
 fn ambiguous_authority_is_logged_and_counted() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));

@@ -10,6 +10,7 @@ use pingora::proxy::Session;
 
 use super::{failure, header_map};
 use crate::pipeline::admission::Permit;
+use crate::pipeline::destination::is_accepted;
 use crate::pipeline::facts::declared_length;
 use crate::pipeline::fields::Fields;
 use crate::pipeline::{self, Step, hop_by_hop};
@@ -92,7 +93,9 @@ fn is_upgradable(head: &Parts) -> bool {
 async fn reject_undeclared_body(session: &mut Session) -> Result<(), Refusal> {
     // Pingora takes the declared length for the end of the body, so only a read reveals the body.
     let head = session.req_header();
-    if !local_response::is_http2(session) || declared_length(&head.headers) != Some(0) {
+    let declared_empty = declared_length(&head.headers) == Some(0);
+    // A method that is not accepted is rejected at once.
+    if !local_response::is_http2(session) || !declared_empty || !is_accepted(&head.method) {
         return Ok(());
     }
     let end = async {
