@@ -11,6 +11,7 @@ pub mod worker;
 mod api_bridge;
 mod grpc;
 mod pingora;
+mod retry;
 mod server_selection;
 
 pub use self::pingora::{WorkerProxy, probe_sender};

@@ -14,6 +14,7 @@ use super::grpc::{self, Messages};
 use super::listener::Peer;
 use super::open_streams::stream_control::StreamControl;
 use super::open_streams::{OpenStream, StreamRegistration};
+use super::retry::Failure;
 use super::worker::Worker;
 use crate::auth::session::SessionId;
 use crate::clock;
@@ -121,8 +122,8 @@ pub struct UpstreamAttempts {
     pub sent: usize,
     /// When the current attempt started.
     pub started: Option<Instant>,
-    /// The last failure and its reason: the response if no other server is left.
-    pub last_failure: Option<(Refusal, Option<Reason>)>,
+    /// The last failure: the response if no other server is left.
+    pub(super) last_failure: Option<Failure>,
     /// The pooled connection was stale: the next one has to be new.
     pub needs_new_connection: bool,
     /// The upstream connection serves no other client connection.
@@ -287,6 +288,12 @@ impl RequestContext {
         if !violated.is_empty() {
             self.grounds.get_or_insert_default().limit = Some(violated.join(","));
         }
+    }
+
+    /// Records why the request failed: the refusal that its client receives, and the reason.
+    pub(super) fn record_failure(&mut self, failure: Failure) {
+        self.refusal = failure.refusal().or(self.refusal);
+        self.reason = failure.reason().or(self.reason);
     }
 
     /// Records the caller of the request, for the log.

@@ -10,6 +10,7 @@ use super::listener::Peer;
 use super::open_streams::OpenStreams;
 use super::open_streams::stream_control::CloseReason;
 use super::request_context::RequestContext;
+use super::retry::Failure;
 use crate::api::admin::Readiness;
 use crate::clock;
 use crate::events::Events;
@@ -172,16 +173,15 @@ fn note_dropped(ctx: &mut RequestContext) {
     ctx.status = ctx.forwarded.status;
     ctx.body_sent = ctx.forwarded.bytes;
     let control = &ctx.arrival.control;
-    let timeout = if control.body_rate.is_late() {
-        Refusal::RequestTimeout
+    let failure = if control.body_rate.is_late() {
+        Failure::BodyTooSlow
     } else if control.idle_timer.has_expired() {
-        ctx.reason = Some(control.idle_timer.timeout_reason());
-        Refusal::UpstreamTimeout
+        control.idle_timer.failure()
     } else {
         return;
     };
-    ctx.refusal = Some(timeout);
-    if ctx.status == 0 {
+    ctx.record_failure(failure);
+    if let (0, Some(timeout)) = (ctx.status, ctx.refusal) {
         // The client did not receive it: the stream was reset, or the connection closed.
         ctx.status = timeout.status().as_u16();
     }

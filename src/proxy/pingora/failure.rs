@@ -1,18 +1,22 @@
 //! Failures of upstreams: a retry where it is safe, else the matching 5xx.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use http::{HeaderMap, header};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::error_kind::upstream_error;
+use super::error_kind::{failure_of, is_graceful, is_unprocessed};
 use crate::pipeline::header_fields::HeaderError;
 use crate::pipeline::local_response::CallOutcome;
 use crate::proxy::grpc::Messages;
 use crate::proxy::local_response;
 use crate::proxy::request_context::RequestContext;
+use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
 use crate::rejection::{Reason, Refusal, Rejection};
-use crate::upstream::{AttemptOutcome, ChosenServer, UpstreamError};
+use crate::settings;
+use crate::upstream::{AttemptOutcome, ChosenServer};
 
 /// Attributes an error that came before a request was forwarded to the client, unless the gateway
 /// itself caused it.
@@ -48,20 +52,10 @@ pub(in crate::proxy) fn handle_connect_error(
         ctx.attempts.needs_new_connection = true;
         return error;
     }
-    let timeout = matches!(
-        error.etype(),
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout
-    );
-    report(
-        ctx,
-        if timeout {
-            AttemptOutcome::Timeout
-        } else {
-            AttemptOutcome::ConnectFailed
-        },
-    );
-    ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
-    count(ctx, upstream_error(&error));
+    let failure = failure_of(&error);
+    report(ctx, failure.outcome(Stage::Connecting));
+    count(ctx, failure);
+    ctx.attempts.last_failure = Some(failure);
     error
 }
 
@@ -78,22 +72,13 @@ pub(in crate::proxy) fn handle_proxy_error(
     let late = idle_timer.has_expired();
     idle_timer.end();
     if ctx.arrival.control.body_rate.is_late() {
-        ctx.refusal = Some(Refusal::RequestTimeout);
-        ctx.reason = Some(Reason::BodyTooSlow);
+        ctx.record_failure(Failure::BodyTooSlow);
         error.set_retry(false);
         return error;
     }
     error.retry.decide_reuse(reused);
-    let unprocessed = is_unprocessed(&error);
-    if ctx.refusal.is_none() && may_send_again(session, ctx, &error, unprocessed && !late) {
-        warn_failed_attempt(ctx, &error);
-        // The server is not to blame: it may be tried again, but not over a connection that is
-        // stale or full. After a GOAWAY, Pingora does not reuse the connection.
-        ctx.attempts.tried.pop();
-        ctx.attempts.needs_new_connection = !is_graceful(&error);
-        ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
-        ctx.body_received = 0;
-        ctx.grpc = ctx.grpc.is_some().then(Messages::default);
+    if ctx.refusal.is_none() && failed_attempt(session, ctx, &error, late).may_repeat() {
+        prepare_repetition(ctx, &error);
         error.set_retry(true);
         return error;
     }
@@ -102,58 +87,68 @@ pub(in crate::proxy) fn handle_proxy_error(
     if ctx.grpc.is_some() && !late && ctx.arrival.control.close_reason().is_some() {
         ctx.reason = Some(Reason::CredentialEnded);
     } else if timed_out && !ctx.is_grpc_stream() && is_client_late(session, ctx) {
-        ctx.refusal = Some(Refusal::RequestTimeout);
-        ctx.reason = Some(Reason::BodyStalled);
+        ctx.record_failure(Failure::BodyStalled);
     } else if late {
         // The error is the end of the connection, which the gateway itself closed.
-        ctx.refusal = Some(Refusal::UpstreamTimeout);
-        ctx.reason = Some(ctx.arrival.control.idle_timer.timeout_reason());
-        count(ctx, UpstreamError::Timeout);
-        report(ctx, AttemptOutcome::Timeout);
+        let failure = ctx.arrival.control.idle_timer.failure();
+        ctx.record_failure(failure);
+        count(ctx, failure);
+        report(ctx, failure.outcome(Stage::Exchanging));
     } else if *error.esource() == ErrorSource::Upstream {
         warn_failed_attempt(ctx, &error);
-        ctx.attempts.last_failure = Some((refusal_of(&error), cause_of(&error)));
-        count(ctx, upstream_error(&error));
+        let failure = failure_of(&error);
+        ctx.attempts.last_failure = Some(failure);
+        count(ctx, failure);
         // A pooled connection that had been closed is not a failure of its server.
         if !reused {
-            report(ctx, outcome_of(&error));
+            report(ctx, failure.outcome(Stage::Exchanging));
         }
     }
     error
 }
 
-/// Whether a request that failed on an established connection is sent again.
-fn may_send_again(
+/// Describes a failed attempt. `late`: a timeout had expired before.
+fn failed_attempt<'a>(
     session: &Session,
-    ctx: &RequestContext,
+    ctx: &'a RequestContext,
     error: &Error,
-    unprocessed: bool,
-) -> bool {
+    late: bool,
+) -> FailedAttempt<'a> {
     let client = session.as_downstream();
-    let body = client.get_retry_buffer();
-    let repeatable = unprocessed && !client.retry_buffer_truncated();
-    let untouched = body.is_none_or(|body| body.is_empty());
-    let stale = error.retry() && ctx.method.is_safe() && untouched;
     let control = &ctx.arrival.control;
-    let over = control.idle_timer.has_expired() || control.close_reason().is_some();
-    (repeatable || stale) && !over && !has_responded(session) && may_retry(ctx)
+    FailedAttempt {
+        method: &ctx.method,
+        processing: if is_unprocessed(error) {
+            Processing::DeclaredUnprocessed
+        } else if error.retry() {
+            Processing::StaleConnection
+        } else {
+            Processing::Possible
+        },
+        body: if client.retry_buffer_truncated() {
+            BodyProgress::Lost
+        } else if client.get_retry_buffer().is_some_and(|it| !it.is_empty()) {
+            BodyProgress::Buffered
+        } else {
+            BodyProgress::Untouched
+        },
+        has_responded: has_responded(session),
+        is_over: late || control.close_reason().is_some(),
+        sent: ctx.attempts.sent,
+        retries: upstream_of(ctx).map_or(0, |upstream| upstream.retries),
+    }
 }
 
-/// Whether the upstream has declared that it did not process the request: the stream was refused,
-/// or is above the last one of a GOAWAY (RFC 9113, sections 6.8 and 8.7). Streams at or below it
-/// end with another error.
-fn is_unprocessed(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<h2::Error>();
-    cause.is_some_and(|cause| {
-        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-        cause.is_remote() && (cause.is_go_away() || refused)
-    })
-}
-
-/// Whether the upstream closes the connection gracefully.
-fn is_graceful(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<h2::Error>();
-    cause.is_some_and(|cause| cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
+/// Prepares a request to be sent again. The server is not to blame: it may be tried again, but not
+/// over a connection that is stale or full.
+fn prepare_repetition(ctx: &mut RequestContext, error: &Error) {
+    warn_failed_attempt(ctx, error);
+    ctx.attempts.tried.pop();
+    // After a GOAWAY, Pingora does not reuse the connection.
+    ctx.attempts.needs_new_connection = !is_graceful(error);
+    ctx.attempts.last_failure = Some(failure_of(error));
+    ctx.body_received = 0;
+    ctx.grpc = ctx.grpc.is_some().then(Messages::default);
 }
 
 /// Whether a request that timed out waits for its body and not for the upstream.
@@ -184,65 +179,29 @@ fn warn_failed_attempt(ctx: &RequestContext, error: &Error) {
     );
 }
 
-/// Why an attempt failed, for the access log.
-fn cause_of(error: &Error) -> Option<Reason> {
-    Some(match error.etype() {
-        ErrorType::ConnectRefused => Reason::ConnectRefused,
-        ErrorType::ConnectTimedout => Reason::ConnectTimeout,
-        ErrorType::ConnectNoRoute => Reason::NoRouteToServer,
-        ErrorType::TLSHandshakeTimedout => Reason::TlsTimeout,
-        ErrorType::InvalidCert => Reason::InvalidCertificate,
-        ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => Reason::TlsFailed,
-        ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError => {
-            Reason::ConnectFailed
-        }
-        ErrorType::ReadTimedout => Reason::ReadTimeout,
-        ErrorType::WriteTimedout => Reason::WriteTimeout,
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
-            Reason::ConnectionEnded
-        }
-        ErrorType::InvalidHTTPHeader | ErrorType::H2Error | ErrorType::InvalidH2 => {
-            Reason::InvalidResponse
-        }
-        _ => return None,
-    })
-}
-
 /// Whether the head of a final response has gone out; an interim one may be followed by any other.
 fn has_responded(session: &Session) -> bool {
     let written = session.response_written();
     written.is_some_and(|head| !head.status.is_informational() || head.status == 101)
 }
 
-/// Counts an error of the request's upstream.
-fn count(ctx: &RequestContext, kind: UpstreamError) {
-    let index = ctx.route.as_ref().map(|route| route.upstream);
-    if let Some(upstream) = index.and_then(|index| ctx.snapshot.settings.upstreams.get(index)) {
+/// Counts a failure of the request's upstream.
+fn count(ctx: &RequestContext, failure: Failure) {
+    if let (Some(upstream), Some(kind)) = (upstream_of(ctx), failure.upstream_error()) {
         let labels = [&*upstream.name, kind.as_str()];
         let errors = &ctx.worker.metrics.upstream_errors;
         errors.with_label_values(&labels).inc();
     }
 }
 
-fn may_retry(ctx: &RequestContext) -> bool {
-    let retries = ctx
-        .route
-        .as_ref()
-        .and_then(|route| ctx.snapshot.settings.upstreams.get(route.upstream))
-        .map_or(0, |upstream| upstream.retries);
-    ctx.attempts.sent <= retries
+fn upstream_of(ctx: &RequestContext) -> Option<&Arc<settings::Upstream>> {
+    let route = ctx.route.as_ref()?;
+    ctx.snapshot.settings.upstreams.get(route.upstream)
 }
 
 fn report(ctx: &mut RequestContext, outcome: AttemptOutcome) {
     if let Some(chosen) = ctx.attempts.server.take() {
         chosen.report(outcome);
-    }
-}
-
-fn outcome_of(error: &Error) -> AttemptOutcome {
-    match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => AttemptOutcome::Timeout,
-        _ => AttemptOutcome::ProtocolError,
     }
 }
 
@@ -252,28 +211,21 @@ pub(in crate::proxy) async fn respond_with_error(
     ctx: &mut RequestContext,
     error: &Error,
 ) -> FailToProxy {
-    let refusal = ctx.refusal.unwrap_or_else(|| refusal_of(error));
     let reason = error.etype().as_str();
     tracing::debug!(request_id = %ctx.request_id, %reason, "the request failed");
-    if ctx.reason.is_none() && *error.esource() == ErrorSource::Upstream {
-        ctx.reason = cause_of(error);
+    let control = &ctx.arrival.control;
+    let failure = if control.is_malformed() {
+        Failure::MalformedChunks
+    } else {
+        failure_of(error)
+    };
+    let late = control.idle_timer.has_expired() || control.body_rate.is_late();
+    let client_gone = failure == Failure::ClientGone && !late;
+    if failure == Failure::MalformedChunks || is_unexplained(ctx, error) {
+        ctx.reason = failure.reason();
     }
-    let malformed = ctx.arrival.control.is_malformed();
-    if malformed {
-        ctx.reason = Some(Reason::MalformedChunks);
-    }
-    let client_gone = !malformed
-        && !ctx.arrival.control.idle_timer.has_expired()
-        && !ctx.arrival.control.body_rate.is_late()
-        && *error.esource() == ErrorSource::Downstream
-        && matches!(
-            error.etype(),
-            ErrorType::ConnectionClosed
-                | ErrorType::ReadError
-                | ErrorType::WriteError
-                | ErrorType::WriteTimedout
-                | ErrorType::H2Error
-        );
+    let refusal = ctx.refusal.or(failure.refusal());
+    let refusal = refusal.unwrap_or(Refusal::BadRequest);
     let ended = ctx.reason == Some(Reason::CredentialEnded);
     if let (false, true, Some(_)) = (client_gone, local_response::is_http2(session), &ctx.grpc)
         && (ended || has_responded(session))
@@ -285,7 +237,7 @@ pub(in crate::proxy) async fn respond_with_error(
         // failure.
         session.set_keepalive(None);
         if ctx.status == 0 {
-            ctx.status = 499;
+            ctx.status = CLIENT_GONE;
         }
         return FailToProxy {
             error_code: 0,
@@ -333,53 +285,7 @@ async fn end_call(
     }
 }
 
-/// Distinguishes 502, 503 and 504.
-fn refusal_of(error: &Error) -> Refusal {
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Refusal::RequestTimeout,
-        (ErrorSource::Downstream, _) => Refusal::BadRequest,
-        (_, ErrorType::HTTPStatus(413)) => Refusal::BodyTooLarge,
-        (_, ErrorType::HTTPStatus(503)) => Refusal::UpstreamUnavailable,
-        (_, ErrorType::HTTPStatus(500)) => Refusal::Internal,
-        (
-            _,
-            ErrorType::ConnectTimedout
-            | ErrorType::TLSHandshakeTimedout
-            | ErrorType::ReadTimedout
-            | ErrorType::WriteTimedout,
-        ) => Refusal::UpstreamTimeout,
-        (
-            _,
-            ErrorType::ConnectRefused
-            | ErrorType::ConnectNoRoute
-            | ErrorType::ConnectError
-            | ErrorType::SocketError
-            | ErrorType::BindError
-            | ErrorType::TLSHandshakeFailure
-            | ErrorType::InvalidCert
-            | ErrorType::HandshakeError
-            | ErrorType::TLSWantX509Lookup,
-        ) => Refusal::UpstreamUnreachable,
-        (ErrorSource::Upstream, _) => Refusal::UpstreamProtocolError,
-        (ErrorSource::Internal | ErrorSource::Unset, _) => Refusal::Internal,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_reason_of_a_timeout_names_its_key() {
-        for (error, key) in [
-            (ErrorType::ConnectTimedout, "timeouts.connect"),
-            (ErrorType::TLSHandshakeTimedout, "timeouts.connect"),
-            (ErrorType::WriteTimedout, "timeouts.write"),
-            (ErrorType::ReadTimedout, "timeouts.read"),
-        ] {
-            let reason = cause_of(&Error::new_up(error.clone()));
-            let text = reason.map_or("", Reason::as_str);
-            assert!(text.ends_with(key), "{error:?}: {text}");
-        }
-    }
+/// Whether no reason is recorded for an error of the upstream.
+fn is_unexplained(ctx: &RequestContext, error: &Error) -> bool {
+    ctx.reason.is_none() && *error.esource() == ErrorSource::Upstream
 }

@@ -17,8 +17,8 @@ use crate::clock;
 use crate::pipeline::upstream_request::UpstreamRequest;
 use crate::proxy::local_response;
 use crate::proxy::request_context::{Admitted, RequestContext};
+use crate::proxy::retry::Failure;
 use crate::proxy::server_selection;
-use crate::rejection::{Reason, Refusal};
 use crate::routing::strip_prefix;
 use crate::settings::Timeouts;
 use crate::upstream::ChosenServer;
@@ -45,9 +45,8 @@ pub(in crate::proxy) fn choose(
     let tried = &ctx.attempts.tried;
     let chosen = server_selection::select(permit, &ctx.snapshot, headers, address, owner, tried);
     let Some(chosen) = chosen else {
-        let (refusal, reason) = ctx.attempts.last_failure.unzip();
-        ctx.refusal = refusal;
-        ctx.reason = reason.unwrap_or(Some(Reason::NoServer));
+        let last = ctx.attempts.last_failure.take();
+        ctx.record_failure(last.unwrap_or(Failure::NoServer));
         return Err(Error::new(ErrorType::HTTPStatus(503)));
     };
     let mut peer = peer::of(chosen.address(), &permit.route.timeouts);
@@ -175,7 +174,7 @@ pub(in crate::proxy) fn count_body(
         _ => ctx.body_received > limit,
     };
     if too_large {
-        ctx.refusal = Some(Refusal::BodyTooLarge);
+        ctx.record_failure(Failure::BodyTooLarge);
         return Err(Error::new_down(ErrorType::HTTPStatus(413)));
     }
     Ok(())

@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use parking_lot::Mutex;
 
 use crate::proxy::pingora::get_tcp_info;
-use crate::rejection::Reason;
+use crate::proxy::retry::Failure;
 
 mod untaken;
 
@@ -110,12 +110,12 @@ impl IdleTimer {
         self.limit_to(limit, true);
     }
 
-    /// The timeout that applies or has expired, as a reason for the log.
-    pub fn timeout_reason(&self) -> Reason {
+    /// The failure that the timeout which applies, or has expired, stands for.
+    pub(in crate::proxy) fn failure(&self) -> Failure {
         if self.is_stream_idle.load(Ordering::Relaxed) {
-            Reason::StreamIdle
+            Failure::StreamIdle
         } else {
-            Reason::ReadTimeout
+            Failure::ReadTimeout
         }
     }
 
