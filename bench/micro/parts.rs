@@ -5,17 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use portcullis::auth::session::{Millis, OnSessionLimit};
 use portcullis::auth::token::AccessTokenClaims;
 use portcullis::database::Database;
 use portcullis::events::Events;
 use portcullis::issuers::Issuers;
 use portcullis::issuers::verifier::Verifier;
-use portcullis::pipeline::admission::{Admission, AuthRequest, Permit};
+use portcullis::pipeline::admission::{Admission, Permit};
+use portcullis::pipeline::facts::{RequestFacts, client_origin};
+use portcullis::pipeline::fields::{Field, FieldList, Fields};
 use portcullis::rejection::Rejection;
 use portcullis::sessions::Sessions;
-use portcullis::settings::Settings;
+use portcullis::settings::{ForwardedBy, Settings};
 use portcullis::store::Store;
 use portcullis::telemetry::metrics::Metrics;
 use portcullis::{config, routing};
@@ -119,13 +121,23 @@ impl Fixture {
             events: &self.events,
             request_id: &portcullis::telemetry::request_id::RequestId::default(),
         };
-        let requested = AuthRequest {
-            headers,
-            ip: [198, 51, 100, 7].into(),
-            now: now(),
+        let list: FieldList<'_> = headers.iter().map(Field::from).collect();
+        let fields = Fields::new(&list);
+        let (peer, by) = ([198, 51, 100, 7].into(), ForwardedBy::XForwardedFor);
+        let facts = RequestFacts {
+            method: &Method::GET,
+            version: Version::HTTP_11,
+            scheme: None,
+            path: "/",
+            query: None,
+            fields,
+            host: None,
+            client: &client_origin::resolve(peer, false, &[], by, fields),
             certificate: None,
+            listener: 0,
+            now: now(),
         };
-        admission.admit(route, requested).await
+        admission.admit(route, &facts).await
     }
 }
 

@@ -7,7 +7,7 @@ use http::header::COOKIE;
 use http::{HeaderValue, Method};
 use portcullis::auth::credential;
 use portcullis::pipeline::facts::client_origin;
-use portcullis::pipeline::fields::{Field, FieldList, Fields};
+use portcullis::pipeline::fields::{Field, FieldKind, FieldList, Fields};
 use portcullis::pipeline::upstream_request as written;
 use portcullis::routing::{HeaderEdits, IdentityHeaders, Path};
 use portcullis::settings::{ForwardedBy, IdentityHeaderNames};
@@ -34,6 +34,7 @@ pub(crate) fn path(criterion: &mut Criterion) {
 pub(crate) fn routing(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let headers = request_headers();
+    let list: FieldList<'_> = headers.iter().map(Field::from).collect();
     let mut group = criterion.benchmark_group("routing");
     for many in [10, 1000, 10_000] {
         let table = parts::settings(SECRET, many, folder.path())
@@ -43,8 +44,9 @@ pub(crate) fn routing(criterion: &mut Criterion) {
         let path = parts::path(&raw);
         group.bench_function(format!("{many} routes"), |bench| {
             bench.iter(|| {
-                let found =
-                    table.find("shop.example.com", black_box(&path), &Method::GET, &headers);
+                let fields = Fields::new(&list).pairs();
+                let host = "shop.example.com";
+                let found = table.find(host, black_box(&path), &Method::GET, &fields);
                 found.is_some()
             });
         });
@@ -68,9 +70,13 @@ pub(crate) fn credential(criterion: &mut Criterion) {
         ("cookie", &cookie),
         ("none", &request_headers()),
     ] {
+        let list: FieldList<'_> = headers.iter().map(Field::from).collect();
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                credential::extract(black_box(headers), COOKIE_NAME)
+                let fields = black_box(Fields::new(&list));
+                let authorizations = fields.all(FieldKind::Authorization);
+                let cookies = fields.all(FieldKind::Cookie);
+                credential::extract(authorizations, cookies, COOKIE_NAME)
                     == credential::PresentedCredential::Absent
             });
         });

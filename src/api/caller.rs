@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
-use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
 use super::{ApiState, Caller};
-use crate::auth::credential;
-use crate::auth::credential::PresentedCredential;
+use crate::auth::credential::{self, PresentedCredential};
 use crate::auth::session::SessionId;
 use crate::database::User;
 use crate::events::{Event, EventKind};
 use crate::identity::Accounts;
 use crate::pipeline::admission::{Client, CredentialKind, Identity};
+use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
@@ -96,6 +97,16 @@ pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, Rej
     user.ok_or(Refusal::NotFound.into())
 }
 
+/// The credential of a call.
+pub(super) fn presented_credential<'a>(
+    headers: &'a HeaderMap,
+    settings: &Reloadable,
+) -> PresentedCredential<'a> {
+    let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let (authorizations, cookies) = (values(AUTHORIZATION), values(COOKIE));
+    credential::extract(authorizations, cookies, &settings.sessions.cookie.name)
+}
+
 /// Completes the rejection of a credential: clears a cookie that is no longer valid.
 pub(super) fn reject_credential(
     rejection: Rejection,
@@ -106,12 +117,9 @@ pub(super) fn reject_credential(
         rejection.refusal,
         Refusal::SessionNotFound | Refusal::SessionExpired | Refusal::SessionRevoked
     );
-    let cookie = &settings.sessions.cookie.name;
     let by_cookie = || {
-        matches!(
-            credential::extract(headers, cookie),
-            PresentedCredential::Cookie(_)
-        )
+        let presented = presented_credential(headers, settings);
+        matches!(presented, PresentedCredential::Cookie(_))
     };
     Rejection {
         clear_cookie: (gone && by_cookie()) || rejection.refusal == Refusal::AmbiguousCredentials,
@@ -139,7 +147,8 @@ pub(super) fn is_allowed_origin(
     client: &Client,
     headers: &HeaderMap,
 ) -> bool {
-    same_origin::is_same_origin(headers, client, allowed_origins(settings))
+    let list: FieldList<'_> = headers.iter().map(Field::from).collect();
+    same_origin::is_same_origin(Fields::new(&list), client, allowed_origins(settings))
 }
 
 /// Splits a request, unless a browser says that it comes from another site: signing a user in (to
@@ -162,7 +171,8 @@ fn require_not_cross_site(
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(), Rejection> {
-    if same_origin::is_cross_site(headers, client, allowed_origins(settings)) {
+    let list: FieldList<'_> = headers.iter().map(Field::from).collect();
+    if same_origin::is_cross_site(Fields::new(&list), client, allowed_origins(settings)) {
         Err(reject_csrf(desk, client))
     } else {
         Ok(())

@@ -8,8 +8,7 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 
 use super::ApiState;
-use super::caller::{AuthenticatedCaller, is_allowed_origin};
-use crate::auth::credential;
+use super::caller::{AuthenticatedCaller, is_allowed_origin, presented_credential};
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{Millis, SessionId};
 use crate::auth::token::Claims;
@@ -177,7 +176,7 @@ async fn ensure_ended(
         return Ok(());
     };
     let settings = &snapshot.settings;
-    let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
+    let presented = presented_credential(&parts.headers, settings);
     if matches!(presented, PresentedCredential::Cookie(_))
         && !is_allowed_origin(settings, client, &parts.headers)
     {

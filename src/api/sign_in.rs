@@ -24,7 +24,9 @@ const USER_AGENT_MAX: usize = 512;
 
 /// The session cookie that the browser holds, whatever `Authorization` says.
 pub(super) fn cookie_session(headers: &HeaderMap, settings: &Reloadable) -> Option<SessionToken> {
-    match credential::extract_cookie(headers, &settings.sessions.cookie.name) {
+    let cookies = headers.get_all(header::COOKIE).iter();
+    let cookies = cookies.map(HeaderValue::as_bytes);
+    match credential::extract_cookie(cookies, &settings.sessions.cookie.name) {
         PresentedCredential::Cookie(token) => Some(token),
         _ => None,
     }

@@ -7,12 +7,13 @@ use axum::response::Response;
 use utoipa::ToSchema;
 
 use super::body::BodyFields;
-use super::caller::{reject_credential, reject_cross_site, require_allowed_origin};
+use super::caller::{
+    presented_credential, reject_credential, reject_cross_site, require_allowed_origin,
+};
 use super::presented_session::{PresentedSession, SignOutCaller, blacklist};
 use super::response::{self, clear_cookie};
 use super::view::{Revoked, Success};
 use super::{ApiState, Caller};
-use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::EndReason;
 use crate::pipeline::admission::Client;
@@ -48,7 +49,7 @@ pub(super) async fn sign_out(
 ) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
     let (parts, body) = reject_cross_site(&state, settings, &client, request)?;
-    let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
+    let presented = presented_credential(&parts.headers, settings);
     let by_cookie = matches!(
         presented,
         PresentedCredential::Cookie(_) | PresentedCredential::MalformedCookie

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::print;
 use crate::config;
 use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::pipeline::destination::{self, Destination, NoDestination};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost};
+use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::rejection::Refusal;
 use crate::routing::{self, Auth, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
 use crate::settings::{Settings, Upstream};
@@ -129,22 +130,20 @@ fn explain_steps(
     output: &mut String,
 ) -> Result<(), String> {
     let host = routing::host_of(&request.authority);
-    let field = HeaderValue::from_str(&request.authority).ok();
     let listener = listener_of(settings, request);
     let client = request.client(settings, listener);
+    let list: FieldList<'_> = request.headers.iter().map(Field::from).collect();
     let facts = RequestFacts {
         method: &request.method,
         version: Version::HTTP_11,
         scheme: None,
         path: &request.path,
         query: request.query.as_deref(),
-        headers: &request.headers,
-        host: host
-            .as_deref()
-            .ok()
-            .zip(field.as_ref())
-            .map(|(name, field)| RequestHost { field, name }),
-        origin_header: request.headers.get(header::ORIGIN),
+        fields: Fields::new(&list),
+        host: host.as_deref().ok().map(|name| RequestHost {
+            field: request.authority.as_bytes(),
+            name,
+        }),
         client: &client,
         certificate: None,
         listener,
@@ -205,7 +204,7 @@ fn explain_precedence(settings: &Settings, facts: &RequestFacts<'_>, output: &mu
         return;
     };
     let routes = &settings.reloadable.routes;
-    let considered = routes.explain(host.name, &path, facts.method, facts.headers);
+    let considered = routes.explain(host.name, &path, facts.method, &facts.fields.pairs());
     let winner = considered.iter().find(|one| one.is_match);
     if let Some(winner) = winner {
         let text = format!("{}: {}", winner.route.name, winner.reason);

@@ -6,6 +6,7 @@ use http::header::HeaderValue;
 use http::{Method, Version};
 
 use super::facts::{RequestFacts, RequestHost};
+use super::fields::text_of;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Path, PathAmbiguities, PathError, Route, endpoints, port_of};
 use crate::settings::{Boot, Listener, Reloadable};
@@ -107,7 +108,7 @@ pub fn find<'s>(
         return Ok(Destination::OwnEndpoint(below));
     }
     let routes = &settings.routes;
-    match routes.find(host.name, &path, facts.method, facts.headers) {
+    match routes.find(host.name, &path, facts.method, &facts.fields.pairs()) {
         Some(route) => Ok(Destination::Route(route, ambiguities)),
         None if ambiguities == PathAmbiguities::NONE => Err(NoDestination::NoRoute),
         None => Err(NoDestination::Ambiguous),
@@ -152,7 +153,7 @@ fn https_target(
     if !redirects || facts.client.https {
         return None;
     }
-    let named = host.field.to_str().ok().and_then(port_of).unwrap_or(HTTP);
+    let named = text_of(host.field).and_then(port_of).unwrap_or(HTTP);
     let plain = boot.listeners.get(facts.listener)?;
     // The host was validated, so this is no open redirect.
     let mut location = match https_port(named, plain, &boot.listeners) {

@@ -60,6 +60,7 @@ pub enum FieldKind {
     Trailer,
     TransferEncoding,
     Upgrade,
+    UserAgent,
     Via,
     XForwardedFor,
     XForwardedHost,
@@ -87,6 +88,7 @@ impl FieldKind {
             10 => &[
                 (b"connection", Connection),
                 (b"keep-alive", KeepAlive),
+                (b"user-agent", UserAgent),
                 (b"tracestate", Tracestate),
             ],
             11 => &[(b"traceparent", Traceparent)],
@@ -133,6 +135,14 @@ impl<'a> Fields<'a> {
         Fields(fields)
     }
 
+    pub fn count(self) -> usize {
+        self.0.len()
+    }
+
+    pub fn has(self, kind: FieldKind) -> bool {
+        self.0.iter().any(|field| field.kind == kind)
+    }
+
     /// The value of the first field of a kind.
     pub fn first(self, kind: FieldKind) -> Option<&'a [u8]> {
         self.all(kind).next()
@@ -142,6 +152,18 @@ impl<'a> Fields<'a> {
     pub fn all(self, kind: FieldKind) -> impl DoubleEndedIterator<Item = &'a [u8]> + Clone {
         let fields = self.0.iter().filter(move |field| field.kind == kind);
         fields.map(|field| field.value)
+    }
+
+    /// The values of all fields of a configured name.
+    pub fn named(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let is_named = move |field: &&Field<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
+        let fields = self.0.iter().filter(is_named);
+        fields.map(|field| field.value)
+    }
+
+    /// Names and values.
+    pub fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone {
+        self.0.iter().map(|field| (field.name, field.value))
     }
 }
 
@@ -193,6 +215,7 @@ pub(crate) mod tests {
             ("trailer", Trailer),
             ("transfer-encoding", TransferEncoding),
             ("upgrade", Upgrade),
+            ("user-agent", UserAgent),
             ("via", Via),
             ("x-forwarded-for", XForwardedFor),
             ("x-forwarded-host", XForwardedHost),
@@ -225,6 +248,11 @@ pub(crate) mod tests {
         assert_eq!(fields.first(FieldKind::Host), None);
         let cookies: Vec<&[u8]> = fields.all(FieldKind::Cookie).collect();
         assert_eq!(cookies, [b"a=1", b"b=2"]);
+        assert!(fields.has(FieldKind::Cookie) && !fields.has(FieldKind::Host));
+        let tenants: Vec<&[u8]> = fields.named("x-tenant").collect();
+        assert_eq!(tenants, [b"one", b"two"]);
+        assert_eq!(fields.pairs().next(), Some((&b"Cookie"[..], &b"a=1"[..])));
+        assert_eq!(fields.count(), 4);
     }
 
     #[test]

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode};
+use http::{Method, StatusCode};
 
 use self::admission::{Admission, CredentialKind, Identity, Permit};
 use self::destination::Destination;
 use self::facts::RequestFacts;
+use self::fields::{FieldKind, Fields, text_of};
 use self::via::Via;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
-use crate::routing::{PathAmbiguities, Route, cors};
+use crate::routing::{Cors, PathAmbiguities, Route};
 use crate::settings::{Boot, Reloadable};
 
 pub mod admission;
@@ -87,14 +88,16 @@ async fn decide_on_route(
     if !route.allow_in_path.allows(ambiguities) {
         return Err(Rejection::new(Refusal::BadRequest, Reason::ForbiddenPath));
     }
-    if via.is_in(facts.headers) {
+    if via.is_in(facts.fields) {
         return Err(Rejection::new(Refusal::LoopDetected, Reason::Loop));
     }
     // Before authentication: a preflight carries no credential.
-    if let Some(headers) = preflight(facts, route) {
+    if let Some(cors) = &route.cors
+        && let Some(headers) = preflight(cors, facts.method, facts.fields)
+    {
         return Ok(Step::Respond(StatusCode::NO_CONTENT, headers));
     }
-    let permit = admission.admit(route, facts.auth_request()).await?;
+    let permit = admission.admit(route, facts).await?;
     if let Some(identity) = &permit.identity {
         check_upgrade_origin(facts, route, identity, admission.reloadable)?;
     }
@@ -112,20 +115,20 @@ fn redirect(target: HeaderValue) -> Step {
     Step::Respond(status, vec![(header::LOCATION, target)])
 }
 
-/// The headers of the response to a CORS preflight.
-fn preflight(facts: &RequestFacts<'_>, route: &Route) -> Option<Vec<(HeaderName, HeaderValue)>> {
-    let cors = route.cors.as_ref()?;
-    if !cors::is_preflight(facts.method, facts.headers) {
+/// The headers of the response to a CORS preflight: `OPTIONS` with an origin and a requested method.
+fn preflight(
+    cors: &Cors,
+    method: &Method,
+    fields: Fields<'_>,
+) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    if *method != Method::OPTIONS {
         return None;
     }
-    let origin = facts.headers.get(header::ORIGIN)?;
-    let method = text(facts.headers, &header::ACCESS_CONTROL_REQUEST_METHOD)?;
-    let headers = text(facts.headers, &header::ACCESS_CONTROL_REQUEST_HEADERS);
-    Some(cors.preflight_headers(origin, method, headers))
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+    let text = |kind| fields.first(kind).and_then(text_of);
+    let origin = fields.first(FieldKind::Origin)?;
+    let requested = text(FieldKind::AccessControlRequestMethod)?;
+    let headers = text(FieldKind::AccessControlRequestHeaders);
+    Some(cors.preflight_headers(origin, requested, headers))
 }
 
 /// Rejects an upgrade that a cookie authenticates and that another site's page requests: a browser
@@ -139,14 +142,15 @@ fn check_upgrade_origin(
     if !facts.is_upgrade() || identity.credential_kind != CredentialKind::Cookie {
         return Ok(());
     }
-    let origin = facts.origin_header.and_then(|origin| origin.to_str().ok());
-    let cors = route.cors.as_ref();
-    let by_route = cors
+    let origin = facts.fields.first(FieldKind::Origin);
+    let by_route = route
+        .cors
+        .as_ref()
         .zip(origin)
         .is_some_and(|(cors, it)| cors.lists_origin(it));
     let api = settings.api.as_ref();
     let allowed = api.map_or(&[][..], |api| &api.allowed_origins);
-    if by_route || same_origin::is_same_origin(facts.headers, &facts.client(), allowed) {
+    if by_route || same_origin::is_same_origin(facts.fields, &facts.client(), allowed) {
         return Ok(());
     }
     Err(Rejection {
@@ -157,4 +161,35 @@ fn check_upgrade_origin(
         })),
         ..Rejection::new(Refusal::CsrfRejected, Reason::ForeignUpgrade)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::fields::tests::list;
+
+    #[test]
+    fn preflight_is_options_with_origin_and_method() {
+        let cors = Cors {
+            origins: vec!["https://shop.example".to_owned()],
+            methods: vec![Method::PUT],
+            headers: Vec::new(),
+            expose: Vec::new(),
+            credentials: false,
+            max_age: None,
+        };
+        let origin = ("Origin", "https://shop.example");
+        let requested = ("Access-Control-Request-Method", "PUT");
+        for (method, fields, expected) in [
+            (Method::OPTIONS, &[][..], false),
+            (Method::OPTIONS, &[origin], false),
+            (Method::OPTIONS, &[requested], false),
+            (Method::OPTIONS, &[origin, requested], true),
+            (Method::GET, &[origin, requested], false),
+        ] {
+            let list = list(fields);
+            let headers = preflight(&cors, &method, Fields::new(&list));
+            assert_eq!(headers.is_some(), expected, "{method} {fields:?}");
+        }
+    }
 }

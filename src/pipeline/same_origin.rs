@@ -1,21 +1,20 @@
 //! Same-origin check: whether a browser's request comes from the gateway's own pages or from
 //! allowed origins. The browser sends the origin in `Origin`, which no page can forge.
 
-use http::{HeaderMap, header};
-
 use super::admission::Client;
+use super::fields::{FieldKind, Fields, text_of};
 
 /// Whether the host and port of `Origin` are those of the request, or the origin is allowed;
 /// without `Origin`, whether `Sec-Fetch-Site` is `same-origin`. `allowed` holds
 /// `scheme://host[:port]` in lower case.
-pub fn is_same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
-    let mut origins = headers.get_all(header::ORIGIN).iter();
+pub fn is_same_origin(fields: Fields<'_>, client: &Client, allowed: &[String]) -> bool {
+    let mut origins = fields.all(FieldKind::Origin);
     match (origins.next(), origins.next()) {
         (None, _) => {
-            let mut sites = headers.get_all("sec-fetch-site").iter();
-            sites.next().is_some_and(|site| site == "same-origin") && sites.next().is_none()
+            let mut sites = fields.all(FieldKind::SecFetchSite);
+            sites.next() == Some(b"same-origin") && sites.next().is_none()
         }
-        (Some(origin), None) => origin.to_str().is_ok_and(|origin| {
+        (Some(origin), None) => text_of(origin).is_some_and(|origin| {
             let origin = origin.to_ascii_lowercase();
             allowed.contains(&origin) || origin_matches_host(&origin, &client.host, client.https)
         }),
@@ -25,9 +24,13 @@ pub fn is_same_origin(headers: &HeaderMap, client: &Client, allowed: &[String]) 
 
 /// Whether a browser reports that the request comes from another site. A client that sends neither
 /// header is no browser, and holds no other user's cookies.
-pub(crate) fn is_cross_site(headers: &HeaderMap, client: &Client, allowed: &[String]) -> bool {
-    let has_origin = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
-    has_origin && !is_same_origin(headers, client, allowed)
+pub(crate) fn is_cross_site(fields: Fields<'_>, client: &Client, allowed: &[String]) -> bool {
+    states_origin(fields) && !is_same_origin(fields, client, allowed)
+}
+
+/// Whether a request has a header by which a browser states the origin of its page.
+pub(crate) fn states_origin(fields: Fields<'_>) -> bool {
+    fields.has(FieldKind::Origin) || fields.has(FieldKind::SecFetchSite)
 }
 
 /// Whether a page of this origin (in lower case) was loaded from `host[:port]`.
@@ -75,12 +78,11 @@ fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
+mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+    use crate::pipeline::fields::tests::list;
 
     fn client(host: &str, https: bool) -> Client {
         Client {
@@ -88,14 +90,6 @@ pub(crate) mod tests {
             https,
             host: host.to_owned(),
         }
-    }
-
-    pub(crate) fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in list {
-            headers.append(*name, value.parse().unwrap());
-        }
-        headers
     }
 
     #[test]
@@ -135,8 +129,8 @@ pub(crate) mod tests {
             ("http://a.example, http://evil", "a.example", false, false),
         ];
         for (origin, host, https, expected) in cases {
-            let headers = headers(&[("origin", origin)]);
-            let found = is_same_origin(&headers, &client(host, https), &[]);
+            let list = list(&[("origin", origin)]);
+            let found = is_same_origin(Fields::new(&list), &client(host, https), &[]);
             assert_eq!(found, expected, "{origin} for {host}, TLS {https}");
         }
     }
@@ -152,8 +146,8 @@ pub(crate) mod tests {
             ("https://app.example.evil", false),
         ];
         for (origin, expected) in cases {
-            let headers = headers(&[("origin", origin)]);
-            let found = is_same_origin(&headers, &client("gw.example", true), &allowed);
+            let list = list(&[("origin", origin)]);
+            let found = is_same_origin(Fields::new(&list), &client("gw.example", true), &allowed);
             assert_eq!(found, expected, "{origin}");
         }
     }
@@ -190,14 +184,11 @@ pub(crate) mod tests {
                 true,
             ),
         ];
-        for (list, same, foreign) in cases {
-            let headers = headers(list);
-            assert_eq!(is_same_origin(&headers, &client, &[]), same, "{headers:?}");
-            assert_eq!(
-                is_cross_site(&headers, &client, &[]),
-                foreign,
-                "{headers:?}"
-            );
+        for (sent, same, foreign) in cases {
+            let list = list(sent);
+            let fields = Fields::new(&list);
+            assert_eq!(is_same_origin(fields, &client, &[]), same, "{sent:?}");
+            assert_eq!(is_cross_site(fields, &client, &[]), foreign, "{sent:?}");
         }
     }
 }

@@ -12,8 +12,10 @@ use pingora::proxy::Session;
 use tower::ServiceExt;
 
 use super::local_response::{self, send_rejection};
+use super::pingora::header_map;
 use super::request_context::{RequestContext, measure_wait};
 use crate::api::{Caller, ResponseInfo};
+use crate::pipeline::fields::Fields;
 use crate::pipeline::local_response::{clearing_headers, limit_headers, rejection_headers};
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints;
@@ -113,8 +115,9 @@ async fn build_call(
     *call.uri_mut() = uri;
     *call.headers_mut() = head.headers.clone();
     let extensions = call.extensions_mut();
-    if let Some(facts) = ctx.facts(head) {
-        extensions.insert(facts.client());
+    if let Some(origin) = &ctx.client_origin {
+        let host = ctx.host_header.as_ref();
+        extensions.insert(origin.as_client(host.map(HeaderValue::as_bytes)));
     }
     extensions.insert(Arc::clone(&ctx.snapshot));
     extensions.insert(ctx.request_id.clone());
@@ -140,10 +143,12 @@ async fn identify(
     let current = Arc::clone(&ctx.snapshot);
     let worker = Arc::clone(&ctx.worker);
     let admission = worker.admission(&current, &ctx.request_id);
-    let Some(facts) = ctx.facts(session.req_header()) else {
+    let head = session.req_header();
+    let list = header_map::list(&head.headers);
+    let Some(facts) = ctx.facts(head, Fields::new(&list)) else {
         return false;
     };
-    let (found, waited) = measure_wait(admission.identify(facts.auth_request())).await;
+    let (found, waited) = measure_wait(admission.identify(&facts)).await;
     ctx.store_time = waited;
     match found {
         Ok(identity) => {

@@ -219,7 +219,11 @@ impl RequestContext {
     }
 
     /// The input of the decision; `None` before the head was recorded.
-    pub(super) fn facts<'a>(&'a self, head: &'a Parts) -> Option<RequestFacts<'a>> {
+    pub(super) fn facts<'a>(
+        &'a self,
+        head: &'a Parts,
+        fields: Fields<'a>,
+    ) -> Option<RequestFacts<'a>> {
         let field = self.host_header.as_ref();
         Some(RequestFacts {
             method: &self.method,
@@ -227,12 +231,11 @@ impl RequestContext {
             scheme: head.uri.scheme_str(),
             path: &self.path,
             query: head.uri.query(),
-            headers: &head.headers,
+            fields,
             host: field.map(|field| RequestHost {
-                field,
+                field: field.as_bytes(),
                 name: &self.host,
             }),
-            origin_header: self.origin_header.as_ref(),
             client: self.client_origin.as_ref()?,
             certificate: self.arrival.peer.certificate.as_ref(),
             listener: self.arrival.peer.listener,

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 
-use super::{Match, Route};
+use super::{Field, Match, Route};
 
 /// Routes of one host and path.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Candidates {
     plain: Vec<usize>,
     /// Ranks of the others, by the first header that they match on, so that the cost of a look-up
     /// does not grow with the number of routes distinguished by a header, such as one per tenant.
-    by_header: HashMap<HeaderName, HashMap<HeaderValue, Vec<usize>>>,
+    by_header: HashMap<HeaderName, HashMap<Box<[u8]>, Vec<usize>>>,
 }
 
 impl Candidates {
@@ -37,7 +37,10 @@ impl Candidates {
             match route.matches.headers.first() {
                 Some((name, value)) => {
                     let values = self.by_header.entry(name.clone()).or_default();
-                    values.entry(value.clone()).or_default().push(rank);
+                    values
+                        .entry(value.as_bytes().into())
+                        .or_default()
+                        .push(rank);
                 }
                 None => self.plain.push(rank),
             }
@@ -51,9 +54,9 @@ impl Candidates {
 
     /// Finds the first route for which `is_match` holds. It is not called for routes whose first
     /// header differs from the request's.
-    pub(super) fn find(
+    pub(super) fn find<'a>(
         &self,
-        headers: &HeaderMap,
+        fields: &(impl Iterator<Item = Field<'a>> + Clone),
         is_match: &mut dyn FnMut(&Route) -> bool,
     ) -> Option<&Arc<Route>> {
         let mut first_match = |ranks: &[usize], bound: Option<usize>| {
@@ -64,12 +67,23 @@ impl Candidates {
         let mut best = first_match(&self.plain, None);
         for (name, values) in &self.by_header {
             // All values must equal the required one, so the first selects the possible routes.
-            if let Some(ranks) = headers.get(name).and_then(|value| values.get(value)) {
+            let first = values_of(fields.clone(), name).next();
+            if let Some(ranks) = first.and_then(|value| values.get(value)) {
                 best = first_match(ranks, best).or(best);
             }
         }
         self.ranked.get(best?)
     }
+}
+
+/// The values of a header, whose name a client may spell in any case.
+fn values_of<'a>(
+    fields: impl Iterator<Item = Field<'a>>,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
+    let name = name.as_str().as_bytes();
+    let fields = fields.filter(move |(own, _)| own.eq_ignore_ascii_case(name));
+    fields.map(|(_, value)| value)
 }
 
 /// Reason why a route with matching host and path does not match a request.
@@ -98,12 +112,16 @@ impl Mismatch<'_> {
 impl Match {
     /// Returns the reason why the method or the headers of a request do not match. All values of a
     /// repeated header must equal the required one, so that no unchecked value is forwarded.
-    pub(super) fn mismatch(&self, method: &Method, headers: &HeaderMap) -> Option<Mismatch<'_>> {
+    pub(super) fn mismatch<'a>(
+        &self,
+        method: &Method,
+        fields: &(impl Iterator<Item = Field<'a>> + Clone),
+    ) -> Option<Mismatch<'_>> {
         if !self.methods.is_empty() && !self.methods.contains(method) {
             return Some(Mismatch::Method(&self.methods));
         }
         self.headers.iter().find_map(|(name, required)| {
-            let mut values = headers.get_all(name).iter().peekable();
+            let mut values = values_of(fields.clone(), name).peekable();
             if values.peek().is_none() {
                 Some(Mismatch::HeaderMissing(name.as_str()))
             } else if values.all(|value| value == required) {

@@ -11,7 +11,6 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use cors::is_preflight;
 pub use host::{HostError, host_of, port_of};
 use http::{HeaderName, HeaderValue, Method};
 pub use path::{Path, PathError};
@@ -19,6 +18,9 @@ pub use pattern::{PatternError, strip_prefix, stripped_part};
 pub use table::{ExplainedRoute, RouteTable};
 
 use crate::limits::Limit;
+
+/// Name and value of a header field of a request.
+pub type Field<'a> = (&'a [u8], &'a [u8]);
 
 /// One configured route.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use crate::auth::credential::FORM_COOKIES;
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
 use crate::pipeline::admission::Client;
+use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::same_origin;
 
 /// The secret shared by a form and a cookie.
@@ -54,8 +55,10 @@ pub(super) fn is_own_form(
     token: &str,
     rules: &CookieRules,
 ) -> bool {
-    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
-        return same_origin::is_same_origin(headers, client, &[]);
+    let list: FieldList<'_> = headers.iter().map(Field::from).collect();
+    let fields = Fields::new(&list);
+    if same_origin::states_origin(fields) {
+        return same_origin::is_same_origin(fields, client, &[]);
     }
     cookie_token(headers, rules)
         .is_some_and(|expected| bool::from(expected.as_str().as_bytes().ct_eq(token.as_bytes())))

@@ -6,13 +6,13 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::HeaderMap;
 
+use super::super::caller::presented_credential;
 use super::super::presented_session::PresentedSession;
 use super::super::response::clear_cookie;
 use super::super::{ApiState, Caller};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
 use super::{PageError, html, is_signed_in, page_path, page_response};
-use crate::auth::credential;
 use crate::pipeline::admission::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
@@ -57,7 +57,7 @@ pub(super) async fn submit(
     if let Err(unknown) = is_signed_in(caller.as_ref()) {
         return Ok(again(unknown.into()));
     }
-    let presented = credential::extract(&parts.headers, &settings.sessions.cookie.name);
+    let presented = presented_credential(&parts.headers, settings);
     let session = match caller.map(|Caller(found)| found) {
         Some(Ok(identity)) => identity.as_ref().map(PresentedSession::from_identity),
         Some(Err(rejection)) => PresentedSession::from_rejection(&rejection, &presented),

@@ -25,8 +25,8 @@ use http::{HeaderMap, Request, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
 
+use super::caller::presented_credential;
 use super::{ApiState, Caller, ResponseInfo, router};
-use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{SessionId, SessionStatus};
 use crate::auth::token::Claims;
@@ -227,23 +227,22 @@ impl TestGateway {
     /// Authenticates as admission does, without signatures and limits.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Identity>, Rejection> {
         let settings = &self.snapshot.settings;
-        let (id, token, presented) =
-            match credential::extract(headers, &settings.sessions.cookie.name) {
-                PresentedCredential::Absent => return Ok(None),
-                PresentedCredential::Cookie(token) => (token.id(), None, CredentialKind::Cookie),
-                PresentedCredential::Session(token) => {
-                    (token.id(), None, CredentialKind::SessionHeader)
-                }
-                PresentedCredential::Bearer(token) => {
-                    let claims = claims(token);
-                    (
-                        claims.session.unwrap(),
-                        Some(claims),
-                        CredentialKind::Bearer,
-                    )
-                }
-                _ => return Err(Refusal::TokenInvalid.into()),
-            };
+        let (id, token, presented) = match presented_credential(headers, settings) {
+            PresentedCredential::Absent => return Ok(None),
+            PresentedCredential::Cookie(token) => (token.id(), None, CredentialKind::Cookie),
+            PresentedCredential::Session(token) => {
+                (token.id(), None, CredentialKind::SessionHeader)
+            }
+            PresentedCredential::Bearer(token) => {
+                let claims = claims(token);
+                (
+                    claims.session.unwrap(),
+                    Some(claims),
+                    CredentialKind::Bearer,
+                )
+            }
+            _ => return Err(Refusal::TokenInvalid.into()),
+        };
         let entry = self.state.store.session(id).await.unwrap();
         let entry = entry.ok_or(Refusal::SessionNotFound)?;
         let now = self.state.store.now().await.unwrap();

@@ -5,8 +5,7 @@
 use std::time::Duration;
 
 use cookie::{Cookie, SameSite as CookieSameSite};
-use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
 
@@ -38,10 +37,13 @@ pub enum PresentedCredential<'a> {
     },
 }
 
-/// Extracts the credential: an `Authorization` of the scheme `Bearer` or `Session`, or else the
-/// cookie.
-pub fn extract<'a>(headers: &'a HeaderMap, cookie_name: &str) -> PresentedCredential<'a> {
-    let mut authorizations = headers.get_all(AUTHORIZATION).iter();
+/// Extracts the credential from the values of `Authorization` and `Cookie`: one of the scheme
+/// `Bearer` or `Session`, or else the cookie.
+pub fn extract<'a>(
+    mut authorizations: impl Iterator<Item = &'a [u8]>,
+    cookies: impl Iterator<Item = &'a [u8]>,
+    cookie_name: &str,
+) -> PresentedCredential<'a> {
     if let Some(authorization) = authorizations.next() {
         if authorizations.next().is_some() {
             return PresentedCredential::Ambiguous { cookies: false };
@@ -50,15 +52,16 @@ pub fn extract<'a>(headers: &'a HeaderMap, cookie_name: &str) -> PresentedCreden
             return credential;
         }
     }
-    extract_cookie(headers, cookie_name)
+    extract_cookie(cookies, cookie_name)
 }
 
 /// Extracts the session cookie, regardless of `Authorization`.
-pub fn extract_cookie(headers: &HeaderMap, cookie_name: &str) -> PresentedCredential<'static> {
-    let mut cookies = headers
-        .get_all(COOKIE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+pub fn extract_cookie<'a>(
+    cookies: impl Iterator<Item = &'a [u8]>,
+    cookie_name: &str,
+) -> PresentedCredential<'static> {
+    let mut cookies = cookies
+        .flat_map(|value| value.split(|byte| *byte == b';'))
         .filter_map(|pair| value_if_named(pair, cookie_name));
     match (cookies.next(), cookies.next()) {
         (None, _) => PresentedCredential::Absent,
@@ -95,8 +98,8 @@ pub fn auth_scheme(authorization: &[u8]) -> AuthScheme {
 }
 
 /// Parses an `Authorization`; `None` for a scheme that the gateway does not handle.
-fn parse_authorization(authorization: &HeaderValue) -> Option<PresentedCredential<'_>> {
-    let (scheme, rest) = split_scheme(authorization.as_bytes());
+fn parse_authorization(authorization: &[u8]) -> Option<PresentedCredential<'_>> {
+    let (scheme, rest) = split_scheme(authorization);
     let secret = rest
         .strip_prefix(b" ")
         .and_then(|rest| std::str::from_utf8(rest).ok())

@@ -4,41 +4,43 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Identity;
 use super::claim::Claim;
-use super::{AuthRequest, Identity};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::limits::{Charge, Counter, CounterHasher, KeyPart, Limit, subscriber_network};
+use crate::pipeline::facts::RequestFacts;
+use crate::pipeline::fields::Fields;
 use crate::routing::Route;
 
 /// The user, the session and the token, where the request is authenticated.
 pub(super) type LimitSubject<'a> = (&'a str, Option<SessionId>, Option<&'a Claims>);
 
 /// The limits of a route that need no identity.
-pub(super) fn before_auth(route: &Route, request: &AuthRequest<'_>) -> Vec<Charge> {
-    charges_for(&route.limits_before, route, request, None)
+pub(super) fn before_auth(route: &Route, facts: &RequestFacts<'_>) -> Vec<Charge> {
+    charges_for(&route.limits_before, route, facts, None)
 }
 
 /// The limits of a route that need an identity.
 pub(super) fn after_auth(
     route: &Route,
-    request: &AuthRequest<'_>,
+    facts: &RequestFacts<'_>,
     user: Option<LimitSubject<'_>>,
 ) -> Vec<Charge> {
-    charges_for(&route.limits_after, route, request, user)
+    charges_for(&route.limits_after, route, facts, user)
 }
 
 /// The limits of a route that need an identity and apply to this one.
 pub(super) fn for_identity(
     route: &Route,
-    request: &AuthRequest<'_>,
+    facts: &RequestFacts<'_>,
     claimed: &Claim,
     identity: &Identity,
 ) -> impl Iterator<Item = Charge> {
     let token = claimed.token().map(Arc::as_ref);
     let charges = after_auth(
         route,
-        request,
+        facts,
         Some((identity.user(), claimed.session(), token)),
     );
     let roles = identity.roles();
@@ -50,14 +52,14 @@ pub(super) fn for_identity(
 fn charges_for(
     limits: &[Arc<Limit>],
     route: &Route,
-    request: &AuthRequest<'_>,
+    facts: &RequestFacts<'_>,
     user: Option<LimitSubject<'_>>,
 ) -> Vec<Charge> {
     limits
         .iter()
         .map(|limit| Charge {
             limit: Arc::clone(limit),
-            counter: counter_for(limit, route, request, user),
+            counter: counter_for(limit, route, facts, user),
         })
         .collect()
 }
@@ -65,7 +67,7 @@ fn charges_for(
 fn counter_for(
     limit: &Limit,
     route: &Route,
-    request: &AuthRequest<'_>,
+    facts: &RequestFacts<'_>,
     caller: Option<LimitSubject<'_>>,
 ) -> Counter {
     let mut naming = CounterHasher::of(&limit.name);
@@ -78,11 +80,11 @@ fn counter_for(
             (KeyPart::User, Some((user, ..))) => add(user_key(user, token).as_bytes()),
             (KeyPart::Session, _) if let Some(id) = session => add(&id.0),
             (KeyPart::Token, _) if let Some(claims) = token => add(claims.blacklist_key.as_bytes()),
-            (KeyPart::Header(name), _) if let Some(value) = header_key(request, name) => {
+            (KeyPart::Header(name), _) if let Some(value) = header_key(facts.fields, name) => {
                 add(&value)
             }
             // A missing part falls back to the address: no key is ever unlimited.
-            _ => add_address(&mut naming, request.ip),
+            _ => add_address(&mut naming, facts.client.ip),
         }
     }
     naming.finish()
@@ -126,12 +128,12 @@ fn user_key<'a>(user: &'a str, token: Option<&'a Claims>) -> Cow<'a, str> {
 }
 
 /// All values of the header: a second one does not open a second counter for the first.
-fn header_key(request: &AuthRequest<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
-    let mut values = request.headers.get_all(name).iter();
-    let mut key = values.next()?.as_bytes().to_vec();
+fn header_key(fields: Fields<'_>, name: &http::HeaderName) -> Option<Vec<u8>> {
+    let mut values = fields.named(name.as_str());
+    let mut key = values.next()?.to_vec();
     for value in values {
         key.push(0);
-        key.extend_from_slice(value.as_bytes());
+        key.extend_from_slice(value);
     }
     (!key.is_empty()).then_some(key)
 }

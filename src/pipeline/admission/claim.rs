@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Admission, AuthRequest, CredentialKind};
+use super::{Admission, CredentialKind};
 use crate::auth::credential;
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::verifier::TokenRejection;
+use crate::pipeline::facts::RequestFacts;
+use crate::pipeline::fields::FieldKind;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::sessions::Credential;
 
@@ -31,9 +33,15 @@ impl Admission<'_> {
     /// Reads the credential and verifies what needs no store.
     pub(super) async fn read_credential(
         &self,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
     ) -> Result<Option<Claim>, Rejection> {
-        match credential::extract(request.headers, &self.reloadable.sessions.cookie.name) {
+        let fields = facts.fields;
+        let presented = credential::extract(
+            fields.all(FieldKind::Authorization),
+            fields.all(FieldKind::Cookie),
+            &self.reloadable.sessions.cookie.name,
+        );
+        match presented {
             PresentedCredential::Absent => Ok(None),
             PresentedCredential::Ambiguous { cookies } => Err(Rejection {
                 clear_cookie: cookies,
@@ -58,20 +66,20 @@ impl Admission<'_> {
                 credential_kind: CredentialKind::Cookie,
                 credential: Credential::Session(token.id()),
             })),
-            PresentedCredential::Bearer(token) => self.verify_token(token, request).await.map(Some),
+            PresentedCredential::Bearer(token) => self.verify_token(token, facts).await.map(Some),
         }
     }
 
     async fn verify_token(
         &self,
         token: &str,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
     ) -> Result<Claim, Rejection> {
-        let verified = self.verifier.verify(token, request.now).await;
+        let verified = self.verifier.verify(token, facts.now).await;
         // Checked for each request: the verifier caches tokens, not the connections that present
         // them.
         if let Ok(claims) | Err(TokenRejection::Expired(claims)) = &verified
-            && !claims.allows_certificate(request.certificate)
+            && !claims.allows_certificate(facts.certificate)
         {
             return Err(Rejection::new(
                 Refusal::TokenInvalid,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::claim::Claim;
 use super::{
-    Admission, AuthRequest, Identity, Permit, Rejection, charges, check_requirements,
-    reject_over_limit,
+    Admission, Identity, Permit, Rejection, charges, check_requirements, reject_over_limit,
 };
 use crate::auth::session::Session;
 use crate::limits::{Charge, Decision};
+use crate::pipeline::facts::RequestFacts;
 use crate::routing::Route;
 use crate::sessions::{Credential, LastSeen, LookupCharges, Verdict};
 use crate::telemetry::metrics::CacheName;
@@ -19,23 +19,23 @@ impl Admission<'_> {
     pub(super) async fn confirm(
         &self,
         route: &Arc<Route>,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         before: &[Charge],
         claimed: &Claim,
     ) -> Result<Permit, Rejection> {
         let last_seen = self.last_seen(claimed);
-        let after = charges_of_known_user(route, request, claimed, last_seen.session.as_deref());
+        let after = charges_of_known_user(route, facts, claimed, last_seen.session.as_deref());
         let charges = LookupCharges {
             before_auth: before,
             require: &route.require,
             after_auth: after.as_deref().unwrap_or_default(),
         };
-        let check = self.credential_check(claimed, request);
+        let check = self.credential_check(claimed, facts);
         let found = match self.sessions.look_up(check, last_seen, charges).await {
             Ok(found) => found,
             Err(error) => {
                 return self
-                    .admit_degraded(route, request, before, claimed, error)
+                    .admit_degraded(route, facts, before, claimed, error)
                     .await;
             }
         };
@@ -45,14 +45,14 @@ impl Admission<'_> {
         let named = |rejected: Rejection| rejected.with_session(&session);
         reject_over_limit(&decisions).map_err(named)?;
         let identity = match found.verdict {
-            Verdict::Unconfirmed(error) => self.identify_degraded(request, claimed, error).await,
-            verdict => self.identity_of(claimed, verdict, request, found.confirmed_at),
+            Verdict::Unconfirmed(error) => self.identify_degraded(facts, claimed, error).await,
+            verdict => self.identity_of(claimed, verdict, facts, found.confirmed_at),
         };
         let identity = identity.map_err(|rejected| named(with_decisions(rejected, &decisions)))?;
         check_requirements(&route.require, &identity, &decisions)?;
         if after.is_none() || found.is_restored {
             let late = self
-                .charge_identity_limits(route, request, claimed, &identity)
+                .charge_identity_limits(route, facts, claimed, &identity)
                 .await;
             let late = late.inspect_err(|_| self.refund(before));
             decisions.extend(late.map_err(|rejected| named(with_decisions(rejected, &decisions)))?);
@@ -71,11 +71,11 @@ impl Admission<'_> {
     async fn charge_identity_limits(
         &self,
         route: &Arc<Route>,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         claimed: &Claim,
         identity: &Identity,
     ) -> Result<Vec<Decision>, Rejection> {
-        let late = charges::for_identity(route, &request, claimed, identity);
+        let late = charges::for_identity(route, facts, claimed, identity);
         let late: Vec<Charge> = late.collect();
         self.charge(&late).await
     }
@@ -95,7 +95,7 @@ impl Admission<'_> {
 /// never changes, so a session that was seen before has a known user.
 fn charges_of_known_user(
     route: &Route,
-    request: AuthRequest<'_>,
+    facts: &RequestFacts<'_>,
     claimed: &Claim,
     last_seen: Option<&Session>,
 ) -> Option<Vec<Charge>> {
@@ -104,7 +104,7 @@ fn charges_of_known_user(
             let identity = Identity::from_token(claims);
             return Some(
                 match route.require.is_met_by(identity.roles(), identity.scopes()) {
-                    true => charges::for_identity(route, &request, claimed, &identity).collect(),
+                    true => charges::for_identity(route, facts, claimed, &identity).collect(),
                     false => Vec::new(),
                 },
             );
@@ -114,7 +114,7 @@ fn charges_of_known_user(
     };
     let token = claimed.token().map(Arc::as_ref);
     let subject = (user, claimed.session(), token);
-    Some(charges::after_auth(route, &request, Some(subject)))
+    Some(charges::after_auth(route, facts, Some(subject)))
 }
 
 /// The same rejection, with the decisions that its response must carry.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::claim::Claim;
 use super::{
-    Admission, AuthRequest, Identity, Permit, Rejection, charges, check_requirements,
-    reject_over_limit,
+    Admission, Identity, Permit, Rejection, charges, check_requirements, reject_over_limit,
 };
 use crate::limits::{Charge, Decision, OnOutage};
+use crate::pipeline::facts::RequestFacts;
 use crate::rejection::{Reason, Refusal};
 use crate::routing::Route;
 use crate::sessions::{LookupCharges, StoreError, Verdict};
@@ -45,21 +45,21 @@ impl Admission<'_> {
     pub(super) async fn admit_degraded(
         &self,
         route: &Arc<Route>,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         before: &[Charge],
         claimed: &Claim,
         error: StoreError,
     ) -> Result<Permit, Rejection> {
         let identity = match error {
             // Boxed: rarely needed, and larger than its caller's future.
-            StoreError::ReadOnly => Box::pin(self.identify_read_only(request, claimed)).await,
-            _ => self.identify_degraded(request, claimed, error).await,
+            StoreError::ReadOnly => Box::pin(self.identify_read_only(facts, claimed)).await,
+            _ => self.identify_degraded(facts, claimed, error).await,
         };
         let mut all = before.to_vec();
         if let Ok(identity) = &identity
             && route.require.is_met_by(identity.roles(), identity.scopes())
         {
-            all.extend(charges::for_identity(route, &request, claimed, identity));
+            all.extend(charges::for_identity(route, facts, claimed, identity));
         }
         let decisions = self.charge_degraded(&all)?;
         self.count_decisions(&decisions);
@@ -80,30 +80,30 @@ impl Admission<'_> {
     /// Looks the identity up in a read-only store: only its limits cannot be charged.
     async fn identify_read_only(
         &self,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         claimed: &Claim,
     ) -> Result<Identity, Rejection> {
-        let check = self.credential_check(claimed, request);
+        let check = self.credential_check(claimed, facts);
         let last_seen = self.sessions.last_seen(&claimed.credential);
         let charges = LookupCharges::none();
         let unknown = match self.sessions.look_up(check, last_seen, charges).await {
             Ok(found) => match found.verdict {
                 Verdict::Unconfirmed(error) => error,
-                verdict => return self.identity_of(claimed, verdict, request, found.confirmed_at),
+                verdict => return self.identity_of(claimed, verdict, facts, found.confirmed_at),
             },
             Err(error) => error,
         };
-        self.identify_degraded(request, claimed, unknown).await
+        self.identify_degraded(facts, claimed, unknown).await
     }
 
     pub(super) async fn identify_degraded(
         &self,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         claimed: &Claim,
         error: StoreError,
     ) -> Result<Identity, Rejection> {
-        let check = self.credential_check(claimed, request);
+        let check = self.credential_check(claimed, facts);
         let verdict = self.sessions.look_up_degraded(check, error).await;
-        self.identity_of(claimed, verdict, request, request.now)
+        self.identity_of(claimed, verdict, facts, facts.now)
     }
 }

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::claim::Claim;
-use super::{Admission, AuthRequest, CredentialKind, Identity, Principal, Rejection};
-use crate::auth::session::{ClientBinding, Millis, Session};
+use super::{Admission, CredentialKind, Identity, Principal, Rejection};
+use crate::auth::session::{ClientBinding, Millis, Session, sanitize_user_agent};
 use crate::auth::token::Claims;
 use crate::events::{Event, EventKind};
+use crate::pipeline::facts::RequestFacts;
+use crate::pipeline::fields::FieldKind;
 use crate::rejection::{Reason, Refusal};
 use crate::sessions::Verdict;
 
@@ -17,12 +19,12 @@ impl Admission<'_> {
         &self,
         claimed: &Claim,
         verdict: Verdict,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         confirmed_at: Millis,
     ) -> Result<Identity, Rejection> {
         match verdict {
             Verdict::Valid(Principal::Session(session)) => {
-                self.identity_from_session(claimed, session, request, confirmed_at)
+                self.identity_from_session(claimed, session, facts, confirmed_at)
             }
             Verdict::Valid(Principal::Token(claims)) => Ok(Identity::from_token(&claims)),
             Verdict::Gone(gone) => Err(Rejection {
@@ -41,7 +43,7 @@ impl Admission<'_> {
         &self,
         claimed: &Claim,
         session: Arc<Session>,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         confirmed_at: Millis,
     ) -> Result<Identity, Rejection> {
         if let Some(claims) = claimed.token()
@@ -50,7 +52,7 @@ impl Admission<'_> {
             let reason = Reason::OtherUsersSession;
             return Err(Rejection::new(Refusal::TokenInvalid, reason));
         }
-        self.check_binding(&session, request)?;
+        self.check_binding(&session, facts)?;
         Ok(Identity {
             principal: Principal::Session(session),
             token: claimed.token().cloned(),
@@ -60,16 +62,14 @@ impl Admission<'_> {
     }
 
     /// Compares the client with the one that signed in.
-    fn check_binding(&self, session: &Session, request: AuthRequest<'_>) -> Result<(), Rejection> {
+    fn check_binding(&self, session: &Session, facts: &RequestFacts<'_>) -> Result<(), Rejection> {
         let agent = || {
-            let value = request.headers.get(http::header::USER_AGENT);
-            let agent =
-                value.map(|value| crate::auth::session::sanitize_user_agent(value.as_bytes()));
-            agent.unwrap_or_default()
+            let sent = facts.fields.first(FieldKind::UserAgent);
+            sent.map(sanitize_user_agent).unwrap_or_default()
         };
         let rules = &self.reloadable.sessions;
-        for (binding, what) in rules.binding_mismatches(session, request.ip, agent) {
-            self.record_binding_mismatch(session, request.ip, what);
+        for (binding, what) in rules.binding_mismatches(session, facts.client.ip, agent) {
+            self.record_binding_mismatch(session, facts.client.ip, what);
             if binding == ClientBinding::Deny {
                 let reason = Reason::Binding(what);
                 return Err(Rejection::new(Refusal::SessionBindingMismatch, reason));

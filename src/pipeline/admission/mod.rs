@@ -1,16 +1,12 @@
 //! Admission: whether a request may pass. The checks are ordered by cost.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
-
 pub use crate::auth::principal::Principal;
-use crate::auth::session::Millis;
-use crate::auth::token::CertificateHash;
 use crate::events::Events;
 use crate::issuers::verifier::Verifier;
 use crate::limits::{Charge, Decision};
+use crate::pipeline::facts::RequestFacts;
 use crate::rejection::{DisclosedDetails, Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::{Auth, Requirements, Route};
 use crate::sessions::{CredentialCheck, LookupCharges, Sessions, Verdict};
@@ -30,17 +26,6 @@ mod verdict;
 pub use charges::counter_from_key_parts;
 use claim::Claim;
 pub use verdict::{Client, CredentialKind, Identity, Permit};
-
-/// The request, as admission reads it.
-#[derive(Debug, Clone, Copy)]
-pub struct AuthRequest<'a> {
-    pub headers: &'a HeaderMap,
-    pub ip: IpAddr,
-    /// This gateway's clock, for tokens; sessions and limits go by the store's.
-    pub now: Millis,
-    /// The client certificate of the connection, which bound tokens require.
-    pub certificate: Option<&'a CertificateHash>,
-}
 
 /// Decides requests by one configuration.
 #[derive(Clone, Copy)]
@@ -63,12 +48,12 @@ impl Admission<'_> {
     pub async fn admit(
         &self,
         route: &Arc<Route>,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
     ) -> Result<Permit, Rejection> {
-        let before = charges::before_auth(route, &request);
+        let before = charges::before_auth(route, facts);
         let claimed = match route.auth {
             Auth::None => None,
-            Auth::Required | Auth::Optional => match self.read_credential(request).await {
+            Auth::Required | Auth::Optional => match self.read_credential(facts).await {
                 Ok(Some(claimed)) => Some(claimed),
                 Ok(None) if route.auth == Auth::Optional => None,
                 Ok(None) => {
@@ -80,15 +65,15 @@ impl Admission<'_> {
                         && refused.clear_cookie
                         && refused.refusal != Refusal::AmbiguousCredentials =>
                 {
-                    return self.admit_anonymous(route, request, &before, true).await;
+                    return self.admit_anonymous(route, facts, &before, true).await;
                 }
                 Err(refused) => return Err(self.charge_and_reject(&before, refused).await),
             },
         };
         let Some(claimed) = claimed else {
-            return self.admit_anonymous(route, request, &before, false).await;
+            return self.admit_anonymous(route, facts, &before, false).await;
         };
-        let permit = self.confirm(route, request, &before, &claimed).await;
+        let permit = self.confirm(route, facts, &before, &claimed).await;
         match permit {
             // A stale cookie is ignored on a route with optional authentication.
             Err(refused)
@@ -96,7 +81,7 @@ impl Admission<'_> {
                     && claimed.credential_kind == CredentialKind::Cookie
                     && refused.clear_cookie =>
             {
-                self.admit_anonymous_after_charge(route, request, &before, refused.decisions)
+                self.admit_anonymous_after_charge(route, facts, &before, refused.decisions)
                     .await
             }
             other => other.map_err(|refused| self.add_caller_details(&claimed, refused)),
@@ -107,17 +92,17 @@ impl Admission<'_> {
     ///
     /// # Errors
     /// The credential is not valid, or the store cannot tell.
-    pub async fn identify(&self, request: AuthRequest<'_>) -> Result<Option<Identity>, Rejection> {
-        let Some(claimed) = self.read_credential(request).await? else {
+    pub async fn identify(&self, facts: &RequestFacts<'_>) -> Result<Option<Identity>, Rejection> {
+        let Some(claimed) = self.read_credential(facts).await? else {
             return Ok(None);
         };
-        let check = self.credential_check(&claimed, request);
+        let check = self.credential_check(&claimed, facts);
         let last_seen = self.sessions.last_seen(&claimed.credential);
         let charges = LookupCharges::none();
         let found = match self.sessions.look_up(check, last_seen, charges).await {
             Ok(found) => found,
             Err(error) if self.sessions.is_durable() => {
-                let identity = self.identify_degraded(request, &claimed, error).await;
+                let identity = self.identify_degraded(facts, &claimed, error).await;
                 return identity.map(Some).map_err(|refused| match refused.refusal {
                     // Sign-out needs only the database.
                     Refusal::StoreUnavailable => Rejection {
@@ -136,7 +121,7 @@ impl Admission<'_> {
                 ..error.into()
             }),
             verdict => self
-                .identity_of(&claimed, verdict, request, found.confirmed_at)
+                .identity_of(&claimed, verdict, facts, found.confirmed_at)
                 .map(Some)
                 .map_err(|refused| self.add_caller_details(&claimed, refused)),
         }
@@ -145,13 +130,13 @@ impl Admission<'_> {
     fn credential_check<'c>(
         &self,
         claimed: &'c Claim,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
     ) -> CredentialCheck<'c> {
         CredentialCheck {
             credential: &claimed.credential,
-            ip: request.ip,
+            ip: facts.client.ip,
             idle: self.reloadable.sessions.idle_timeout,
-            now: request.now,
+            now: facts.now,
         }
     }
 
@@ -160,12 +145,12 @@ impl Admission<'_> {
     async fn admit_anonymous_after_charge(
         &self,
         route: &Arc<Route>,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         before: &[Charge],
         spent: Vec<Decision>,
     ) -> Result<Permit, Rejection> {
         let joined = |more: Vec<Decision>| spent.iter().cloned().chain(more).collect();
-        match self.admit_anonymous(route, request, &[], true).await {
+        match self.admit_anonymous(route, facts, &[], true).await {
             Ok(permit) => Ok(Permit {
                 decisions: joined(permit.decisions),
                 ..permit
@@ -185,13 +170,13 @@ impl Admission<'_> {
     async fn admit_anonymous(
         &self,
         route: &Arc<Route>,
-        request: AuthRequest<'_>,
+        facts: &RequestFacts<'_>,
         before: &[Charge],
         clear_cookie: bool,
     ) -> Result<Permit, Rejection> {
         let mut all = before.to_vec();
         all.extend(
-            charges::after_auth(route, &request, None)
+            charges::after_auth(route, facts, None)
                 .into_iter()
                 .filter(|charge| charge.limit.applies_to(&[])),
         );

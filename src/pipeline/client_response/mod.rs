@@ -18,7 +18,7 @@ pub struct ClientResponse<'a> {
     pub request_id: &'a RequestId,
     pub cookie: &'a CookieRules,
     /// The `Origin` of the request.
-    pub origin_header: Option<&'a HeaderValue>,
+    pub origin_header: Option<&'a [u8]>,
 }
 
 impl ClientResponse<'_> {

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use http::HeaderValue;
 use ipnet::IpNet;
 
 use crate::pipeline::admission::Client;
@@ -24,8 +23,8 @@ pub struct ClientOrigin {
 
 impl ClientOrigin {
     /// The client, for the same-origin checks; `host` is the request's own.
-    pub fn as_client(&self, host: Option<&HeaderValue>) -> Client {
-        let own = || host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    pub fn as_client(&self, host: Option<&[u8]>) -> Client {
+        let own = || host.and_then(text_of).unwrap_or_default();
         Client {
             ip: self.ip,
             https: self.https,

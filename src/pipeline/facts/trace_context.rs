@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
+use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields::{self, HeaderError};
 use crate::telemetry::trace_id::TraceId;
 
@@ -11,12 +12,12 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Returns the trace of a client's request, where its identifier is not the request's.
-pub(crate) fn of_client(fields: &HeaderMap, request_id: &str) -> Option<TraceId> {
-    let mut parents = fields.get_all(TRACEPARENT).iter();
+pub(crate) fn of_client(fields: Fields<'_>, request_id: &str) -> Option<TraceId> {
+    let mut parents = fields.all(FieldKind::Traceparent);
     let (Some(parent), None) = (parents.next(), parents.next()) else {
         return None;
     };
-    trace_id_of(parent.as_bytes())?.unless_request_id(request_id)
+    trace_id_of(parent)?.unless_request_id(request_id)
 }
 
 /// Keeps a valid `traceparent` with its `tracestate`, and starts a new trace otherwise (W3C Trace
@@ -103,6 +104,7 @@ fn trace_id_of(value: &[u8]) -> Option<TraceId> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::pipeline::fields::tests::list;
 
     #[test]
     fn new_trace_uses_the_request_id_if_valid() {
@@ -115,13 +117,15 @@ mod tests {
         ] {
             let mut fields = HeaderMap::new();
             let other = write(&mut fields, id).unwrap();
-            let parent = fields.get(TRACEPARENT).unwrap().to_str().unwrap();
+            let parent = fields.get(TRACEPARENT).unwrap().clone();
+            let parent = parent.to_str().unwrap();
             let written = trace_id_of(parent.as_bytes()).unwrap();
             assert_eq!(written.as_str() == id, kept, "{parent}");
             assert_eq!(other, (!kept).then_some(written), "{parent}");
             // The client's trace is kept, and returned because it differs from the request's.
             assert_eq!(write(&mut fields, id).unwrap(), other);
-            assert_eq!(of_client(&fields, id), other);
+            let list = list(&[("traceparent", parent)]);
+            assert_eq!(of_client(Fields::new(&list), id), other);
         }
     }
 

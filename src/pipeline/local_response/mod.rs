@@ -91,7 +91,8 @@ pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -
     }
     headers.extend(state_headers(rejection, request));
     if let Some(cors) = request.route.and_then(|route| route.cors.as_ref()) {
-        headers.extend(cors.response_headers(request.headers.get(header::ORIGIN)));
+        let origin = request.headers.get(header::ORIGIN);
+        headers.extend(cors.response_headers(origin.map(HeaderValue::as_bytes)));
     }
     headers
 }

@@ -9,11 +9,14 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
+use super::pingora::header_map;
 use super::request_context::RequestContext;
 use crate::pipeline::facts::trace_context;
+use crate::pipeline::fields::Fields;
 use crate::pipeline::local_response::{self, LocalResponse, NOSNIFF, RejectedRequest};
 use crate::rejection::{Refusal, Rejection};
 use crate::telemetry::request_id::X_REQUEST_ID;
+use crate::telemetry::trace_id::TraceId;
 
 mod early;
 mod grpc_response;
@@ -107,8 +110,7 @@ pub async fn write(
     let length = (!bodiless).then_some(body.len());
     let head = build_head(status, headers, ctx, length);
     if ctx.trace_id.is_none() {
-        ctx.trace_id =
-            trace_context::of_client(&session.req_header().headers, ctx.request_id.as_str());
+        ctx.trace_id = client_trace(&session.req_header().headers, ctx.request_id.as_str());
     }
     let keep = decide_keepalive(session, keep);
     if ctx.worker.readiness.is_draining() {
@@ -136,6 +138,13 @@ pub async fn write(
         }
     }
     Ok(())
+}
+
+/// The trace of the client's request. A function of its own, so that the list is no part of the
+/// request's future.
+fn client_trace(headers: &HeaderMap, request_id: &str) -> Option<TraceId> {
+    let list = header_map::list(headers);
+    trace_context::of_client(Fields::new(&list), request_id)
 }
 
 /// Queues a small body in h2, which sends it when the client grants a window: otherwise the request

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
@@ -97,7 +97,7 @@ fn write_fields(fields: &mut HeaderMap, ctx: &RequestContext) {
     let written = ClientResponse {
         request_id: &ctx.request_id,
         cookie: &ctx.snapshot.settings.sessions.cookie,
-        origin_header: ctx.origin_header.as_ref(),
+        origin_header: ctx.origin_header.as_ref().map(HeaderValue::as_bytes),
     };
     let limits = limit_headers(
         &permit.decisions,

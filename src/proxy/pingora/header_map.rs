@@ -3,9 +3,9 @@
 //! section 5.1), so the second map is dropped at the first change and fields are edited in place
 //! from then on.
 
-use http::HeaderMap;
 use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
+use http::{HeaderMap, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::pipeline::fields::{Field, FieldList};
@@ -13,6 +13,12 @@ use crate::pipeline::fields::{Field, FieldList};
 /// Lists the fields for the rules that read them.
 pub(in crate::proxy) fn list(fields: &HeaderMap) -> FieldList<'_> {
     fields.iter().map(Field::from).collect()
+}
+
+/// The `Content-Length` of a request; `None`: missing or not a number.
+pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    let length = fields.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 /// Changes the fields of a request's head.

@@ -28,7 +28,7 @@ mod error_kind;
 mod failure;
 mod forward;
 mod grpc_session;
-mod header_map;
+pub(super) mod header_map;
 mod http10;
 mod http2;
 mod peer;

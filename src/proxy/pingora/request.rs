@@ -8,10 +8,10 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version, header};
 use pingora::proxy::Session;
 
+use super::header_map::declared_length;
 use super::{failure, header_map};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::destination::is_accepted;
-use crate::pipeline::facts::declared_length;
 use crate::pipeline::fields::Fields;
 use crate::pipeline::{self, Step, hop_by_hop};
 use crate::proxy::request_context::{RequestContext, measure_wait};
@@ -114,7 +114,8 @@ async fn reject_undeclared_body(session: &mut Session) -> Result<(), Refusal> {
 
 async fn decide(head: &Parts, ctx: &mut RequestContext) -> Step {
     let (worker, snapshot) = (Arc::clone(&ctx.worker), Arc::clone(&ctx.snapshot));
-    let Some(facts) = ctx.facts(head) else {
+    let list = header_map::list(&head.headers);
+    let Some(facts) = ctx.facts(head, Fields::new(&list)) else {
         return Step::Reject(Box::new(Refusal::Internal.into()));
     };
     let admission = worker.admission(&snapshot, &ctx.request_id);

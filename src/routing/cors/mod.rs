@@ -2,10 +2,9 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::Cors;
 
@@ -14,19 +13,12 @@ const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
 
-/// Whether a request is a CORS preflight: `OPTIONS` with an origin and a requested method.
-pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::OPTIONS
-        && headers.contains_key(ORIGIN)
-        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
 impl Cors {
     /// Returns the headers of a preflight response. If anything requested is not allowed, it grants
     /// nothing and has only `Vary`.
     pub fn preflight_headers(
         &self,
-        origin: &HeaderValue,
+        origin: &[u8],
         requested_method: &str,
         requested_headers: Option<&str>,
     ) -> Vec<(HeaderName, HeaderValue)> {
@@ -66,7 +58,7 @@ impl Cors {
     }
 
     /// Returns the headers of any other response, whether or not the request had an `Origin`.
-    pub fn response_headers(&self, origin: Option<&HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
+    pub fn response_headers(&self, origin: Option<&[u8]>) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::with_capacity(4);
         if !self.allows_any_origin() {
             // Also without an origin, because a shared cache must not reuse that response for a
@@ -87,17 +79,15 @@ impl Cors {
     }
 
     /// Whether an origin is listed by name; `*` does not count. `null` is an ordinary origin.
-    pub fn lists_origin(&self, origin: &str) -> bool {
-        origin != "*" && self.origins.iter().any(|listed| listed == origin)
+    pub fn lists_origin(&self, origin: &[u8]) -> bool {
+        let mut origins = self.origins.iter();
+        origin != b"*" && origins.any(|listed| listed.as_bytes() == origin)
     }
 
-    fn allowed_origin(&self, origin: &HeaderValue) -> Option<HeaderValue> {
-        if origin
-            .to_str()
-            .is_ok_and(|origin| self.lists_origin(origin))
-        {
-            Some(origin.clone())
-        } else if self.allows_any_origin() && origin != "null" {
+    fn allowed_origin(&self, origin: &[u8]) -> Option<HeaderValue> {
+        if self.lists_origin(origin) {
+            HeaderValue::from_bytes(origin).ok()
+        } else if self.allows_any_origin() && origin != b"null" {
             Some(HeaderValue::from_static("*"))
         } else {
             None

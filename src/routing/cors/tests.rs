@@ -22,24 +22,10 @@ const VARY_ALL: &str =
     "vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
 
 #[test]
-fn preflight_is_options_with_origin_and_method() {
-    let mut headers = HeaderMap::new();
-    assert!(!is_preflight(&Method::OPTIONS, &headers));
-    headers.insert(ORIGIN, HeaderValue::from_static("https://shop.example"));
-    assert!(!is_preflight(&Method::OPTIONS, &headers));
-    headers.insert(
-        ACCESS_CONTROL_REQUEST_METHOD,
-        HeaderValue::from_static("PUT"),
-    );
-    assert!(is_preflight(&Method::OPTIONS, &headers));
-    assert!(!is_preflight(&Method::GET, &headers));
-}
-
-#[test]
 fn allowed_preflight_gets_every_permission() {
-    let origin = HeaderValue::from_static("https://shop.example");
+    let origin = b"https://shop.example";
     assert_eq!(
-        text(&shop().preflight_headers(&origin, "PUT", Some("X-Cart"))),
+        text(&shop().preflight_headers(origin, "PUT", Some("X-Cart"))),
         [
             VARY_ALL,
             "access-control-allow-origin: https://shop.example",
@@ -64,16 +50,16 @@ fn disallowed_preflight_gets_no_permission() {
         (shop_origin, "put", None),
         (shop_origin, "PUT", Some("x-cart, x-other")),
     ] {
-        let response = shop().preflight_headers(&HeaderValue::from_static(origin), method, headers);
+        let response = shop().preflight_headers(origin.as_bytes(), method, headers);
         assert_eq!(text(&response), [VARY_ALL], "{origin} {method} {headers:?}");
     }
 }
 
 #[test]
 fn responses_name_the_origin_and_vary_by_it() {
-    let origin = HeaderValue::from_static("https://shop.example");
+    let origin = b"https://shop.example";
     assert_eq!(
-        text(&shop().response_headers(Some(&origin))),
+        text(&shop().response_headers(Some(origin))),
         [
             "vary: Origin",
             "access-control-allow-origin: https://shop.example",
@@ -81,11 +67,8 @@ fn responses_name_the_origin_and_vary_by_it() {
             "access-control-expose-headers: x-total",
         ]
     );
-    let evil = HeaderValue::from_static("https://evil.example");
-    assert_eq!(
-        text(&shop().response_headers(Some(&evil))),
-        ["vary: Origin"]
-    );
+    let evil = b"https://evil.example";
+    assert_eq!(text(&shop().response_headers(Some(evil))), ["vary: Origin"]);
     assert_eq!(text(&shop().response_headers(None)), ["vary: Origin"]);
 }
 
@@ -94,16 +77,16 @@ fn wildcard_origin_excludes_credentials_and_null() {
     let mut any = shop();
     any.origins = vec!["*".to_owned()];
     any.expose.clear();
-    let origin = HeaderValue::from_static("https://any.example");
+    let origin = b"https://any.example";
     assert_eq!(
-        text(&any.response_headers(Some(&origin))),
+        text(&any.response_headers(Some(origin))),
         ["access-control-allow-origin: *"]
     );
-    let null = HeaderValue::from_static("null");
-    assert!(any.response_headers(Some(&null)).is_empty());
+    let null = b"null";
+    assert!(any.response_headers(Some(null)).is_empty());
     any.origins.push("null".to_owned());
     assert_eq!(
-        text(&any.response_headers(Some(&null))),
+        text(&any.response_headers(Some(null))),
         ["access-control-allow-origin: null"]
     );
 }
@@ -112,7 +95,7 @@ fn wildcard_origin_excludes_credentials_and_null() {
 fn wildcard_header_echoes_the_requested_headers() {
     let mut any = shop();
     any.headers = vec![HeaderName::from_static("*")];
-    let origin = HeaderValue::from_static("https://shop.example");
-    let response = text(&any.preflight_headers(&origin, "PUT", Some("x-a, x-b")));
+    let origin = b"https://shop.example";
+    let response = text(&any.preflight_headers(origin, "PUT", Some("x-a, x-b")));
     assert!(response.contains(&"access-control-allow-headers: x-a, x-b".to_owned()));
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use super::candidates::Candidates;
-use super::{HostPattern, Match, Path, PathPattern, Route};
+use super::{Field, HostPattern, Match, Path, PathPattern, Route};
 
 /// All routes of a configuration, indexed by host and then by path segment.
 ///
@@ -85,28 +85,28 @@ impl RouteTable {
     ///
     /// The caller checks whether the route allows the ambiguities of the path. Selecting another
     /// route instead would bypass this one.
-    pub fn find(
+    pub fn find<'a>(
         &self,
         host: &str,
         path: &Path<'_>,
         method: &Method,
-        headers: &HeaderMap,
+        fields: &(impl Iterator<Item = Field<'a>> + Clone),
     ) -> Option<&Arc<Route>> {
-        self.find_by(host, path, headers, &mut |route| {
-            route.matches.mismatch(method, headers).is_none()
+        self.find_by(host, path, fields, &mut |route| {
+            route.matches.mismatch(method, fields).is_none()
         })
     }
 
-    fn find_by(
+    fn find_by<'a>(
         &self,
         host: &str,
         path: &Path<'_>,
-        headers: &HeaderMap,
+        fields: &(impl Iterator<Item = Field<'a>> + Clone),
         is_match: &mut dyn FnMut(&Route) -> bool,
     ) -> Option<&Arc<Route>> {
         let mut found = None;
         self.visit(host, path, &mut |candidates| {
-            found = candidates.find(headers, is_match);
+            found = candidates.find(fields, is_match);
             found.is_some()
         });
         found
@@ -114,18 +114,18 @@ impl RouteTable {
 
     /// Returns all routes with matching host and path, in order of precedence, with the reason why
     /// each was selected or not.
-    pub fn explain(
+    pub fn explain<'a>(
         &self,
         host: &str,
         path: &Path<'_>,
         method: &Method,
-        headers: &HeaderMap,
+        fields: &(impl Iterator<Item = Field<'a>> + Clone),
     ) -> Vec<ExplainedRoute> {
         let mut considered: Vec<ExplainedRoute> = Vec::new();
         let mut winner: Option<Arc<str>> = None;
         self.visit(host, path, &mut |candidates| {
             for route in candidates.iter() {
-                let mismatch = route.matches.mismatch(method, headers);
+                let mismatch = route.matches.mismatch(method, fields);
                 let is_match = mismatch.is_none() && winner.is_none();
                 let reason = match (mismatch, &winner) {
                     (Some(mismatch), _) => mismatch.describe(method),

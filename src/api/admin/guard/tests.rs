@@ -1,5 +1,14 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use super::*;
-use crate::pipeline::same_origin::tests::headers;
+
+fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in list {
+        headers.append(*name, value.parse().unwrap());
+    }
+    headers
+}
 
 const NO_HOSTS: AllowedHosts<'static> = AllowedHosts {
     machine: None,
