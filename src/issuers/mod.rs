@@ -13,6 +13,7 @@ use crate::auth::token::{Algorithm, Key, KeySource, Tokens, TrustedIssuer};
 use crate::telemetry::metrics::{FetchStatus, Metrics};
 
 /// The remote key sets of a configuration, by the index of their issuer in [`Tokens::trusted`].
+/// Indices are those of one configuration: across a reload, key sets are matched by their source.
 #[derive(Clone, Default)]
 pub struct Issuers {
     key_sets: Arc<[Option<Arc<RemoteKeySet>>]>,

@@ -18,7 +18,7 @@ use super::remote_key_set::{MAX_BODY, is_secure_url, next_fetch_delay};
 use crate::auth::token::fixtures::{
     NOW, foreign_claims, private, sign, sign_text, tokens, trusted, with_member,
 };
-use crate::auth::token::{Algorithm, Key, KeySource, Tokens};
+use crate::auth::token::{Algorithm, Key, KeySource, Tokens, TrustedIssuer};
 use crate::issuers::verifier::{TokenRejection, Verifier};
 use crate::telemetry::metrics::Metrics;
 
@@ -282,6 +282,52 @@ async fn unchanged_issuer_keeps_its_keys_across_reload() {
         .algorithms = vec![Algorithm::ES256];
     let issuers = Issuers::new(&other, &metrics, Some(after.issuers()));
     assert!(issuers.keys(0).is_empty());
+}
+
+#[tokio::test]
+async fn reordered_issuers_keep_their_own_keys() {
+    let (a, b) = (
+        private(Algorithm::EdDSA, "k"),
+        private(Algorithm::ES256, "k"),
+    );
+    let publishers = [
+        Publisher::start(std::slice::from_ref(&a)).await,
+        Publisher::start(std::slice::from_ref(&b)).await,
+    ];
+    let name = |index: usize| format!("https://{index}.example");
+    let trusting = |order: [usize; 2]| {
+        let issuers = order.map(|index| {
+            let address = publishers.get(index).unwrap().address;
+            let url = Url::parse(&format!("http://{address}/jwks")).unwrap();
+            TrustedIssuer {
+                issuer: name(index),
+                ..trusted(KeySource::Url(url))
+            }
+        });
+        tokens(issuers.into())
+    };
+    let token = |key: &Key, issuer: usize| {
+        sign(
+            key,
+            &with_member(foreign_claims(), "iss", json!(name(issuer))),
+        )
+    };
+    let metrics = metrics();
+    let mut previous = None;
+    for order in [[0, 1], [1, 0]] {
+        let tokens = trusting(order);
+        let issuers = Issuers::new(&tokens, &metrics, previous.as_ref());
+        let verifier = Verifier::new(Arc::new(tokens), issuers.clone(), &metrics);
+        previous = Some(issuers);
+        for (key, issuer, expected) in
+            [(&a, 0, true), (&b, 1, true), (&a, 1, false), (&b, 0, false)]
+        {
+            let verified = verifier.verify(&token(key, issuer), NOW).await;
+            assert_eq!(verified.is_ok(), expected, "{order:?} {issuer}");
+        }
+    }
+    // The keys were kept, not fetched again at the reload.
+    assert_eq!(fetches(&metrics, "ok"), 2);
 }
 
 #[tokio::test]
