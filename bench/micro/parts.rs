@@ -10,11 +10,10 @@ use portcullis::auth::session::{Millis, OnSessionLimit};
 use portcullis::auth::token::AccessTokenClaims;
 use portcullis::database::Database;
 use portcullis::events::Events;
-use portcullis::issuers::Issuers;
-use portcullis::issuers::verifier::Verifier;
 use portcullis::pipeline::admission::{Admission, Permit};
-use portcullis::pipeline::facts::{RequestFacts, client_origin};
+use portcullis::pipeline::facts::{RequestFacts, RequestHead, client_origin};
 use portcullis::pipeline::fields::{Field, FieldList, Fields};
+use portcullis::pipeline::snapshot::Snapshot;
 use portcullis::rejection::Rejection;
 use portcullis::sessions::Sessions;
 use portcullis::settings::{ForwardedBy, Settings};
@@ -28,8 +27,7 @@ use crate::sample;
 /// What stands between the first request and the last.
 pub(crate) struct Fixture {
     pub(crate) runtime: Runtime,
-    pub(crate) settings: Settings,
-    pub(crate) verifier: Verifier,
+    pub(crate) snapshot: Snapshot,
     metrics: Arc<Metrics>,
     store: Store,
     sessions: Sessions,
@@ -50,12 +48,9 @@ impl Fixture {
         let entered = runtime.enter();
         let directory = runtime.block_on(Database::open(&settings.boot.database));
         let store = Store::open(&settings.boot.store, Arc::clone(&metrics)).connect();
-        let tokens = &settings.reloadable.tokens;
-        let issuers = Issuers::new(tokens, &metrics, None);
-        let verifier = Verifier::new(Arc::clone(tokens), issuers, &metrics);
         drop(entered);
         Fixture {
-            verifier,
+            snapshot: Snapshot::offline(settings.reloadable, &metrics),
             sessions: Sessions::new(
                 store.clone(),
                 &settings.boot.store,
@@ -65,7 +60,6 @@ impl Fixture {
             ),
             events: Events::new(store.clone()),
             runtime,
-            settings,
             metrics,
             store,
             _folder: folder,
@@ -75,7 +69,7 @@ impl Fixture {
     /// Signs a user in; returns the headers of a request with a token of that session.
     pub(crate) fn sign_in(&self) -> HeaderMap {
         let session = sample::session(1, now());
-        let rules = &self.settings.reloadable.sessions;
+        let rules = &self.snapshot.settings.sessions;
         let limit = OnSessionLimit::EvictOldest;
         let created = self
             .store
@@ -96,7 +90,7 @@ impl Fixture {
             token_id: "00000000-0000-4000-9000-000000000001",
             email: Some("user-00000001@example.org"),
         };
-        let tokens = &self.settings.reloadable.tokens;
+        let tokens = &self.snapshot.settings.tokens;
         tokens.mint(&minting, now).expect("a token")
     }
 
@@ -109,12 +103,11 @@ impl Fixture {
         route: &str,
         headers: &HeaderMap,
     ) -> Result<Permit, Rejection> {
-        let live = &self.settings.reloadable;
+        let live = &self.snapshot.settings;
         let mut routes = live.routes.routes().iter();
         let route = routes.find(|one| &*one.name == route).expect("the route");
         let admission = Admission {
-            reloadable: live,
-            verifier: &self.verifier,
+            snapshot: &self.snapshot,
             store: &self.store,
             sessions: &self.sessions,
             metrics: &self.metrics,
@@ -125,12 +118,14 @@ impl Fixture {
         let fields = Fields::new(&list);
         let (peer, by) = ([198, 51, 100, 7].into(), ForwardedBy::XForwardedFor);
         let facts = RequestFacts {
-            method: &Method::GET,
-            version: Version::HTTP_11,
+            head: RequestHead {
+                method: &Method::GET,
+                version: Version::HTTP_11,
+                path: "/",
+                query: None,
+                fields,
+            },
             scheme: None,
-            path: "/",
-            query: None,
-            fields,
             host: None,
             client: &client_origin::resolve(peer, false, &[], by, fields),
             certificate: None,

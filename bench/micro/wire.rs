@@ -92,7 +92,7 @@ pub(crate) fn headers(criterion: &mut Criterion) {
         .ok()
         .and_then(|permit| permit.identity)
         .expect("an identity");
-    let live = &parts.settings.reloadable;
+    let live = &parts.snapshot.settings;
     let dropped: &IdentityHeaderNames = &live.identity_header_names;
     let routes = live.routes.routes();
     let names: &IdentityHeaders = &routes.first().expect("a route").identity_headers;

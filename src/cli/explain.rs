@@ -12,7 +12,7 @@ use super::print;
 use crate::config;
 use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::pipeline::destination::{self, Destination, NoDestination};
-use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost};
+use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHead, RequestHost};
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::rejection::Refusal;
 use crate::routing::{self, Auth, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
@@ -134,12 +134,14 @@ fn explain_steps(
     let client = request.client(settings, listener);
     let list: FieldList<'_> = request.headers.iter().map(Field::from).collect();
     let facts = RequestFacts {
-        method: &request.method,
-        version: Version::HTTP_11,
+        head: RequestHead {
+            method: &request.method,
+            version: Version::HTTP_11,
+            path: &request.path,
+            query: request.query.as_deref(),
+            fields: Fields::new(&list),
+        },
         scheme: None,
-        path: &request.path,
-        query: request.query.as_deref(),
-        fields: Fields::new(&list),
         host: host.as_deref().ok().map(|name| RequestHost {
             field: request.authority.as_bytes(),
             name,
@@ -200,11 +202,12 @@ fn describe_refusal(refusal: Refusal, detail: &str) -> String {
 
 /// Writes the selected route and the other candidates.
 fn explain_precedence(settings: &Settings, facts: &RequestFacts<'_>, output: &mut String) {
-    let (Some(host), Ok(path)) = (facts.host, Path::read(facts.path.as_bytes())) else {
+    let (Some(host), Ok(path)) = (facts.host, Path::read(facts.head.path.as_bytes())) else {
         return;
     };
     let routes = &settings.reloadable.routes;
-    let considered = routes.explain(host.name, &path, facts.method, &facts.fields.pairs());
+    let (method, fields) = (facts.head.method, facts.head.fields);
+    let considered = routes.explain(host.name, &path, method, &fields.pairs());
     let winner = considered.iter().find(|one| one.is_match);
     if let Some(winner) = winner {
         let text = format!("{}: {}", winner.route.name, winner.reason);

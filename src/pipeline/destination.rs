@@ -91,10 +91,11 @@ pub fn find<'s>(
     settings: &'s Reloadable,
 ) -> Result<Destination<'s>, NoDestination> {
     let host = check_head(facts, boot)?;
-    if *facts.method == Method::OPTIONS && facts.path == "*" {
+    let head = &facts.head;
+    if *head.method == Method::OPTIONS && head.path == "*" {
         return Ok(Destination::Server);
     }
-    let path = Path::read(facts.path.as_bytes())?;
+    let path = Path::read(head.path.as_bytes())?;
     if let Some(target) = https_target(facts, host, boot, settings) {
         return Ok(Destination::Https(target));
     }
@@ -108,7 +109,7 @@ pub fn find<'s>(
         return Ok(Destination::OwnEndpoint(below));
     }
     let routes = &settings.routes;
-    match routes.find(host.name, &path, facts.method, &facts.fields.pairs()) {
+    match routes.find(host.name, &path, head.method, &head.fields.pairs()) {
         Some(route) => Ok(Destination::Route(route, ambiguities)),
         None if ambiguities == PathAmbiguities::NONE => Err(NoDestination::NoRoute),
         None => Err(NoDestination::Ambiguous),
@@ -121,10 +122,10 @@ fn check_head<'a>(facts: &RequestFacts<'a>, boot: &Boot) -> Result<RequestHost<'
     let listener = boot.listeners.get(facts.listener);
     let most = listener.map_or(usize::MAX, |listener| listener.limits.fields);
     // For HTTP/1.1 the head reader has counted, including fields that are removed by now.
-    if facts.version == Version::HTTP_2 && facts.field_count() > most {
+    if facts.head.version == Version::HTTP_2 && facts.head.field_count() > most {
         return Err(NoDestination::TooManyFields);
     }
-    if !is_accepted(facts.method) {
+    if !is_accepted(facts.head.method) {
         return Err(NoDestination::Method);
     }
     if facts.scheme.is_some_and(|scheme| !is_http(scheme)) {
@@ -156,13 +157,11 @@ fn https_target(
     let named = text_of(host.field).and_then(port_of).unwrap_or(HTTP);
     let plain = boot.listeners.get(facts.listener)?;
     // The host was validated, so this is no open redirect.
-    let mut location = match https_port(named, plain, &boot.listeners) {
-        HTTPS => format!("https://{}{}", host.name, facts.path),
-        port => format!("https://{}:{port}{}", host.name, facts.path),
+    let target = facts.head.target();
+    let location = match https_port(named, plain, &boot.listeners) {
+        HTTPS => format!("https://{}{target}", host.name),
+        port => format!("https://{}:{port}{target}", host.name),
     };
-    if let Some(query) = facts.query {
-        location = format!("{location}?{query}");
-    }
     HeaderValue::try_from(location).ok()
 }
 

@@ -61,7 +61,7 @@ pub async fn decide(
     via: &Via,
     admission: &Admission<'_>,
 ) -> Decision {
-    let (step, route) = match destination::find(facts, boot, admission.reloadable) {
+    let (step, route) = match destination::find(facts, boot, &admission.snapshot.settings) {
         Ok(Destination::Server) => (methods(), None),
         Ok(Destination::Https(target)) => (redirect(target), None),
         Ok(Destination::OwnEndpoint(path)) => (Step::CallApi(path), None),
@@ -88,18 +88,18 @@ async fn decide_on_route(
     if !route.allow_in_path.allows(ambiguities) {
         return Err(Rejection::new(Refusal::BadRequest, Reason::ForbiddenPath));
     }
-    if via.is_in(facts.fields) {
+    if via.is_in(facts.head.fields) {
         return Err(Rejection::new(Refusal::LoopDetected, Reason::Loop));
     }
     // Before authentication: a preflight carries no credential.
     if let Some(cors) = &route.cors
-        && let Some(headers) = preflight(cors, facts.method, facts.fields)
+        && let Some(headers) = preflight(cors, facts.head.method, facts.head.fields)
     {
         return Ok(Step::Respond(StatusCode::NO_CONTENT, headers));
     }
     let permit = admission.admit(route, facts).await?;
     if let Some(identity) = &permit.identity {
-        check_upgrade_origin(facts, route, identity, admission.reloadable)?;
+        check_upgrade_origin(facts, route, identity, &admission.snapshot.settings)?;
     }
     Ok(Step::Forward(permit))
 }
@@ -139,10 +139,11 @@ fn check_upgrade_origin(
     identity: &Identity,
     settings: &Reloadable,
 ) -> Result<(), Rejection> {
-    if !facts.is_upgrade() || identity.credential_kind != CredentialKind::Cookie {
+    if !facts.head.is_upgrade() || identity.credential_kind != CredentialKind::Cookie {
         return Ok(());
     }
-    let origin = facts.fields.first(FieldKind::Origin);
+    let fields = facts.head.fields;
+    let origin = fields.first(FieldKind::Origin);
     let by_route = route
         .cors
         .as_ref()
@@ -150,7 +151,7 @@ fn check_upgrade_origin(
         .is_some_and(|(cors, it)| cors.lists_origin(it));
     let api = settings.api.as_ref();
     let allowed = api.map_or(&[][..], |api| &api.allowed_origins);
-    if by_route || same_origin::is_same_origin(facts.fields, &facts.client(), allowed) {
+    if by_route || same_origin::is_same_origin(fields, &facts.client(), allowed) {
         return Ok(());
     }
     Err(Rejection {

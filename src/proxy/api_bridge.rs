@@ -83,7 +83,10 @@ fn info_headers(
         Some(mut rejection) => {
             ctx.refusal = Some(rejection.refusal);
             ctx.record_rejection(&mut rejection);
-            rejection_headers(&rejection, &local_response::rejected_request(session, ctx))
+            let head = session.req_header();
+            let list = header_map::list(&head.headers);
+            let head = header_map::head(head, Fields::new(&list));
+            rejection_headers(&rejection, &local_response::rejected_request(head, ctx))
         }
         None => limit_headers(
             &info.limits,

@@ -14,6 +14,7 @@ use super::grpc::{self, Messages};
 use super::listener::Peer;
 use super::open_streams::stream_control::StreamControl;
 use super::open_streams::{OpenStream, StreamRegistration};
+use super::pingora::header_map;
 use super::retry::Failure;
 use super::worker::Worker;
 use crate::auth::session::SessionId;
@@ -226,12 +227,8 @@ impl RequestContext {
     ) -> Option<RequestFacts<'a>> {
         let field = self.host_header.as_ref();
         Some(RequestFacts {
-            method: &self.method,
-            version: head.version,
+            head: header_map::head(head, fields),
             scheme: head.uri.scheme_str(),
-            path: &self.path,
-            query: head.uri.query(),
-            fields,
             host: field.map(|field| RequestHost {
                 field: field.as_bytes(),
                 name: &self.host,

@@ -51,12 +51,11 @@ impl Worker {
     /// The admission for one configuration.
     pub fn admission<'a>(
         &'a self,
-        current: &'a Snapshot,
+        snapshot: &'a Snapshot,
         request_id: &'a RequestId,
     ) -> Admission<'a> {
         Admission {
-            reloadable: &current.settings,
-            verifier: &current.verifier,
+            snapshot,
             store: &self.store,
             sessions: &self.sessions,
             metrics: &self.metrics,

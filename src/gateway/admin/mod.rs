@@ -23,6 +23,8 @@ use tower::ServiceExt;
 
 use super::{ReloadRequest, Services};
 use crate::api::admin::{self, Readiness, ReloadFn, ReloadOutcome};
+use crate::pipeline::facts::RequestHead;
+use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::local_response::{self, NOSNIFF, RejectedRequest};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::ConnectionLimits;
@@ -167,18 +169,23 @@ fn reload_trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
 /// Renders a rejection.
 async fn render_rejection(request: Request, next: Next) -> Response {
     let (method, target) = (request.method().clone(), request.uri().clone());
+    let version = request.version();
     let headers = request.headers().clone();
     let request_id =
         RequestId::keep_or_generate(headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes));
     let mut response = request_id.clone().scope(next.run(request)).await;
     if let Some(rejection) = response.extensions_mut().remove::<Rejection>() {
+        let list: FieldList<'_> = headers.iter().map(Field::from).collect();
         let request = RejectedRequest {
-            method: &method,
-            target: &target,
-            headers: &headers,
+            head: RequestHead {
+                method: &method,
+                version,
+                path: target.path(),
+                query: target.query(),
+                fields: Fields::new(&list),
+            },
             request_id: &request_id,
             is_grpc: false,
-            is_upgrade: false,
             is_api_call: true,
             route: None,
             settings: None,

@@ -80,7 +80,7 @@ fn counter_for(
             (KeyPart::User, Some((user, ..))) => add(user_key(user, token).as_bytes()),
             (KeyPart::Session, _) if let Some(id) = session => add(&id.0),
             (KeyPart::Token, _) if let Some(claims) = token => add(claims.blacklist_key.as_bytes()),
-            (KeyPart::Header(name), _) if let Some(value) = header_key(facts.fields, name) => {
+            (KeyPart::Header(name), _) if let Some(value) = header_key(facts.head.fields, name) => {
                 add(&value)
             }
             // A missing part falls back to the address: no key is ever unlimited.

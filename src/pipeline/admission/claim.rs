@@ -35,11 +35,11 @@ impl Admission<'_> {
         &self,
         facts: &RequestFacts<'_>,
     ) -> Result<Option<Claim>, Rejection> {
-        let fields = facts.fields;
+        let fields = facts.head.fields;
         let presented = credential::extract(
             fields.all(FieldKind::Authorization),
             fields.all(FieldKind::Cookie),
-            &self.reloadable.sessions.cookie.name,
+            &self.snapshot.settings.sessions.cookie.name,
         );
         match presented {
             PresentedCredential::Absent => Ok(None),
@@ -75,7 +75,7 @@ impl Admission<'_> {
         token: &str,
         facts: &RequestFacts<'_>,
     ) -> Result<Claim, Rejection> {
-        let verified = self.verifier.verify(token, facts.now).await;
+        let verified = self.snapshot.verifier.verify(token, facts.now).await;
         // Checked for each request: the verifier caches tokens, not the connections that present
         // them.
         if let Ok(claims) | Err(TokenRejection::Expired(claims)) = &verified

@@ -64,10 +64,10 @@ impl Admission<'_> {
     /// Compares the client with the one that signed in.
     fn check_binding(&self, session: &Session, facts: &RequestFacts<'_>) -> Result<(), Rejection> {
         let agent = || {
-            let sent = facts.fields.first(FieldKind::UserAgent);
+            let sent = facts.head.fields.first(FieldKind::UserAgent);
             sent.map(sanitize_user_agent).unwrap_or_default()
         };
-        let rules = &self.reloadable.sessions;
+        let rules = &self.snapshot.settings.sessions;
         for (binding, what) in rules.binding_mismatches(session, facts.client.ip, agent) {
             self.record_binding_mismatch(session, facts.client.ip, what);
             if binding == ClientBinding::Deny {

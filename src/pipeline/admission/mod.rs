@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 pub use crate::auth::principal::Principal;
 use crate::events::Events;
-use crate::issuers::verifier::Verifier;
 use crate::limits::{Charge, Decision};
 use crate::pipeline::facts::RequestFacts;
+use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{DisclosedDetails, Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::{Auth, Requirements, Route};
 use crate::sessions::{CredentialCheck, LookupCharges, Sessions, Verdict};
-use crate::settings::Reloadable;
 use crate::store::Store;
 use crate::telemetry::metrics::{LimitOutcome, Metrics};
 use crate::telemetry::request_id::RequestId;
@@ -30,8 +29,7 @@ pub use verdict::{Client, CredentialKind, Identity, Permit};
 /// Decides requests by one configuration.
 #[derive(Clone, Copy)]
 pub struct Admission<'a> {
-    pub reloadable: &'a Reloadable,
-    pub verifier: &'a Verifier,
+    pub snapshot: &'a Snapshot,
     pub store: &'a Store,
     pub sessions: &'a Sessions,
     pub metrics: &'a Metrics,
@@ -135,7 +133,7 @@ impl Admission<'_> {
         CredentialCheck {
             credential: &claimed.credential,
             ip: facts.client.ip,
-            idle: self.reloadable.sessions.idle_timeout,
+            idle: self.snapshot.settings.sessions.idle_timeout,
             now: facts.now,
         }
     }

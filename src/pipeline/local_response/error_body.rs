@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use maud::html;
 use serde::Serialize;
 
+use crate::pipeline::fields::{FieldKind, Fields, text_of};
 use crate::pipeline::html_page;
 use crate::rejection::{Refusal, Rejection};
 
@@ -22,10 +22,10 @@ pub(super) enum ErrorFormat {
 impl ErrorFormat {
     /// Returns the first supported format that `Accept` names with a quality above zero; JSON when
     /// it names none.
-    pub(super) fn negotiate(headers: &HeaderMap) -> ErrorFormat {
+    pub(super) fn negotiate(fields: Fields<'_>) -> ErrorFormat {
         let mut best = (ErrorFormat::Json, 0_u16);
-        for value in headers.get_all(header::ACCEPT) {
-            for range in value.to_str().unwrap_or_default().split(',') {
+        for value in fields.all(FieldKind::Accept) {
+            for range in text_of(value).unwrap_or_default().split(',') {
                 let mut parts = range.split(';');
                 let form = match parts
                     .next()
@@ -185,6 +185,7 @@ mod tests {
 
     use super::*;
     use crate::limits::{Algorithm, Decision, KeyPart, Limit, OnOutage};
+    use crate::pipeline::fields::tests::list;
 
     #[test]
     fn format_follows_accept_quality() {
@@ -202,8 +203,8 @@ mod tests {
                 ErrorFormat::Problem,
             ),
         ] {
-            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
-            assert_eq!(ErrorFormat::negotiate(&headers), form, "{accept}");
+            let list = list(&[("Accept", accept)]);
+            assert_eq!(ErrorFormat::negotiate(Fields::new(&list)), form, "{accept}");
         }
     }
 

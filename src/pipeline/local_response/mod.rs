@@ -10,11 +10,13 @@ use std::time::Duration;
 use error_body::ErrorFormat;
 pub use grpc::CallOutcome;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
 use crate::limits::{self, Decision};
+use crate::pipeline::facts::RequestHead;
+use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::{METHODS, html_page};
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::Route;
@@ -39,12 +41,9 @@ pub struct LocalResponse {
 /// The input of the response to a rejection, beside the rejection.
 #[derive(Clone, Copy)]
 pub struct RejectedRequest<'a> {
-    pub method: &'a Method,
-    pub target: &'a Uri,
-    pub headers: &'a HeaderMap,
+    pub head: RequestHead<'a>,
     pub request_id: &'a RequestId,
     pub is_grpc: bool,
-    pub is_upgrade: bool,
     /// A call to one of the gateway's own endpoints.
     pub is_api_call: bool,
     /// Absent where no route was selected.
@@ -68,7 +67,7 @@ pub fn respond(
     if let Some(location) = sign_in::redirect_target(rejection.refusal, request) {
         return redirect_to_sign_in(rejection, request, location);
     }
-    let format = ErrorFormat::negotiate(request.headers);
+    let format = ErrorFormat::negotiate(request.head.fields);
     let status = rejection.refusal.status();
     let link = format == ErrorFormat::Html && status == StatusCode::UNAUTHORIZED;
     let link = link.then(|| sign_in::address(request)).flatten();
@@ -83,7 +82,7 @@ pub fn respond(
 /// cleared cookie, and the route's CORS headers.
 pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Headers {
     let mut headers = Headers::new();
-    if let Some(challenge) = challenge(rejection, request.headers) {
+    if let Some(challenge) = challenge(rejection, request.head.fields) {
         headers.push((header::WWW_AUTHENTICATE, challenge));
     }
     if let Some(seconds) = retry_after_seconds(rejection) {
@@ -91,8 +90,8 @@ pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -
     }
     headers.extend(state_headers(rejection, request));
     if let Some(cors) = request.route.and_then(|route| route.cors.as_ref()) {
-        let origin = request.headers.get(header::ORIGIN);
-        headers.extend(cors.response_headers(origin.map(HeaderValue::as_bytes)));
+        let origin = request.head.fields.first(FieldKind::Origin);
+        headers.extend(cors.response_headers(origin));
     }
     headers
 }
@@ -175,7 +174,7 @@ fn state_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Header
 
 /// The challenge of RFC 6750, section 3, for a 401 or a missing scope. An error is named only where
 /// a bearer token was presented and is the cause.
-fn challenge(rejection: &Rejection, request: &HeaderMap) -> Option<HeaderValue> {
+fn challenge(rejection: &Rejection, fields: Fields<'_>) -> Option<HeaderValue> {
     let text = match rejection.refusal {
         Refusal::InsufficientScope => {
             let disclosed = rejection.disclosed.as_ref();
@@ -190,7 +189,7 @@ fn challenge(rejection: &Rejection, request: &HeaderMap) -> Option<HeaderValue> 
         Refusal::Unauthenticated | Refusal::InvalidCredentials | Refusal::RefreshTokenReused => {
             "Bearer realm=\"portcullis\"".to_owned()
         }
-        _ if !has_bearer_token(request) => "Bearer realm=\"portcullis\"".to_owned(),
+        _ if !has_bearer_token(fields) => "Bearer realm=\"portcullis\"".to_owned(),
         refusal => format!(
             "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{}\"",
             refusal.message(),
@@ -199,12 +198,12 @@ fn challenge(rejection: &Rejection, request: &HeaderMap) -> Option<HeaderValue> 
     HeaderValue::from_str(&text).ok()
 }
 
-fn has_bearer_token(request: &HeaderMap) -> bool {
-    let is_bearer = |value: &HeaderValue| {
-        let scheme = value.as_bytes().get(.."bearer ".len());
+fn has_bearer_token(fields: Fields<'_>) -> bool {
+    let is_bearer = |value: &[u8]| {
+        let scheme = value.get(.."bearer ".len());
         scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
     };
-    request.get_all(header::AUTHORIZATION).iter().any(is_bearer)
+    fields.all(FieldKind::Authorization).any(is_bearer)
 }
 
 /// The retry delay: whole seconds, rounded up, at least 1.

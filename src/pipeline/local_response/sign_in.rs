@@ -1,11 +1,12 @@
 //! Redirect to the sign-in page, for a browser that opens a page without being signed in.
 
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::RejectedRequest;
 use super::error_body::ErrorFormat;
+use crate::pipeline::fields::FieldKind;
 use crate::rejection::Refusal;
 use crate::routing::OnUnauthenticated;
 
@@ -26,14 +27,14 @@ pub(super) fn redirect_target(
     {
         return None;
     }
-    let headers = request.headers;
-    let opens_page = matches!(*request.method, Method::GET | Method::HEAD)
-        && ErrorFormat::negotiate(headers) == ErrorFormat::Html
-        && headers
-            .get("sec-fetch-mode")
-            .is_none_or(|mode| mode == "navigate")
-        && !headers.contains_key(header::AUTHORIZATION)
-        && !request.is_upgrade;
+    let (head, fields) = (&request.head, request.head.fields);
+    let opens_page = matches!(*head.method, Method::GET | Method::HEAD)
+        && ErrorFormat::negotiate(fields) == ErrorFormat::Html
+        && fields
+            .first(FieldKind::SecFetchMode)
+            .is_none_or(|mode| mode == b"navigate")
+        && !fields.has(FieldKind::Authorization)
+        && !head.is_upgrade();
     if !opens_page {
         return None;
     }
@@ -43,13 +44,9 @@ pub(super) fn redirect_target(
 /// The address of the sign-in page that returns to the requested page, where that can be opened.
 pub(super) fn address(request: &RejectedRequest<'_>) -> Option<String> {
     let prefix = &request.settings?.api.as_ref()?.prefix;
-    let wanted = request.target.path_and_query()?.as_str();
-    let opens = matches!(*request.method, Method::GET | Method::HEAD) && !request.is_api_call;
-    let back = if opens && wanted.len() <= TARGET_MAX {
-        wanted
-    } else {
-        "/"
-    };
-    let back = utf8_percent_encode(back, NON_ALPHANUMERIC);
+    let opens = matches!(*request.head.method, Method::GET | Method::HEAD) && !request.is_api_call;
+    let wanted = opens.then(|| request.head.target());
+    let wanted = wanted.filter(|target| target.len() <= TARGET_MAX);
+    let back = utf8_percent_encode(wanted.as_deref().unwrap_or("/"), NON_ALPHANUMERIC);
     Some(format!("{prefix}/sign-in?return_to={back}"))
 }

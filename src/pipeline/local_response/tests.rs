@@ -1,12 +1,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::pipeline::fields::tests::list;
 
 #[test]
 fn challenge_names_error_only_for_presented_bearer_token() {
     let text = |refusal: Refusal, presented: Option<&'static str>| {
-        let presented = presented.map(|value| (header::AUTHORIZATION, value.parse().unwrap()));
-        let request = HeaderMap::from_iter(presented);
-        challenge(&refusal.into(), &request).map(|v| v.to_str().unwrap().to_owned())
+        let list = list(presented.map(|value| ("Authorization", value)).as_slice());
+        challenge(&refusal.into(), Fields::new(&list)).map(|v| v.to_str().unwrap().to_owned())
     };
     let (plain, bearer) = ("Bearer realm=\"portcullis\"", Some("bearer x"));
     for refusal in [

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Version};
 
 use crate::clock;
+use crate::pipeline::facts::RequestHead;
+use crate::pipeline::fields::Fields;
 use crate::pipeline::local_response::{self, RejectedRequest};
 use crate::rejection::Refusal;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
@@ -21,20 +23,22 @@ pub struct EarlyResponse {
 /// the client's preferences, so the body is JSON.
 pub fn render_early_response(refusal: Refusal) -> EarlyResponse {
     let request_id = RequestId::generate();
-    let (target, no_fields) = (Uri::default(), HeaderMap::new());
     let request = RejectedRequest {
-        method: &Method::GET,
-        target: &target,
-        headers: &no_fields,
+        head: RequestHead {
+            method: &Method::GET,
+            version: Version::HTTP_11,
+            path: "/",
+            query: None,
+            fields: Fields::new(&[]),
+        },
         request_id: &request_id,
         is_grpc: false,
-        is_upgrade: false,
         is_api_call: false,
         route: None,
         settings: None,
         store_clock: Duration::ZERO,
     };
-    let response = local_response::respond(&refusal.into(), &request, &no_fields);
+    let response = local_response::respond(&refusal.into(), &request, &HeaderMap::new());
     let (status, body) = (response.status, response.body);
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\n",

@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 
 use super::pingora::header_map;
 use super::request_context::RequestContext;
-use crate::pipeline::facts::trace_context;
+use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::fields::Fields;
 use crate::pipeline::local_response::{self, LocalResponse, NOSNIFF, RejectedRequest};
 use crate::rejection::{Refusal, Rejection};
@@ -69,22 +69,21 @@ fn reject(
 ) -> LocalResponse {
     ctx.refusal = Some(rejection.refusal);
     ctx.record_rejection(&mut rejection);
-    local_response::respond(&rejection, &rejected_request(session, ctx), extra)
+    let head = session.req_header();
+    let list = header_map::list(&head.headers);
+    let request = rejected_request(header_map::head(head, Fields::new(&list)), ctx);
+    local_response::respond(&rejection, &request, extra)
 }
 
 /// What the response to a rejection depends on.
 pub(super) fn rejected_request<'a>(
-    session: &'a Session,
+    head: RequestHead<'a>,
     ctx: &'a RequestContext,
 ) -> RejectedRequest<'a> {
-    let request = session.req_header();
     RejectedRequest {
-        method: &request.method,
-        target: &request.uri,
-        headers: &request.headers,
+        head,
         request_id: &ctx.request_id,
         is_grpc: ctx.grpc.is_some(),
-        is_upgrade: session.is_upgrade_req(),
         is_api_call: ctx.is_api_call,
         route: ctx.route.as_deref(),
         settings: Some(&ctx.snapshot.settings),

@@ -8,11 +8,23 @@ use http::response::Parts as ResponseParts;
 use http::{HeaderMap, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use crate::pipeline::fields::{Field, FieldList};
+use crate::pipeline::facts::RequestHead;
+use crate::pipeline::fields::{Field, FieldList, Fields};
 
 /// Lists the fields for the rules that read them.
 pub(in crate::proxy) fn list(fields: &HeaderMap) -> FieldList<'_> {
     fields.iter().map(Field::from).collect()
+}
+
+/// The head of a request with these fields.
+pub(in crate::proxy) fn head<'a>(parts: &'a RequestParts, fields: Fields<'a>) -> RequestHead<'a> {
+    RequestHead {
+        method: &parts.method,
+        version: parts.version,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        fields,
+    }
 }
 
 /// The `Content-Length` of a request; `None`: missing or not a number.
