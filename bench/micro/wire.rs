@@ -4,13 +4,15 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use http::header::COOKIE;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use portcullis::auth::credential;
 use portcullis::pipeline::facts::client_origin;
 use portcullis::pipeline::fields::{Field, FieldKind, FieldList, Fields};
-use portcullis::pipeline::upstream_request as written;
-use portcullis::routing::{HeaderEdits, IdentityHeaders, Path};
-use portcullis::settings::{ForwardedBy, IdentityHeaderNames};
+use portcullis::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
+use portcullis::pipeline::via::Via;
+use portcullis::routing::Path;
+use portcullis::settings::ForwardedBy;
+use portcullis::telemetry::request_id::RequestId;
 
 use crate::parts::{self, Fixture, request_headers};
 
@@ -88,39 +90,46 @@ pub(crate) fn headers(criterion: &mut Criterion) {
     let parts = Fixture::new(SECRET);
     let presented = parts.sign_in();
     let permit = parts.runtime.block_on(parts.admit("known", &presented));
-    let identity = permit
-        .ok()
-        .and_then(|permit| permit.identity)
-        .expect("an identity");
-    let live = &parts.snapshot.settings;
-    let dropped: &IdentityHeaderNames = &live.identity_header_names;
-    let routes = live.routes.routes();
-    let names: &IdentityHeaders = &routes.first().expect("a route").identity_headers;
-    let peer = [198, 51, 100, 7].into();
+    let permit = permit.expect("a permit");
+    let settings = &parts.snapshot.settings;
     let list: FieldList<'_> = presented.iter().map(Field::from).collect();
     let fields = Fields::new(&list);
+    let peer = [198, 51, 100, 7].into();
     let origin = client_origin::resolve(peer, false, &[], ForwardedBy::XForwardedFor, fields);
-    let address = HeaderValue::from_static("198.51.100.7");
-    let host = HeaderValue::from_static("shop.example.com");
+    let request = UpstreamRequest {
+        settings,
+        assertions: &parts.snapshot.assertions,
+        via: &Via::new("portcullis-0").expect("a header"),
+        version: Version::HTTP_11,
+        origin: &origin,
+        peer: &HeaderValue::from_static("198.51.100.7"),
+        host: &HeaderValue::from_static("shop.example.com"),
+        path: "/known",
+        request_id: &RequestId::generate(),
+        server_host: None,
+        carries_trailers: false,
+    };
+    let head = || UpstreamHead::new(request, &permit, fields).expect("a head");
     let mut group = criterion.benchmark_group("headers");
-    group.bench_function("strip", |bench| {
+    group.bench_function("pass", |bench| {
+        bench.iter(|| {
+            let head = head();
+            let passing = list.iter().filter(|field| head.passes(black_box(field)));
+            passing.count()
+        });
+    });
+    let head = head();
+    group.bench_function("write to a map", |bench| {
         bench.iter_batched_ref(
-            || presented.clone(),
-            |fields| {
-                written::strip_untrusted(fields, dropped, &HeaderEdits::default(), false);
-                written::strip_credentials(fields, COOKIE_NAME, false);
-            },
+            || HeaderMap::with_capacity(24),
+            |map| head.write(map).is_ok(),
             criterion::BatchSize::SmallInput,
         );
     });
-    group.bench_function("write", |bench| {
+    group.bench_function("write to bytes", |bench| {
         bench.iter_batched_ref(
-            || presented.clone(),
-            |fields| {
-                let identity = written::write_identity(fields, names, &identity);
-                let origin = written::write_origin(fields, &origin, &address, &host);
-                identity.is_ok() && origin.is_ok()
-            },
+            || Vec::with_capacity(1024),
+            |bytes: &mut Vec<u8>| head.write(bytes).is_ok(),
             criterion::BatchSize::SmallInput,
         );
     });

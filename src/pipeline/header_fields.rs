@@ -1,16 +1,15 @@
-//! Look-ups and edits of header fields, shared by requests and responses.
+//! Fields that the gateway adds to a message.
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue, InvalidHeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
 use crate::auth::token::SignError;
-use crate::routing::HeaderEdits;
 
 /// Why the headers of a message cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
     #[error("a header of the gateway's own has an invalid value")]
-    InvalidValue(#[from] InvalidHeaderValue),
+    InvalidValue,
     #[error("the assertion for the upstream cannot be signed")]
     Assertion(#[from] SignError),
     /// The client's request is malformed.
@@ -35,17 +34,96 @@ pub(crate) fn first<'m, const N: usize>(
     found
 }
 
-/// Returns which of these names are present, in one pass over all fields.
-pub(crate) fn has<const N: usize>(fields: &HeaderMap, names: [&HeaderName; N]) -> [bool; N] {
-    first(fields, names).map(|value| value.is_some())
+/// The destination of added fields: the map of an engine that has one, or the bytes of a head.
+pub trait FieldSink {
+    /// Adds a field.
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue);
+
+    /// Adds a field with a text as its value.
+    ///
+    /// # Errors
+    /// No field can carry the text.
+    fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError>;
 }
 
-/// Applies a route's edits.
-pub(super) fn apply_edits(fields: &mut HeaderMap, edits: &HeaderEdits) {
-    for name in &edits.remove {
-        fields.remove(name);
+impl FieldSink for HeaderMap {
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name.clone(), value.clone());
     }
-    for (name, value) in &edits.set {
-        fields.insert(name.clone(), value.clone());
+
+    fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError> {
+        let value = HeaderValue::from_bytes(text).map_err(|_| HeaderError::InvalidValue)?;
+        self.append(name.clone(), value);
+        Ok(())
+    }
+}
+
+/// Lines of a head in HTTP/1.1.
+impl FieldSink for Vec<u8> {
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        push_line(self, name, value.as_bytes());
+    }
+
+    fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError> {
+        if !text.iter().copied().all(is_value_byte) {
+            return Err(HeaderError::InvalidValue);
+        }
+        push_line(self, name, text);
+        Ok(())
+    }
+}
+
+fn push_line(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    head.reserve(name.as_str().len() + value.len() + 4);
+    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}
+
+/// RFC 9110, section 5.5.
+fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// What is added, in both forms, which have to agree.
+    pub(in crate::pipeline) fn added(
+        add: impl Fn(&mut dyn FieldSink) -> Result<(), HeaderError>,
+    ) -> Vec<(String, String)> {
+        let (mut map, mut head) = (HeaderMap::new(), Vec::new());
+        add(&mut map).unwrap();
+        add(&mut head).unwrap();
+        let head = String::from_utf8(head).unwrap();
+        let lines = head.split_terminator("\r\n");
+        let fields = lines.map(|line| line.split_once(": ").unwrap());
+        let fields: Vec<_> = fields
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let mut sorted: Vec<_> = map
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        let mut expected = fields.clone();
+        sorted.sort();
+        expected.sort();
+        assert_eq!(sorted, expected);
+        fields
+    }
+
+    #[test]
+    fn no_text_ends_its_line() {
+        let name = HeaderName::from_static("x-name");
+        for text in ["a\r\nb: c", "a\0", "\x7f"] {
+            let (mut map, mut head) = (HeaderMap::new(), Vec::new());
+            assert!(map.add_text(&name, text.as_bytes()).is_err());
+            assert!(head.add_text(&name, text.as_bytes()).is_err());
+            assert!(map.is_empty() && head.is_empty());
+        }
+        let fields = added(|sink| sink.add_text(&name, b"a\tb"));
+        assert_eq!(fields, [("x-name".to_owned(), "a\tb".to_owned())]);
     }
 }

@@ -1,203 +1,300 @@
-//! Hop-by-hop headers: the fields that a side may list in `Connection` (RFC 9110, section 7.6.1).
+//! Hop-by-hop fields, which are about one connection, and the fields that a side lists in
+//! `Connection` (RFC 9110, section 7.6.1).
 
-use http::HeaderMap;
-use http::header::{self, HeaderName, HeaderValue};
-
-use super::header_fields::{self, HeaderError};
+use super::fields::{Field, FieldKind, Fields};
 use super::upstream_request::is_forwarding;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// The only protocol to which a connection is upgraded.
 pub(crate) const WEBSOCKET: &str = "websocket";
 
-/// Removes an `Upgrade` to a protocol other than WebSocket, so that the request is an ordinary one (RFC 9110,
-/// section 7.8, leaves it to the server). `may_upgrade` is false for HTTP/1.0, a method other than GET,
-/// and a request with a body.
-///
-/// # Errors
-/// A value that no header can carry.
-pub(crate) fn strip_unsupported_upgrade(
-    fields: &mut HeaderMap,
-    may_upgrade: bool,
-) -> Result<(), HeaderError> {
-    let [Some(upgrade)] = header_fields::first(fields, [&header::UPGRADE]) else {
-        return Ok(());
-    };
-    let websocket = upgrade
-        .as_bytes()
-        .eq_ignore_ascii_case(WEBSOCKET.as_bytes());
-    if may_upgrade && websocket && fields.get_all(header::UPGRADE).iter().count() == 1 {
-        return Ok(());
-    }
-    fields.remove(header::UPGRADE);
-    fields.remove(HTTP2_SETTINGS);
-    let options: Vec<String> = options_of(fields)
-        .filter(|option| option != "upgrade")
-        .collect();
-    fields.remove(header::CONNECTION);
-    if !options.is_empty() {
-        let options = HeaderValue::try_from(options.join(", "))?;
-        fields.insert(header::CONNECTION, options);
-    }
-    Ok(())
+/// The options of a message's `Connection` fields.
+#[derive(Debug, Default)]
+struct ConnectionOptions<'a> {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    /// Names of fields, which are for the next hop only.
+    nominated: Vec<&'a [u8]>,
 }
 
-/// Lists the options of `Connection`, in lower case.
-fn options_of(fields: &HeaderMap) -> impl Iterator<Item = String> + '_ {
-    fields
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(|name| String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase())
-}
+impl<'a> ConnectionOptions<'a> {
+    fn of(fields: Fields<'a>) -> ConnectionOptions<'a> {
+        let mut options = ConnectionOptions::default();
+        for value in fields.all(FieldKind::Connection) {
+            for option in value.split(|byte| *byte == b',') {
+                options.add(option.trim_ascii());
+            }
+        }
+        options
+    }
 
-/// Removes the headers that `Connection` nominates, so that no nomination can remove what the gateway
-/// writes later; only `close`, `keep-alive` and `upgrade` stay in `Connection`. Framing and forwarding
-/// headers cannot be nominated. `Keep-Alive` is about the sender's connection and is removed, whether
-/// it is nominated or not.
-///
-/// # Errors
-/// A value that no header can carry.
-pub(crate) fn strip_nominated(fields: &mut HeaderMap) -> Result<(), HeaderError> {
-    let [keep_alive, connection] = header_fields::has(fields, [&KEEP_ALIVE, &header::CONNECTION]);
-    if keep_alive {
-        fields.remove(KEEP_ALIVE);
-    }
-    if !connection {
-        return Ok(());
-    }
-    let plain = |value: &HeaderValue| is_connection_option(value.as_bytes());
-    if fields.get_all(header::CONNECTION).iter().all(plain) {
-        return Ok(());
-    }
-    let (options, names): (Vec<String>, Vec<String>) =
-        options_of(fields).partition(|name| is_connection_option(name.as_bytes()));
-    for name in names {
-        let framing = [
-            "host",
-            "content-length",
-            "transfer-encoding",
-            "connection",
-            "upgrade",
-        ];
-        if !framing.contains(&&*name) && !is_forwarding(name.as_bytes()) {
-            fields.remove(&*name);
+    fn add(&mut self, option: &'a [u8]) {
+        match option.len() {
+            0 => {}
+            10 if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+            5 if option.eq_ignore_ascii_case(b"close") => self.close = true,
+            7 if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            _ => self.nominated.push(option),
         }
     }
-    fields.remove(header::CONNECTION);
-    if !options.is_empty() {
-        let options = HeaderValue::try_from(options.join(", "))?;
-        fields.insert(header::CONNECTION, options);
+
+    /// Whether the field is nominated. Framing and forwarding headers cannot be, so that no nomination
+    /// changes what the gateway relies on.
+    fn nominates(&self, field: &Field<'_>) -> bool {
+        let mut names = self.nominated.iter();
+        names.any(|name| name.eq_ignore_ascii_case(field.name))
+            && !matches!(
+                field.kind,
+                FieldKind::Connection
+                    | FieldKind::ContentLength
+                    | FieldKind::Host
+                    | FieldKind::TransferEncoding
+                    | FieldKind::Upgrade
+            )
+            && !is_forwarding(field.name)
     }
-    Ok(())
+
+    /// The value that `Connection` has without its nominations; `None`: no field is left.
+    fn without_nominations(&self) -> Option<&'static str> {
+        match (self.close, self.keep_alive, self.upgrade) {
+            (false, false, false) => None,
+            (false, false, true) => Some("upgrade"),
+            (false, true, false) => Some("keep-alive"),
+            (false, true, true) => Some("keep-alive, upgrade"),
+            (true, _, false) => Some("close"),
+            (true, _, true) => Some("close, upgrade"),
+        }
+    }
 }
 
-fn is_connection_option(name: &[u8]) -> bool {
-    [&b"close"[..], b"keep-alive", b"upgrade"]
-        .iter()
-        .any(|option| name.eq_ignore_ascii_case(option))
+/// How an engine that keeps the received `Connection` fields has to change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionEdit {
+    Keep,
+    Remove,
+    Replace(&'static str),
 }
 
-/// Removes the fields of a response that are about the upstream's connection: what
-/// [`strip_nominated`] removes, `Proxy-Connection`, `TE`, and unless the client can use them,
-/// `Upgrade` and `Trailer`.
-///
-/// # Errors
-/// A value that no header can carry.
-pub(crate) fn strip_response(
-    fields: &mut HeaderMap,
+/// The fields of a request that are about the client's connection. An engine applies this before any
+/// other code reads the request, so that no nomination can remove what the gateway writes later.
+#[derive(Debug)]
+pub(crate) struct RequestConnection<'a> {
+    options: ConnectionOptions<'a>,
+    keeps_upgrade: bool,
+    edited: bool,
+}
+
+impl<'a> RequestConnection<'a> {
+    /// `may_upgrade` is false for HTTP/1.0, a method other than GET, and a request with a body.
+    ///
+    /// An `Upgrade` to a protocol other than WebSocket is removed, so that the request is an ordinary
+    /// one (RFC 9110, section 7.8, leaves it to the server).
+    pub(crate) fn of(fields: Fields<'a>, may_upgrade: bool) -> RequestConnection<'a> {
+        let mut options = ConnectionOptions::of(fields);
+        let mut upgrades = fields.all(FieldKind::Upgrade);
+        let (protocol, other) = (upgrades.next(), upgrades.next());
+        let websocket = |it: &[u8]| it.eq_ignore_ascii_case(WEBSOCKET.as_bytes());
+        let keeps_upgrade = may_upgrade && other.is_none() && protocol.is_some_and(websocket);
+        let stripped = options.upgrade && protocol.is_some() && !keeps_upgrade;
+        options.upgrade &= !stripped;
+        RequestConnection {
+            edited: stripped || !options.nominated.is_empty(),
+            keeps_upgrade,
+            options,
+        }
+    }
+
+    /// Whether a received field stays.
+    pub(crate) fn passes(&self, field: &Field<'_>) -> bool {
+        match field.kind {
+            FieldKind::Http2Settings | FieldKind::KeepAlive => false,
+            FieldKind::Upgrade => self.keeps_upgrade,
+            _ => !self.options.nominates(field),
+        }
+    }
+
+    /// The change to `Connection`: only `close`, `keep-alive` and `upgrade` stay.
+    pub(crate) fn edit(&self) -> ConnectionEdit {
+        edit(self.edited, &self.options)
+    }
+}
+
+/// The fields of a response that are about the upstream's connection.
+#[derive(Debug)]
+pub(crate) struct ResponseConnection<'a> {
+    options: ConnectionOptions<'a>,
     keep_upgrade: bool,
     keep_trailer: bool,
-) -> Result<(), HeaderError> {
-    strip_nominated(fields)?;
-    let names = [
-        &PROXY_CONNECTION,
-        &header::TE,
-        &header::UPGRADE,
-        &header::TRAILER,
-    ];
-    let kept = [false, false, keep_upgrade, keep_trailer];
-    let present = header_fields::has(fields, names);
-    for ((name, present), kept) in names.into_iter().zip(present).zip(kept) {
-        if present && !kept {
-            fields.remove(name);
+}
+
+impl<'a> ResponseConnection<'a> {
+    /// `keep_upgrade` and `keep_trailer`: whether the client can use `Upgrade` and `Trailer`.
+    pub(crate) fn of(
+        fields: Fields<'a>,
+        keep_upgrade: bool,
+        keep_trailer: bool,
+    ) -> ResponseConnection<'a> {
+        ResponseConnection {
+            options: ConnectionOptions::of(fields),
+            keep_upgrade,
+            keep_trailer,
         }
     }
-    Ok(())
+
+    /// Whether a received field goes to the client. An engine writes `Connection` and
+    /// `Transfer-Encoding` itself.
+    pub(crate) fn passes(&self, field: &Field<'_>) -> bool {
+        match field.kind {
+            FieldKind::Connection
+            | FieldKind::KeepAlive
+            | FieldKind::ProxyConnection
+            | FieldKind::Te
+            | FieldKind::TransferEncoding => false,
+            FieldKind::Upgrade => self.keep_upgrade,
+            FieldKind::Trailer => self.keep_trailer && !self.options.nominates(field),
+            _ => !self.options.nominates(field),
+        }
+    }
+
+    /// The change to `Connection`, as for a request.
+    pub(crate) fn edit(&self) -> ConnectionEdit {
+        edit(!self.options.nominated.is_empty(), &self.options)
+    }
+}
+
+fn edit(edited: bool, options: &ConnectionOptions<'_>) -> ConnectionEdit {
+    match (edited, options.without_nominations()) {
+        (false, _) => ConnectionEdit::Keep,
+        (true, None) => ConnectionEdit::Remove,
+        (true, Some(value)) => ConnectionEdit::Replace(value),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::pipeline::fields::tests::list;
+
+    /// The names that pass, separated by spaces.
+    fn passing(fields: &[Field<'_>], passes: impl Fn(&Field<'_>) -> bool) -> String {
+        let names = fields.iter().filter(|field| passes(field));
+        let names = names.map(|field| String::from_utf8_lossy(field.name));
+        names.collect::<Vec<_>>().join(" ")
+    }
 
     #[test]
-    fn non_websocket_upgrade_is_removed() {
-        for (upgrade, connection, may, left) in [
-            (&["websocket"][..], "Upgrade", true, Some("Upgrade")),
+    fn only_an_upgrade_to_websocket_passes() {
+        use ConnectionEdit::*;
+        for (upgrade, connection, may, passes, edit) in [
+            (&["websocket"][..], "Upgrade", true, true, Keep),
+            (&["WebSocket"], "keep-alive, Upgrade", true, true, Keep),
+            (&["websocket"], "Upgrade", false, false, Remove),
+            (&["h2c"], "Upgrade, HTTP2-Settings", true, false, Remove),
             (
-                &["WebSocket"],
-                "keep-alive, Upgrade",
+                &["websocket, h2c"],
+                "Upgrade, close",
                 true,
-                Some("keep-alive, Upgrade"),
+                false,
+                Replace("close"),
             ),
-            (&["websocket"], "Upgrade", false, None),
-            (
-                &["h2c"],
-                "Upgrade, HTTP2-Settings",
-                true,
-                Some("http2-settings"),
-            ),
-            (&["websocket, h2c"], "Upgrade, close", true, Some("close")),
-            (&["websocket", "h2c"], "upgrade", true, None),
-            (&[], "Upgrade", true, Some("Upgrade")),
+            (&["websocket", "h2c"], "upgrade", true, false, Remove),
+            (&["h2c"], "keep-alive", true, false, Keep),
+            (&[], "Upgrade", true, false, Keep),
         ] {
-            let mut fields = HeaderMap::new();
-            fields.insert("connection", HeaderValue::from_static(connection));
-            fields.insert("http2-settings", HeaderValue::from_static("AAA"));
-            for value in upgrade {
-                fields.append("upgrade", HeaderValue::from_static(value));
-            }
-            strip_unsupported_upgrade(&mut fields, may).unwrap();
-            let found = fields.get("connection").map(|it| it.to_str().unwrap());
-            assert_eq!(found, left, "{upgrade:?}");
-            let kept = connection == left.unwrap_or_default() && !upgrade.is_empty();
-            assert_eq!(fields.contains_key("upgrade"), kept, "{upgrade:?}");
+            let mut fields = vec![("Connection", connection), ("HTTP2-Settings", "AAA")];
+            fields.extend(upgrade.iter().map(|value| ("Upgrade", *value)));
+            let fields = list(&fields);
+            let request = RequestConnection::of(Fields::new(&fields), may);
+            let expected = if passes {
+                "Connection Upgrade"
+            } else {
+                "Connection"
+            };
             assert_eq!(
-                fields.contains_key("http2-settings"),
-                kept || upgrade.is_empty()
+                passing(&fields, |it| request.passes(it)),
+                expected,
+                "{upgrade:?}"
             );
+            assert_eq!(request.edit(), edit, "{upgrade:?}");
         }
     }
 
     #[test]
-    fn connection_keeps_only_its_own_options() {
-        for (connection, left) in [
-            ("keep-alive, Upgrade", Some("keep-alive, upgrade")),
-            ("\"X-User-Id\"", None),
-            ("X-User-Id, close", Some("close")),
-            ("x-forwarded-for, accept", None),
+    fn nominated_fields_do_not_pass() {
+        use ConnectionEdit::*;
+        for (connection, passes, edit) in [
+            (
+                &["keep-alive, Upgrade"][..],
+                "X-Forwarded-For Host accept",
+                Keep,
+            ),
+            (
+                &["Close", "keep-alive"],
+                "X-Forwarded-For Host accept",
+                Keep,
+            ),
+            (&["\"accept\""], "X-Forwarded-For Host accept", Remove),
+            (
+                &["Accept, close,"],
+                "X-Forwarded-For Host",
+                Replace("close"),
+            ),
+            (
+                &["keep-alive", "ACCEPT"],
+                "X-Forwarded-For Host",
+                Replace("keep-alive"),
+            ),
+            (
+                &["x-forwarded-for, host, content-length"],
+                "X-Forwarded-For Host accept",
+                Remove,
+            ),
         ] {
-            let mut fields = HeaderMap::new();
-            for (name, value) in [
-                ("connection", connection),
-                ("x-forwarded-for", "1.2.3.4"),
+            let mut fields = vec![
+                ("X-Forwarded-For", "1.2.3.4"),
+                ("Host", "h"),
+                ("Keep-Alive", "timeout=5"),
                 ("accept", "*/*"),
-            ] {
-                fields.insert(name, HeaderValue::from_static(value));
-            }
-            strip_nominated(&mut fields).unwrap();
-            let found = fields
-                .get("connection")
-                .map(|value| value.to_str().unwrap());
-            assert_eq!(found, left);
-            assert!(fields.contains_key("x-forwarded-for"));
+            ];
+            fields.extend(connection.iter().map(|value| ("Connection", *value)));
+            let fields = list(&fields);
+            let request = RequestConnection::of(Fields::new(&fields), true);
+            let kept = passing(&fields, |it| {
+                it.kind != FieldKind::Connection && request.passes(it)
+            });
             assert_eq!(
-                fields.contains_key("accept"),
-                !connection.contains("accept")
+                (kept.as_str(), request.edit()),
+                (passes, edit),
+                "{connection:?}"
             );
+            let response = ResponseConnection::of(Fields::new(&fields), false, false);
+            assert_eq!(
+                passing(&fields, |it| response.passes(it)),
+                passes,
+                "{connection:?}"
+            );
+            assert_eq!(response.edit(), edit, "{connection:?}");
+        }
+    }
+
+    #[test]
+    fn fields_about_the_upstreams_connection_do_not_reach_the_client() {
+        let fields = list(&[
+            ("Connection", "keep-alive"),
+            ("Proxy-Connection", "keep-alive"),
+            ("TE", "trailers"),
+            ("Transfer-Encoding", "chunked"),
+            ("Trailer", "X-Sum"),
+            ("Upgrade", "h2c"),
+            ("Set-Cookie", "a=1"),
+        ]);
+        for (keep_upgrade, keep_trailer, expected) in [
+            (false, false, "Set-Cookie"),
+            (true, false, "Upgrade Set-Cookie"),
+            (false, true, "Trailer Set-Cookie"),
+        ] {
+            let response = ResponseConnection::of(Fields::new(&fields), keep_upgrade, keep_trailer);
+            assert_eq!(passing(&fields, |it| response.passes(it)), expected);
         }
     }
 }

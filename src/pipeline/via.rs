@@ -1,8 +1,8 @@
 //! `Via` (RFC 9110, section 7.6.3): marks forwarded messages, so that the gateway recognizes a
 //! request that loops.
 
-use http::header::{self, HeaderValue, InvalidHeaderValue};
-use http::{HeaderMap, Version};
+use http::Version;
+use http::header::{HeaderValue, InvalidHeaderValue};
 
 use super::fields::{FieldKind, Fields};
 
@@ -40,20 +40,21 @@ impl Via {
         entries.any(|entry| memchr::memmem::find(entry, self.pseudonym.as_bytes()).is_some())
     }
 
-    /// Adds the gateway to a message that was received in this version.
-    pub(crate) fn write(&self, fields: &mut HeaderMap, received: Version) {
-        let value = match received {
+    /// The entry of a message that was received in this version.
+    pub(crate) fn entry(&self, received: Version) -> &HeaderValue {
+        match received {
             Version::HTTP_2 => &self.http2,
             Version::HTTP_10 => &self.http10,
             _ => &self.http11,
-        };
-        fields.append(header::VIA, value.clone());
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use http::{HeaderMap, header};
+
     use super::*;
     use crate::pipeline::fields::{Field, FieldList};
 
@@ -72,9 +73,9 @@ mod tests {
             header::VIA,
             HeaderValue::from_static("1.0 fred, 1.1 p.example.net (x)"),
         );
-        other.write(&mut fields, Version::HTTP_2);
+        fields.append(header::VIA, other.entry(Version::HTTP_2).clone());
         assert!(!is_in(&ours, &fields));
-        ours.write(&mut fields, Version::HTTP_11);
+        fields.append(header::VIA, ours.entry(Version::HTTP_11).clone());
         assert!(is_in(&ours, &fields) && is_in(&other, &fields));
         // A proxy may have joined them, with a comment.
         let joined: Vec<&str> = fields

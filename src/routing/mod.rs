@@ -4,6 +4,7 @@ mod candidates;
 pub mod cors;
 pub mod endpoints;
 mod host;
+pub mod name_set;
 mod path;
 mod pattern;
 mod table;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use host::{HostError, host_of, port_of};
 use http::{HeaderName, HeaderValue, Method};
+pub use name_set::NameSet;
 pub use path::{Path, PathError};
 pub use pattern::{PatternError, strip_prefix, stripped_part};
 pub use table::{ExplainedRoute, RouteTable};
@@ -172,10 +174,22 @@ impl IdentityHeaders {
     }
 }
 
+/// Edits of a route to the fields of its requests or responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
     pub set: Vec<(HeaderName, HeaderValue)>,
-    pub remove: Vec<HeaderName>,
+    /// The names that are set or removed: no received field passes under them.
+    pub names: NameSet,
+}
+
+impl HeaderEdits {
+    pub fn new(set: Vec<(HeaderName, HeaderValue)>, remove: Vec<HeaderName>) -> HeaderEdits {
+        let names = set.iter().map(|(name, _)| name.clone()).chain(remove);
+        HeaderEdits {
+            names: names.collect(),
+            set,
+        }
+    }
 }
 
 /// Path syntax that two programs could interpret differently. A route can allow some of it.

@@ -20,7 +20,7 @@ pub use topology::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 
 use crate::auth::{session, token};
 use crate::limits::{Limit, OnOutage};
-use crate::routing::{self, TimeoutOverrides};
+use crate::routing::{self, NameSet, TimeoutOverrides};
 
 /// The settings of one configuration file.
 #[derive(Debug)]
@@ -147,7 +147,9 @@ pub struct Reloadable {
     pub api: Option<Api>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.
     pub hsts: Option<HeaderValue>,
-    pub identity_header_names: IdentityHeaderNames,
+    /// The identity headers of all routes, and the default names of those that are off. All of them
+    /// are removed from requests to every route, because two routes can share an upstream.
+    pub identity_header_names: NameSet,
     pub limits: Vec<Arc<Limit>>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: routing::RouteTable,
@@ -230,25 +232,6 @@ pub struct Api {
     /// Whether users are in the gateway's database; only then does it have registration and
     /// profiles.
     pub users: bool,
-}
-
-/// The identity headers of all routes, and the default names of those that are off.
-///
-/// All of them are removed from requests to every route, because two routes can share an upstream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IdentityHeaderNames(Vec<HeaderName>);
-
-impl IdentityHeaderNames {
-    pub fn new(names: impl IntoIterator<Item = HeaderName>) -> IdentityHeaderNames {
-        let mut distinct: Vec<HeaderName> = names.into_iter().collect();
-        distinct.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-        distinct.dedup();
-        IdentityHeaderNames(distinct)
-    }
-
-    pub fn iter(&self) -> std::slice::Iter<'_, HeaderName> {
-        self.0.iter()
-    }
 }
 
 /// A group of interchangeable servers.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::auth::session::{ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionRules};
 use crate::auth::token::{Key, Tokens};
-use crate::routing::RouteTable;
+use crate::routing::{NameSet, RouteTable};
 use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
 
 pub(super) const PASSWORDS: PasswordRules = PasswordRules {
@@ -70,7 +70,7 @@ pub(super) fn reloadable() -> Reloadable {
             allowed_origins: vec!["https://app.example".to_owned()],
             users: true,
         }),
-        identity_header_names: settings::IdentityHeaderNames::default(),
+        identity_header_names: NameSet::default(),
         limits: Vec::new(),
         upstreams: vec![Arc::new(orders())],
         routes: RouteTable::default(),

@@ -162,6 +162,13 @@ fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((key.trim_ascii(), value.trim_ascii()))
 }
 
+/// Whether a `Cookie` field holds one of the gateway's cookies.
+pub fn has_own_cookie(field: &[u8], name: &str) -> bool {
+    field
+        .split(|byte| *byte == b';')
+        .any(|pair| is_own_cookie(pair, name))
+}
+
 /// Removes the gateway's cookies from the `Cookie` fields of a request. The others are kept byte
 /// for byte, in one field; `None` if there are none.
 pub fn strip_own_cookies<'a>(
@@ -170,23 +177,28 @@ pub fn strip_own_cookies<'a>(
 ) -> Option<HeaderValue> {
     let mut result: Vec<u8> = Vec::new();
     for field in fields {
-        let kept: Vec<&[u8]> = field
-            .split(|byte| *byte == b';')
-            .filter(|pair| !is_own_cookie(pair, name))
-            .collect();
-        let kept = kept.join(&b';');
-        let kept = kept.trim_ascii_start();
-        if !kept.is_empty() {
-            if !result.is_empty() {
-                result.extend_from_slice(b"; ");
+        let before = result.len();
+        if before > 0 {
+            result.extend_from_slice(b"; ");
+        }
+        let start = result.len();
+        let pairs = field.split(|byte| *byte == b';');
+        for (index, pair) in pairs.filter(|pair| !is_own_cookie(pair, name)).enumerate() {
+            if index == 0 {
+                result.extend_from_slice(pair.trim_ascii_start());
+            } else {
+                result.push(b';');
+                result.extend_from_slice(pair);
             }
-            result.extend_from_slice(kept);
+        }
+        if result.len() == start {
+            result.truncate(before);
         }
     }
     if result.is_empty() {
         return None;
     }
-    HeaderValue::from_bytes(&result).ok()
+    HeaderValue::try_from(result).ok()
 }
 
 /// Builds the `Set-Cookie` value with a session token.

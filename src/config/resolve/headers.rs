@@ -9,8 +9,7 @@ use crate::config::file::identity::{
     HeaderNames, IdentityHeaders as WrittenNames, RouteIdentityHeaders,
 };
 use crate::config::file::routing::route as file;
-use crate::routing::{HeaderEdits, IdentityHeaders};
-use crate::settings::IdentityHeaderNames;
+use crate::routing::{HeaderEdits, IdentityHeaders, NameSet};
 
 /// Headers of one connection or message, which cannot be configured (RFC 9110, section 7.6.1).
 const CONNECTION_HEADERS: [&str; 10] = [
@@ -113,7 +112,7 @@ pub(super) fn reserved_identity_headers<'r>(
     raw: &WrittenNames,
     global: &'r IdentityHeaders,
     routes: impl Iterator<Item = &'r IdentityHeaders>,
-) -> IdentityHeaderNames {
+) -> NameSet {
     let disabled = [
         (&raw.user, "x-user-id"),
         (&raw.email, "x-user-email"),
@@ -125,7 +124,7 @@ pub(super) fn reserved_identity_headers<'r>(
         .filter(|(raw, _)| raw.is_none())
         .map(|(_, default)| HeaderName::from_static(default));
     let enabled = global.all().chain(routes.flat_map(IdentityHeaders::all));
-    IdentityHeaderNames::new(disabled.chain(enabled.cloned()))
+    disabled.chain(enabled.cloned()).collect()
 }
 
 /// Parses the names of one key; `seen` are those of other keys.
@@ -219,7 +218,7 @@ pub(super) fn header_edits(
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> HeaderEdits {
-    let mut edits = HeaderEdits::default();
+    let (mut set, mut remove) = (Vec::new(), Vec::new());
     for (text, value) in &raw.set {
         let location = location.key("set").key(text);
         let Some(name) = header_name_at_key(text, &location, context) else {
@@ -227,7 +226,7 @@ pub(super) fn header_edits(
         };
         check_editable(&name, direction, &location, context);
         match HeaderValue::from_str(value) {
-            Ok(value) => edits.set.push((name, value)),
+            Ok(value) => set.push((name, value)),
             Err(_) => context.error(
                 &location,
                 "a header value must not contain control characters",
@@ -238,10 +237,10 @@ pub(super) fn header_edits(
         let location = location.key("remove").item(index);
         if let Some(name) = header_name(text, &location, context) {
             check_editable(&name, direction, &location, context);
-            edits.remove.push(name);
+            remove.push(name);
         }
     }
-    edits
+    HeaderEdits::new(set, remove)
 }
 
 fn check_editable(

@@ -1,35 +1,20 @@
 //! Framing of upstream responses: a response that RFC 9112, section 6, or RFC 9110, sections 8.6
 //! and 15.2, call invalid is not forwarded, because a client could delimit it differently.
 
-use http::header::{self, HeaderValue};
-use http::{HeaderMap, StatusCode, Version};
+use http::{StatusCode, Version};
 
-use crate::pipeline::header_fields;
+use crate::pipeline::fields::{FieldKind, Fields};
+use crate::pipeline::hop_by_hop::WEBSOCKET;
 
 /// The change that the `Content-Length` of a valid response needs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LengthAction {
     /// No change.
     Keep,
     /// It was repeated with one value, which is written once.
-    Collapse(HeaderValue),
+    Collapse(u64),
     /// The response cannot have content: the field is removed.
     Remove,
-}
-
-impl LengthAction {
-    /// Applies the change.
-    pub(crate) fn apply(self, fields: &mut HeaderMap) {
-        match self {
-            LengthAction::Keep => {}
-            LengthAction::Collapse(length) => {
-                fields.insert(header::CONTENT_LENGTH, length);
-            }
-            LengthAction::Remove => {
-                fields.remove(header::CONTENT_LENGTH);
-            }
-        }
-    }
 }
 
 /// Checks the framing fields of a response as the upstream sent them.
@@ -39,24 +24,22 @@ impl LengthAction {
 pub(crate) fn check(
     status: StatusCode,
     version: Version,
-    fields: &HeaderMap,
+    fields: Fields<'_>,
 ) -> Result<LengthAction, &'static str> {
-    let names = [&header::TRANSFER_ENCODING, &header::CONTENT_LENGTH];
-    let [coded, sized] = header_fields::has(fields, names);
+    let coded = fields.has(FieldKind::TransferEncoding);
     let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
     if coded {
         check_coding(version, bodiless, fields)?;
     }
-    if !sized {
+    if !fields.has(FieldKind::ContentLength) {
         return Ok(LengthAction::Keep);
     }
     if coded {
         return Err("the response has both Content-Length and Transfer-Encoding");
     }
-    let length = length(fields)?;
-    match (bodiless, length) {
+    match (bodiless, length(fields)?) {
         (false, (_, false)) => Ok(LengthAction::Keep),
-        (false, (length, true)) => Ok(LengthAction::Collapse(length.into())),
+        (false, (length, true)) => Ok(LengthAction::Collapse(length)),
         // Several frameworks send it; no client can misread it.
         (true, (0, _)) => Ok(LengthAction::Remove),
         (true, _) => Err("the response has a Content-Length although it has no content"),
@@ -64,9 +47,9 @@ pub(crate) fn check(
 }
 
 /// The only supported coding is `chunked`, once, in HTTP/1.1.
-fn check_coding(version: Version, bodiless: bool, fields: &HeaderMap) -> Result<(), &'static str> {
-    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
-    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+fn check_coding(version: Version, bodiless: bool, fields: Fields<'_>) -> Result<(), &'static str> {
+    let mut codings = fields.all(FieldKind::TransferEncoding);
+    let chunked = |value: &[u8]| value.eq_ignore_ascii_case(b"chunked");
     if !(codings.next().is_some_and(chunked) && codings.next().is_none()) {
         return Err("the response has a transfer coding other than one chunked");
     }
@@ -80,11 +63,11 @@ fn check_coding(version: Version, bodiless: bool, fields: &HeaderMap) -> Result<
 }
 
 /// The length, and whether it is repeated.
-fn length(fields: &HeaderMap) -> Result<(u64, bool), &'static str> {
+fn length(fields: Fields<'_>) -> Result<(u64, bool), &'static str> {
     let mut found: Option<u64> = None;
     let mut repeated = false;
-    for value in fields.get_all(header::CONTENT_LENGTH) {
-        for part in value.as_bytes().split(|byte| *byte == b',') {
+    for value in fields.all(FieldKind::ContentLength) {
+        for part in value.split(|byte| *byte == b',') {
             let length = digits(part.trim_ascii()).ok_or("the Content-Length is not a number")?;
             repeated |= found.is_some();
             if found.is_some_and(|other| other != length) {
@@ -108,9 +91,9 @@ fn digits(text: &[u8]) -> Option<u64> {
 ///
 /// # Errors
 /// Why not, for the log.
-pub(crate) fn check_upgrade(requested: bool, fields: &HeaderMap) -> Result<(), &'static str> {
-    let protocol = fields.get(header::UPGRADE);
-    let websocket = protocol.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
+pub(crate) fn check_upgrade(requested: bool, fields: Fields<'_>) -> Result<(), &'static str> {
+    let protocol = fields.first(FieldKind::Upgrade);
+    let websocket = protocol.is_some_and(|it| it.eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
     match (requested, websocket) {
         (true, true) => Ok(()),
         (true, false) => Err("the upstream switched to a protocol that was not asked for"),
@@ -122,14 +105,12 @@ pub(crate) fn check_upgrade(requested: bool, fields: &HeaderMap) -> Result<(), &
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::pipeline::fields::tests::list;
 
     fn checked(status: u16, version: Version, fields: &[(&str, &str)]) -> Result<LengthAction, ()> {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            let name = header::HeaderName::from_bytes(name.as_bytes()).unwrap();
-            map.append(name, value.parse().unwrap());
-        }
-        check(StatusCode::from_u16(status).unwrap(), version, &map).map_err(|_| ())
+        let list = list(fields);
+        let status = StatusCode::from_u16(status).unwrap();
+        check(status, version, Fields::new(&list)).map_err(|_| ())
     }
 
     const CL: &str = "content-length";
@@ -142,12 +123,8 @@ mod tests {
             (200, &[(CL, "5")], LengthAction::Keep),
             (200, &[(TE, "Chunked")], LengthAction::Keep),
             (304, &[(CL, "5")], LengthAction::Keep),
-            (200, &[(CL, "5, 5")], LengthAction::Collapse(5.into())),
-            (
-                200,
-                &[(CL, "5"), (CL, "05")],
-                LengthAction::Collapse(5.into()),
-            ),
+            (200, &[(CL, "5, 5")], LengthAction::Collapse(5)),
+            (200, &[(CL, "5"), (CL, "05")], LengthAction::Collapse(5)),
             (204, &[(CL, "0")], LengthAction::Remove),
             (103, &[(CL, "0")], LengthAction::Remove),
         ] {
@@ -179,5 +156,21 @@ mod tests {
         }
         let old = checked(200, Version::HTTP_10, &[(TE, "chunked")]);
         assert_eq!(old, Err(()));
+    }
+
+    #[test]
+    fn only_a_requested_websocket_switches_protocols() {
+        for (requested, upgrade, valid) in [
+            (true, Some("WebSocket"), true),
+            (true, Some("other"), false),
+            (true, None, false),
+            (false, Some("websocket"), false),
+            (false, None, false),
+        ] {
+            let fields: Vec<_> = upgrade.iter().map(|it| ("Upgrade", *it)).collect();
+            let fields = list(&fields);
+            let checked = check_upgrade(requested, Fields::new(&fields));
+            assert_eq!(checked.is_ok(), valid, "{requested} {upgrade:?}");
+        }
     }
 }

@@ -1,77 +1,114 @@
-//! Headers of an upstream's response toward the client.
+//! The head of an upstream's response toward the client: which of its fields pass, and the fields that
+//! the gateway adds.
 
-use http::HeaderMap;
+use framing::LengthAction;
+use http::Version;
 use http::header::{self, HeaderName, HeaderValue};
 
 use super::admission::Permit;
-use super::header_fields;
+use super::fields::{Field, FieldKind};
+use super::header_fields::{FieldSink, HeaderError};
 use super::local_response::clearing_headers;
+use super::via::Via;
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
 pub mod framing;
 
-/// The input of the headers, beside the permit.
-#[derive(Clone, Copy)]
-pub struct ClientResponse<'a> {
-    pub request_id: &'a RequestId,
-    pub cookie: &'a CookieRules,
+/// A route's policy replaces these of the upstream, which would contradict it.
+const CORS: [HeaderName; 3] = [
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
+];
+
+/// The changes to one response on its way to the client, beside those of its fields about the
+/// upstream's connection ([`super::hop_by_hop::ResponseConnection`]).
+pub(crate) struct ClientHead<'a> {
+    pub(crate) permit: &'a Permit,
+    pub(crate) request_id: &'a RequestId,
+    pub(crate) via: &'a Via,
+    pub(crate) cookie: &'a CookieRules,
     /// The `Origin` of the request.
-    pub origin_header: Option<&'a [u8]>,
+    pub(crate) origin_header: Option<&'a [u8]>,
+    /// The version in which the upstream sent the response.
+    pub(crate) version: Version,
+    pub(crate) length: LengthAction,
+    /// The limit headers.
+    pub(crate) limits: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl ClientResponse<'_> {
-    /// Writes the headers of the permit's route, which replace the upstream's own; `limits` are the
-    /// limit headers.
-    pub fn write(
-        &self,
-        fields: &mut HeaderMap,
-        permit: &Permit,
-        limits: Vec<(HeaderName, HeaderValue)>,
-    ) {
-        fields.insert(X_REQUEST_ID, self.request_id.header());
-        strip_set_cookie(fields, &self.cookie.name);
-        fields.reserve(limits.len());
-        for (name, value) in limits {
-            fields.insert(name, value);
+impl ClientHead<'_> {
+    /// Whether a field of the upstream reaches the client.
+    pub(crate) fn passes(&self, field: &Field<'_>) -> bool {
+        if self.is_edited(field.name) {
+            return false;
         }
-        header_fields::apply_edits(fields, &permit.route.response_headers);
-        if let Some(cors) = &permit.route.cors {
-            // The route's policy decides: an upstream's own CORS headers would contradict it.
-            for name in [
-                header::ACCESS_CONTROL_ALLOW_ORIGIN,
-                header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-                header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            ] {
-                fields.remove(name);
+        match field.kind {
+            FieldKind::ContentLength => self.length == LengthAction::Keep,
+            FieldKind::SetCookie => !credential::sets_own_cookie(field.value, &self.cookie.name),
+            FieldKind::XRequestId => false,
+            FieldKind::Other => !self.is_limit(field.name) && !self.is_cors(field.name),
+            _ => true,
+        }
+    }
+
+    /// Writes the gateway's own fields. The route's edits also apply to them, but to neither CORS nor
+    /// the cleared cookie.
+    ///
+    /// # Errors
+    /// A value that no header can carry.
+    pub(crate) fn write(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
+        if let LengthAction::Collapse(length) = self.length {
+            let mut digits = itoa::Buffer::new();
+            sink.add_text(&header::CONTENT_LENGTH, digits.format(length).as_bytes())?;
+        }
+        self.add_unedited(sink, &header::VIA, self.via.entry(self.version));
+        self.add_unedited(sink, &X_REQUEST_ID, &self.request_id.header());
+        for (name, value) in &self.limits {
+            self.add_unedited(sink, name, value);
+        }
+        for (name, value) in &self.permit.route.response_headers.set {
+            if !self.is_cors(name.as_str().as_bytes()) {
+                sink.add(name, value);
             }
+        }
+        if let Some(cors) = &self.permit.route.cors {
             for (name, value) in cors.response_headers(self.origin_header) {
-                fields.append(name, value);
+                sink.add(&name, &value);
             }
         }
-        if permit.clear_cookie {
+        if self.permit.clear_cookie {
             for (name, value) in clearing_headers(self.cookie) {
-                fields.append(name, value);
+                sink.add(&name, &value);
             }
         }
+        Ok(())
+    }
+
+    fn add_unedited(&self, sink: &mut dyn FieldSink, name: &HeaderName, value: &HeaderValue) {
+        if !self.is_edited(name.as_str().as_bytes()) {
+            sink.add(name, value);
+        }
+    }
+
+    fn is_edited(&self, name: &[u8]) -> bool {
+        self.permit.route.response_headers.names.contains(name)
+    }
+
+    fn is_limit(&self, name: &[u8]) -> bool {
+        self.limits.iter().any(|(own, _)| is(own, name))
+    }
+
+    fn is_cors(&self, name: &[u8]) -> bool {
+        self.permit.route.cors.is_some() && CORS.iter().any(|own| is(own, name))
     }
 }
 
-/// Removes an upstream's attempt to set the gateway's cookie.
-fn strip_set_cookie(fields: &mut HeaderMap, cookie_name: &str) {
-    let ours = |value: &HeaderValue| credential::sets_own_cookie(value.as_bytes(), cookie_name);
-    let cookies = fields.get_all(header::SET_COOKIE);
-    if !cookies.iter().any(ours) {
-        return;
-    }
-    let kept: Vec<HeaderValue> = cookies
-        .iter()
-        .filter(|value| !ours(value))
-        .cloned()
-        .collect();
-    fields.remove(header::SET_COOKIE);
-    for value in kept {
-        fields.append(header::SET_COOKIE, value);
-    }
+fn is(own: &HeaderName, name: &[u8]) -> bool {
+    own.as_str().as_bytes().eq_ignore_ascii_case(name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,67 +1,80 @@
 //! W3C Trace Context: a valid trace is continued, otherwise a new one starts.
 
-use bytes::BytesMut;
-use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 
 use crate::pipeline::fields::{FieldKind, Fields};
-use crate::pipeline::header_fields::{self, HeaderError};
+use crate::pipeline::header_fields::{FieldSink, HeaderError};
 use crate::telemetry::trace_id::TraceId;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The trace of a request toward its upstream.
+#[derive(Debug)]
+pub(crate) enum Trace {
+    /// The client's: its `traceparent` passes, with its `tracestate`.
+    Continued(TraceId),
+    /// One that starts here, as the value of `traceparent`.
+    Started([u8; 55]),
+}
+
+impl Trace {
+    /// Continues a valid trace of the client's, and starts a new one otherwise (W3C Trace Context,
+    /// section 3.2). Its identifier is the request's where that is a valid one, so that either leads to
+    /// the other.
+    pub(crate) fn of(fields: Fields<'_>, request_id: &str) -> Trace {
+        if let Some(id) = client_trace(fields) {
+            return Trace::Continued(id);
+        }
+        let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        if let Some(trace) = value.get_mut(3..35) {
+            if is_trace_id(request_id.as_bytes()) {
+                trace.copy_from_slice(request_id.as_bytes());
+            } else {
+                // Never all zeros, which is an invalid id.
+                write_hex(&rand::random::<u128>().max(1).to_be_bytes(), trace);
+            }
+        }
+        if let Some(span) = value.get_mut(36..52) {
+            write_hex(&rand::random::<u64>().max(1).to_be_bytes(), span);
+        }
+        Trace::Started(value)
+    }
+
+    pub(crate) fn is_continued(&self) -> bool {
+        matches!(self, Trace::Continued(_))
+    }
+
+    pub(crate) fn id(&self) -> Option<TraceId> {
+        match self {
+            Trace::Continued(id) => Some(*id),
+            Trace::Started(value) => TraceId::read(value.get(3..35)?),
+        }
+    }
+
+    /// Writes `traceparent`, unless the client's passes.
+    ///
+    /// # Errors
+    /// A value that no header can carry.
+    pub(crate) fn write(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
+        match self {
+            Trace::Continued(_) => Ok(()),
+            Trace::Started(value) => sink.add_text(&TRACEPARENT, value),
+        }
+    }
+}
 
 /// Returns the trace of a client's request, where its identifier is not the request's.
 pub(crate) fn of_client(fields: Fields<'_>, request_id: &str) -> Option<TraceId> {
-    let mut parents = fields.all(FieldKind::Traceparent);
-    let (Some(parent), None) = (parents.next(), parents.next()) else {
-        return None;
-    };
-    trace_id_of(parent)?.unless_request_id(request_id)
+    client_trace(fields)?.unless_request_id(request_id)
 }
 
-/// Keeps a valid `traceparent` with its `tracestate`, and starts a new trace otherwise (W3C Trace
-/// Context, section 3.2). Its identifier is the request's where that is a valid one, so that either leads to
-/// the other. Returns the trace where its identifier is not the request's.
-///
-/// # Errors
-/// A value that no header can carry.
-pub(crate) fn write(
-    fields: &mut HeaderMap,
-    request_id: &str,
-) -> Result<Option<TraceId>, HeaderError> {
-    let [parent, state] = header_fields::has(fields, [&TRACEPARENT, &TRACESTATE]);
-    if parent {
-        let mut parents = fields.get_all(TRACEPARENT).iter();
-        if let (Some(parent), None) = (parents.next(), parents.next())
-            && let Some(kept) = trace_id_of(parent.as_bytes())
-        {
-            return Ok(kept.unless_request_id(request_id));
-        }
+/// The trace of a client's request, if it names exactly one.
+fn client_trace(fields: Fields<'_>) -> Option<TraceId> {
+    let mut parents = fields.all(FieldKind::Traceparent);
+    match (parents.next(), parents.next()) {
+        (Some(parent), None) => trace_id_of(parent),
+        _ => None,
     }
-    if state {
-        fields.remove(TRACESTATE);
-    }
-    // Never all zeros, which is an invalid id.
-    let span = rand::random::<u64>().max(1);
-    let mut hex = [0; 48];
-    let (trace, rest) = hex.split_at_mut(32);
-    let own = is_trace_id(request_id.as_bytes());
-    if own {
-        trace.copy_from_slice(request_id.as_bytes());
-    } else {
-        let id = rand::random::<u128>().max(1);
-        write_hex(&id.to_be_bytes(), trace);
-    }
-    let other = if own { None } else { TraceId::read(trace) };
-    write_hex(&span.to_be_bytes(), rest);
-    let mut fresh = BytesMut::with_capacity(55);
-    for part in [b"00-", &*trace, b"-", &*rest, b"-00"] {
-        fresh.extend_from_slice(part);
-    }
-    let fresh = HeaderValue::from_maybe_shared(fresh.freeze())?;
-    fields.insert(TRACEPARENT, fresh);
-    Ok(other)
 }
 
 /// Writes two digits for each byte; `digits` has exactly that length.
@@ -105,6 +118,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::pipeline::fields::tests::list;
+    use crate::pipeline::header_fields::tests::added;
 
     #[test]
     fn new_trace_uses_the_request_id_if_valid() {
@@ -115,18 +129,33 @@ mod tests {
             ("00000000000000000000000000000000", false),
             ("abc", false),
         ] {
-            let mut fields = HeaderMap::new();
-            let other = write(&mut fields, id).unwrap();
-            let parent = fields.get(TRACEPARENT).unwrap().clone();
-            let parent = parent.to_str().unwrap();
+            let state = list(&[("tracestate", "a=1"), ("Traceparent", "00-0-0-0")]);
+            let trace = Trace::of(Fields::new(&state), id);
+            assert!(!trace.is_continued());
+            let fields = added(|sink| trace.write(sink));
+            let [(name, parent)] = fields.as_slice() else {
+                panic!("{fields:?}");
+            };
+            assert_eq!(name, "traceparent");
             let written = trace_id_of(parent.as_bytes()).unwrap();
             assert_eq!(written.as_str() == id, kept, "{parent}");
-            assert_eq!(other, (!kept).then_some(written), "{parent}");
-            // The client's trace is kept, and returned because it differs from the request's.
-            assert_eq!(write(&mut fields, id).unwrap(), other);
-            let list = list(&[("traceparent", parent)]);
-            assert_eq!(of_client(Fields::new(&list), id), other);
+            assert_eq!(trace.id(), Some(written), "{parent}");
+            // As the client's, it is continued, and logged because it differs from the request's.
+            let fields = list(&[("Traceparent", parent.as_str())]);
+            let fields = Fields::new(&fields);
+            let trace = Trace::of(fields, id);
+            assert!(trace.is_continued() && added(|sink| trace.write(sink)).is_empty());
+            assert_eq!(trace.id(), Some(written));
+            assert_eq!(of_client(fields, id), (!kept).then_some(written));
         }
+    }
+
+    #[test]
+    fn two_parents_start_a_new_trace() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let fields = list(&[("traceparent", parent), ("traceparent", parent)]);
+        assert!(!Trace::of(Fields::new(&fields), "a").is_continued());
+        assert_eq!(of_client(Fields::new(&fields), "a"), None);
     }
 
     #[test]

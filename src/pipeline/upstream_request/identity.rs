@@ -1,24 +1,24 @@
 //! The identity of a request, as headers for its upstream.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 
 use crate::pipeline::admission::Identity;
-use crate::pipeline::header_fields::HeaderError;
+use crate::pipeline::header_fields::{FieldSink, HeaderError};
 use crate::routing::IdentityHeaders;
 
 /// Writes the identity headers of a route.
 ///
 /// # Errors
 /// A value that no header can carry.
-pub fn write_identity(
-    fields: &mut HeaderMap,
+pub(super) fn write(
+    sink: &mut dyn FieldSink,
     names: &IdentityHeaders,
     identity: &Identity,
 ) -> Result<(), HeaderError> {
-    insert(fields, &names.user, || encode_visible(identity.user()))?;
+    add(sink, &names.user, identity.user())?;
     let texts = [
         (&names.email, identity.email()),
         (&names.username, identity.username()),
@@ -26,7 +26,7 @@ pub fn write_identity(
     ];
     for (names, text) in texts {
         if let Some(text) = text {
-            insert(fields, names, || encode_visible(text))?;
+            add(sink, names, text)?;
         }
     }
     let lists = [
@@ -34,46 +34,44 @@ pub fn write_identity(
         (&names.scopes, identity.scopes()),
     ];
     for (names, list) in lists {
-        if !list.is_empty() {
-            insert(fields, names, || encode_visible(&join_list(list)))?;
+        if !list.is_empty() && !names.is_empty() {
+            add(sink, names, &join_list(list))?;
         }
     }
     if let Some(session) = identity.session() {
-        insert(fields, &names.session, || {
-            Ok(HeaderValue::from_str(session.id.write_hex(&mut [0; 64]))?)
-        })?;
+        add(sink, &names.session, session.id.write_hex(&mut [0; 64]))?;
     }
     Ok(())
 }
 
-/// Writes a value under each of these names; the value is built only if there is one.
-fn insert(
-    fields: &mut HeaderMap,
-    names: &[HeaderName],
-    value: impl FnOnce() -> Result<HeaderValue, HeaderError>,
-) -> Result<(), HeaderError> {
-    let Some((last, others)) = names.split_last() else {
+/// Adds a value under each of these names.
+fn add(sink: &mut dyn FieldSink, names: &[HeaderName], text: &str) -> Result<(), HeaderError> {
+    if names.is_empty() {
         return Ok(());
-    };
-    let value = value()?;
-    for name in others {
-        fields.insert(name.clone(), value.clone());
     }
-    fields.insert(last.clone(), value);
+    let value = encode_visible(text);
+    for name in names {
+        sink.add_text(name, value.as_bytes())?;
+    }
     Ok(())
 }
 
 /// Separated by commas; a comma inside a role would read as two roles.
-fn join_list(list: &[String]) -> String {
-    let items: Vec<String> = list.iter().map(|item| item.replace(',', "%2C")).collect();
-    items.join(",")
+fn join_list(list: &[String]) -> Cow<'_, str> {
+    match list {
+        [item] if !item.contains(',') => item.into(),
+        items => {
+            let items: Vec<String> = items.iter().map(|item| item.replace(',', "%2C")).collect();
+            items.join(",").into()
+        }
+    }
 }
 
 /// Percent-encodes everything but visible ASCII, so that no value can break out of its header.
-pub(super) fn encode_visible(text: &str) -> Result<HeaderValue, HeaderError> {
+pub(super) fn encode_visible(text: &str) -> Cow<'_, str> {
     let odd = |sum, byte| sum | u8::from(!matches!(byte, 0x21..=0x7e));
     if text.bytes().fold(0, odd) == 0 {
-        return Ok(HeaderValue::from_str(text)?);
+        return text.into();
     }
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {
@@ -83,5 +81,5 @@ pub(super) fn encode_visible(text: &str) -> Result<HeaderValue, HeaderError> {
             let _ = write!(encoded, "%{byte:02X}");
         }
     }
-    Ok(HeaderValue::try_from(encoded)?)
+    encoded.into()
 }

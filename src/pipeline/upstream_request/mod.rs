@@ -1,15 +1,18 @@
-//! Headers of a request toward its upstream: those that the client may not send are removed, and
-//! those that the gateway vouches for are written last, in this module alone.
+//! The head of a request toward its upstream: which of the client's fields pass, and the fields that
+//! the gateway adds. Those that it vouches for are written last, in this module alone.
 
-use http::HeaderMap;
+use http::Version;
 use http::header::{self, HeaderName, HeaderValue};
 
 use super::admission::{Identity, Permit};
 use super::assertions::Assertions;
-use super::facts::{ClientOrigin, trace_context};
-use super::header_fields::{self, HeaderError};
+use super::facts::ClientOrigin;
+use super::facts::trace_context::Trace;
+use super::fields::{Field, FieldKind, Fields};
+use super::header_fields::{FieldSink, HeaderError};
+use super::via::Via;
 use crate::clock;
-use crate::routing::{Auth, Route, stripped_part};
+use crate::routing::{Auth, stripped_part};
 use crate::settings::Reloadable;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 use crate::telemetry::trace_id::TraceId;
@@ -19,18 +22,19 @@ mod identity;
 mod origin;
 
 pub(super) use hygiene::is_forwarding;
-pub use hygiene::{strip_credentials, strip_untrusted};
-pub use identity::write_identity;
-pub use origin::write_origin;
+use hygiene::{Cookies, ForbiddenNames};
 
 /// Clients cannot send it: every `X-Portcullis-*` of a client is removed.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
 
-/// The input of the headers, beside the permit.
+/// The input of the head, beside the permit and the client's fields.
 #[derive(Clone, Copy)]
 pub struct UpstreamRequest<'a> {
     pub settings: &'a Reloadable,
     pub assertions: &'a Assertions,
+    pub via: &'a Via,
+    /// The version in which the client sent the request.
+    pub version: Version,
     pub origin: &'a ClientOrigin,
     /// The address of the connection's peer.
     pub peer: &'a HeaderValue,
@@ -41,72 +45,155 @@ pub struct UpstreamRequest<'a> {
     pub request_id: &'a RequestId,
     /// The `Host` that replaces the client's.
     pub server_host: Option<&'a str>,
+    /// Whether trailers of the response would reach the client.
+    pub carries_trailers: bool,
 }
 
-impl UpstreamRequest<'_> {
-    /// Removes the headers that the client may not send and writes those that the gateway vouches
-    /// for. Returns the trace where its identifier is not the request's.
+/// The changes to one request on its way to the upstream. Fields about the client's connection are
+/// settled before ([`super::hop_by_hop::RequestConnection`]).
+pub struct UpstreamHead<'a> {
+    request: UpstreamRequest<'a>,
+    permit: &'a Permit,
+    forbidden: ForbiddenNames<'a>,
+    withholds_authorization: bool,
+    cookies: Cookies,
+    repeated_length: Option<&'a [u8]>,
+    /// The value of `X-Forwarded-Prefix`.
+    prefix: Option<String>,
+    trace: Trace,
+    /// Whether the client sent `Host`: on HTTP/2 the host is not a field.
+    has_host: bool,
+}
+
+impl<'a> UpstreamHead<'a> {
+    /// Looks at the client's fields once.
     ///
     /// # Errors
-    /// A value that no header can carry; differing values of `Content-Length`.
-    pub fn write(
-        &self,
-        fields: &mut HeaderMap,
-        permit: &Permit,
-    ) -> Result<Option<TraceId>, HeaderError> {
-        let (route, trusted) = (&permit.route, self.origin.peer_trusted);
-        // Reserved once, for all headers that are written below.
-        fields.reserve(11);
-        let names = &self.settings.identity_header_names;
-        strip_untrusted(fields, names, &route.request_headers, trusted);
-        hygiene::collapse_content_length(fields)?;
+    /// Differing values of `Content-Length`.
+    pub fn new(
+        request: UpstreamRequest<'a>,
+        permit: &'a Permit,
+        fields: Fields<'a>,
+    ) -> Result<UpstreamHead<'a>, HeaderError> {
+        let (route, settings) = (&permit.route, request.settings);
         let bearer_passes = route.auth == Auth::None || route.forward_credentials;
-        strip_credentials(fields, &self.settings.sessions.cookie.name, bearer_passes);
-        header_fields::apply_edits(fields, &route.request_headers);
-        if let Some(identity) = &permit.identity {
-            write_identity(fields, &route.identity_headers, identity)?;
+        let peer_trusted = request.origin.peer_trusted;
+        let stripped = route
+            .strip_prefix
+            .then(|| stripped_part(request.path, &route.matches.path));
+        Ok(UpstreamHead {
+            forbidden: ForbiddenNames {
+                identity: &settings.identity_header_names,
+                edited: &route.request_headers.names,
+                peer_trusted,
+            },
+            withholds_authorization: hygiene::withholds_authorization(fields, bearer_passes),
+            cookies: Cookies::of(fields, &settings.sessions.cookie.name),
+            repeated_length: hygiene::repeated_length(fields)?,
+            prefix: stripped.and_then(|part| origin::prefix(fields, part, peer_trusted)),
+            trace: Trace::of(fields, request.request_id.as_str()),
+            has_host: fields.has(FieldKind::Host),
+            request,
+            permit,
+        })
+    }
+
+    /// Whether a field of the client reaches the upstream. Fields of one name pass or fail together.
+    /// An engine writes `Connection`, `Upgrade` and `Transfer-Encoding` itself.
+    pub fn passes(&self, field: &Field<'_>) -> bool {
+        let is_edited = || self.forbidden.edited.contains(field.name);
+        match field.kind {
+            FieldKind::Connection
+            | FieldKind::Forwarded
+            | FieldKind::Http2Settings
+            | FieldKind::KeepAlive
+            | FieldKind::ProxyAuthenticate
+            | FieldKind::ProxyAuthorization
+            | FieldKind::ProxyConnection
+            | FieldKind::TransferEncoding
+            | FieldKind::Upgrade
+            | FieldKind::XForwardedFor
+            | FieldKind::XForwardedHost
+            | FieldKind::XForwardedProto
+            | FieldKind::XRequestId => false,
+            FieldKind::Te | FieldKind::Trailer => self.request.carries_trailers,
+            FieldKind::ContentLength => self.repeated_length.is_none(),
+            FieldKind::Host => self.request.server_host.is_none(),
+            FieldKind::Traceparent | FieldKind::Tracestate => self.trace.is_continued(),
+            FieldKind::Authorization => !self.withholds_authorization && !is_edited(),
+            FieldKind::Cookie => matches!(self.cookies, Cookies::Pass) && !is_edited(),
+            _ => !self.forbidden.contains(field.name) && !self.is_replaced_prefix(field),
+        }
+    }
+
+    fn is_replaced_prefix(&self, field: &Field<'_>) -> bool {
+        let name = origin::X_FORWARDED_PREFIX;
+        self.prefix.is_some() && field.name.eq_ignore_ascii_case(name.as_str().as_bytes())
+    }
+
+    /// Writes the gateway's own fields, which have no name under which a client's field passes, but
+    /// `Via`. Identity comes last.
+    ///
+    /// # Errors
+    /// A value that no header can carry.
+    pub fn write(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
+        let (request, route) = (&self.request, &self.permit.route);
+        if let Cookies::Rewritten(left) = &self.cookies
+            && !self.forbidden.edited.contains(b"cookie")
+        {
+            sink.add(&header::COOKIE, left);
+        }
+        if let Some(length) = self.repeated_length {
+            sink.add_text(&header::CONTENT_LENGTH, length)?;
+        }
+        for (name, value) in &route.request_headers.set {
+            sink.add(name, value);
+        }
+        self.write_host(sink)?;
+        origin::write(sink, request.origin, request.peer, request.host)?;
+        if let Some(prefix) = &self.prefix {
+            sink.add_text(&origin::X_FORWARDED_PREFIX, prefix.as_bytes())?;
+        }
+        sink.add(&X_REQUEST_ID, &request.request_id.header());
+        self.trace.write(sink)?;
+        sink.add(&header::VIA, request.via.entry(request.version));
+        if let Some(identity) = &self.permit.identity {
+            identity::write(sink, &route.identity_headers, identity)?;
             if route.assertion {
-                self.write_assertion(fields, route, identity)?;
+                self.write_assertion(sink, identity)?;
             }
         }
-        write_origin(fields, self.origin, self.peer, self.host)?;
-        if route.strip_prefix {
-            let prefix = stripped_part(self.path, &route.matches.path);
-            origin::write_prefix(fields, prefix, trusted)?;
+        Ok(())
+    }
+
+    /// The trace where its identifier is not the request's.
+    pub fn trace_id(&self) -> Option<TraceId> {
+        let request_id = self.request.request_id.as_str();
+        self.trace.id()?.unless_request_id(request_id)
+    }
+
+    fn write_host(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
+        match self.request.server_host {
+            Some(host) => sink.add_text(&header::HOST, host.as_bytes())?,
+            None if !self.has_host => sink.add(&header::HOST, self.request.host),
+            None => {}
         }
-        fields.insert(X_REQUEST_ID, self.request_id.header());
-        let trace_id = trace_context::write(fields, self.request_id.as_str())?;
-        self.write_host(fields);
-        Ok(trace_id)
+        Ok(())
     }
 
     /// Writes the assertion by which the upstream can verify the caller.
     fn write_assertion(
         &self,
-        fields: &mut HeaderMap,
-        route: &Route,
+        sink: &mut dyn FieldSink,
         identity: &Identity,
     ) -> Result<(), HeaderError> {
-        let upstream = self.settings.upstreams.get(route.upstream);
+        let upstreams = &self.request.settings.upstreams;
+        let upstream = upstreams.get(self.permit.route.upstream);
         let name = upstream.map_or("", |upstream| &*upstream.name);
         let now = clock::unix_millis();
-        let assertion = self.assertions.assertion_for(name, identity, now)?;
-        fields.insert(ASSERTION, assertion);
+        let assertion = self.request.assertions.assertion_for(name, identity, now)?;
+        sink.add(&ASSERTION, &assertion);
         Ok(())
-    }
-
-    fn write_host(&self, fields: &mut HeaderMap) {
-        let server = self.server_host;
-        match server.and_then(|host| HeaderValue::from_str(host).ok()) {
-            Some(host) => {
-                fields.insert(header::HOST, host);
-            }
-            // On HTTP/2 the host is not a header.
-            None if !fields.contains_key(header::HOST) => {
-                fields.insert(header::HOST, self.host.clone());
-            }
-            None => {}
-        }
     }
 }
 

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
-use super::{failure, forward, header_map};
-use crate::pipeline::client_response::ClientResponse;
+use super::header_map::{self, Removal};
+use super::{failure, forward};
+use crate::pipeline::client_response::ClientHead;
 use crate::pipeline::client_response::framing::{self, LengthAction};
-use crate::pipeline::hop_by_hop;
+use crate::pipeline::fields::{FieldKind, Fields};
+use crate::pipeline::hop_by_hop::ResponseConnection;
 use crate::pipeline::local_response::limit_headers;
 use crate::proxy::connection_auth;
 use crate::proxy::local_response;
@@ -33,12 +35,57 @@ pub(in crate::proxy) fn complete(
     response: &mut ResponseHeader,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    let length = check(session, response).map_err(|fault| {
+    let list = header_map::list(&response.headers);
+    let length = check(session, response, Fields::new(&list)).map_err(|fault| {
         ctx.reason = Some(Reason::Framing(fault));
         Error::new_up(ErrorType::InvalidHTTPHeader)
     })?;
     let interim =
         response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+    observe_head(session, response, ctx, interim);
+    let received = response.version;
+    let client = session.req_header().version;
+    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let upgrade = upgraded || response.status == StatusCode::UPGRADE_REQUIRED;
+    let keep_upgrade = upgrade && client == Version::HTTP_11;
+    // Trailers pass only from HTTP/2 to HTTP/2.
+    let keep_trailer = local_response::is_http2(session) && received == Version::HTTP_2;
+    let connection = ResponseConnection::of(Fields::new(&list), keep_upgrade, keep_trailer);
+    let Some(head) = client_head(ctx, received, length) else {
+        return Err(forward::not_admitted());
+    };
+    let removal = Removal::of(&response.headers, &list, connection.edit(), |field| {
+        is_pingoras(field.kind) || (connection.passes(field) && head.passes(field))
+    });
+    drop(list);
+    if response.version == Version::HTTP_10 {
+        // The upstream's version ends here (RFC 9110, section 2.5).
+        response.set_version(Version::HTTP_11);
+    }
+    header_map::edit_response(response, |headers| {
+        removal.apply(headers);
+        headers.reserve(head.limits.len());
+        head.write(headers)
+    })?
+    .map_err(failure::from_header_error)?;
+    let sized = response.headers.contains_key(header::CONTENT_LENGTH);
+    let endless = client == Version::HTTP_10 && !interim && !sized;
+    if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
+        session.set_keepalive(None);
+    }
+    if !interim {
+        ctx.forwarded.status = response.status.as_u16();
+    }
+    Ok(())
+}
+
+/// Records what the head says about the progress of the response.
+fn observe_head(
+    session: &mut Session,
+    response: &ResponseHeader,
+    ctx: &mut RequestContext,
+    interim: bool,
+) {
     if let (false, Some(started)) = (interim, ctx.attempts.started) {
         ctx.upstream_time = Some(started.elapsed());
     }
@@ -61,57 +108,43 @@ pub(in crate::proxy) fn complete(
     if !interim && !upgraded && is_bodiless(session, response) {
         end_response(ctx);
     }
-    let received = response.version;
-    let client = session.req_header().version;
-    let upgrade = upgraded || response.status == StatusCode::UPGRADE_REQUIRED;
-    let keep_upgrade = upgrade && client == Version::HTTP_11;
-    // Trailers pass only from HTTP/2 to HTTP/2.
-    let keep_trailer = local_response::is_http2(session) && received == Version::HTTP_2;
-    if response.version == Version::HTTP_10 {
-        // The upstream's version ends here (RFC 9110, section 2.5).
-        response.set_version(Version::HTTP_11);
-    }
-    header_map::edit_response(response, |fields| {
-        length.apply(fields);
-        hop_by_hop::strip_response(fields, keep_upgrade, keep_trailer)?;
-        ctx.worker.via.write(fields, received);
-        write_fields(fields, ctx);
-        Ok(())
-    })?
-    .map_err(failure::from_header_error)?;
-    let sized = response.headers.contains_key(header::CONTENT_LENGTH);
-    let endless = client == Version::HTTP_10 && !interim && !sized;
-    if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
-        session.set_keepalive(None);
-    }
-    if !interim {
-        ctx.forwarded.status = response.status.as_u16();
-    }
-    Ok(())
 }
 
-fn write_fields(fields: &mut HeaderMap, ctx: &RequestContext) {
-    let Some(Admitted { permit, .. }) = &ctx.admitted else {
-        return;
-    };
-    let written = ClientResponse {
+/// The changes to the head; `None`: the request is not admitted.
+fn client_head(
+    ctx: &RequestContext,
+    version: Version,
+    length: LengthAction,
+) -> Option<ClientHead<'_>> {
+    let Admitted { permit, .. } = ctx.admitted.as_ref()?;
+    let store_clock = Duration::from_millis(ctx.worker.store.clock());
+    Some(ClientHead {
+        permit,
         request_id: &ctx.request_id,
+        via: &ctx.worker.via,
         cookie: &ctx.snapshot.settings.sessions.cookie,
         origin_header: ctx.origin_header.as_ref().map(HeaderValue::as_bytes),
-    };
-    let limits = limit_headers(
-        &permit.decisions,
-        Duration::from_millis(ctx.worker.store.clock()),
-    );
-    written.write(fields, permit, limits);
+        version,
+        length,
+        limits: limit_headers(&permit.decisions, store_clock),
+    })
+}
+
+/// Whether Pingora reads the field and writes its own.
+fn is_pingoras(kind: FieldKind) -> bool {
+    matches!(kind, FieldKind::Connection | FieldKind::TransferEncoding)
 }
 
 /// Checks that a response can be understood in one way only.
-fn check(session: &Session, response: &ResponseHeader) -> Result<LengthAction, &'static str> {
+fn check(
+    session: &Session,
+    response: &ResponseHeader,
+    fields: Fields<'_>,
+) -> Result<LengthAction, &'static str> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        framing::check_upgrade(session.is_upgrade_req(), &response.headers)?;
+        framing::check_upgrade(session.is_upgrade_req(), fields)?;
     }
-    framing::check(response.status, response.version, &response.headers)
+    framing::check(response.status, response.version, fields)
 }
 
 /// Follows the body of an upstream's response.

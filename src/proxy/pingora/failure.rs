@@ -31,7 +31,7 @@ pub(in crate::proxy) fn attribute_early_error(mut error: Box<Error>) -> Box<Erro
 pub(in crate::proxy) fn from_header_error(error: HeaderError) -> Box<Error> {
     match error {
         HeaderError::ConflictingLengths => Error::new_down(ErrorType::InvalidHTTPHeader),
-        HeaderError::InvalidValue(_) | HeaderError::Assertion(_) => {
+        HeaderError::InvalidValue | HeaderError::Assertion(_) => {
             let context = "the headers cannot be written";
             Error::because(ErrorType::InternalError, context, error)
         }

@@ -14,7 +14,8 @@ use pingora::{Error, ErrorType};
 use super::client_response::EVENT_STREAM;
 use super::{failure, header_map, peer};
 use crate::clock;
-use crate::pipeline::upstream_request::UpstreamRequest;
+use crate::pipeline::fields::{Field, FieldKind, Fields};
+use crate::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
 use crate::proxy::local_response;
 use crate::proxy::request_context::{Admitted, RequestContext};
 use crate::proxy::retry::Failure;
@@ -79,7 +80,7 @@ pub(in crate::proxy) fn choose(
 
 /// The error for a request that is forwarded without a permit: none of Pingora's hooks runs before
 /// the decision.
-fn not_admitted() -> Box<Error> {
+pub(super) fn not_admitted() -> Box<Error> {
     Error::new(ErrorType::HTTPStatus(500))
 }
 
@@ -97,27 +98,44 @@ pub(in crate::proxy) fn prepare(
     else {
         return Err(not_admitted());
     };
-    let written = UpstreamRequest {
+    let received = session.req_header();
+    let is_http2 = received.version == Version::HTTP_2;
+    let input = UpstreamRequest {
         settings: &ctx.snapshot.settings,
         assertions: &ctx.snapshot.assertions,
+        via: &ctx.worker.via,
+        version: received.version,
         origin,
         peer: &ctx.arrival.peer.ip_header,
         host,
         path: &ctx.path,
         request_id: &ctx.request_id,
         server_host: ctx.attempts.server.as_ref().and_then(ChosenServer::host),
+        carries_trailers: is_http2 && request.version == Version::HTTP_2,
     };
-    // Pingora removes it, and gRPC servers require it.
-    let trailers = ctx.grpc.is_some() && request.version == Version::HTTP_2;
-    let trace_id = header_map::edit_request(request, |fields| {
-        if trailers {
-            fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    let list = header_map::list(&received.headers);
+    let head = UpstreamHead::new(input, permit, Fields::new(&list));
+    let head = head.map_err(failure::from_header_error)?;
+    let needs_te = ctx.grpc.is_some() && request.version == Version::HTTP_2;
+    header_map::edit_request(request, |headers| {
+        let passes = |field: &Field<'_>| head.passes(field) || is_pingoras(field.kind);
+        for name in header_map::failing(&received.headers, &list, passes) {
+            headers.remove(name);
         }
-        let trace_id = written.write(fields, permit)?;
-        ctx.worker.via.write(fields, session.req_header().version);
-        Ok(trace_id)
+        if is_http2 && !received.headers.contains_key(header::HOST) {
+            // Pingora derives it from the authority.
+            headers.remove(header::HOST);
+        }
+        if needs_te {
+            // Pingora removes it, and gRPC servers require it.
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        // Reserved once, for all headers that are added.
+        headers.reserve(12);
+        head.write(headers)
     })?
     .map_err(failure::from_header_error)?;
+    let trace_id = head.trace_id();
     let route = &permit.route;
     if route.strip_prefix {
         let path = request.uri.path().to_owned();
@@ -129,6 +147,14 @@ pub(in crate::proxy) fn prepare(
     }
     ctx.trace_id = trace_id;
     Ok(())
+}
+
+/// Whether Pingora has replaced the client's field by its own.
+fn is_pingoras(kind: FieldKind) -> bool {
+    matches!(
+        kind,
+        FieldKind::Connection | FieldKind::TransferEncoding | FieldKind::Upgrade
+    )
 }
 
 /// Cuts a request body off at the route's limit.

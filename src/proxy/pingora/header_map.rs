@@ -3,13 +3,15 @@
 //! section 5.1), so the second map is dropped at the first change and fields are edited in place
 //! from then on.
 
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
-use http::{HeaderMap, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::pipeline::facts::RequestHead;
-use crate::pipeline::fields::{Field, FieldList, Fields};
+use crate::pipeline::fields::{Field, FieldKind, FieldList, Fields};
+use crate::pipeline::hop_by_hop::ConnectionEdit;
 
 /// Lists the fields for the rules that read them.
 pub(in crate::proxy) fn list(fields: &HeaderMap) -> FieldList<'_> {
@@ -31,6 +33,65 @@ pub(in crate::proxy) fn head<'a>(parts: &'a RequestParts, fields: Fields<'a>) ->
 pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
     let length = fields.get(header::CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()
+}
+
+/// The names of the fields that do not pass; `list` is that of `headers`.
+pub(in crate::proxy) fn failing<'h>(
+    headers: &'h HeaderMap,
+    list: &[Field<'_>],
+    passes: impl Fn(&Field<'_>) -> bool,
+) -> impl Iterator<Item = &'h HeaderName> {
+    let fields = headers.iter().zip(list);
+    fields.filter_map(move |((name, _), field)| (!passes(field)).then_some(name))
+}
+
+/// The fields that are removed from a message, independent of it.
+pub(in crate::proxy) struct Removal {
+    names: Vec<HeaderName>,
+    /// The values of `Set-Cookie` that stay: no other field passes by its value.
+    cookies: Vec<HeaderValue>,
+    connection: ConnectionEdit,
+}
+
+impl Removal {
+    /// Removes the fields that do not pass and edits `Connection`, which Pingora reads and writes.
+    pub(in crate::proxy) fn of(
+        headers: &HeaderMap,
+        list: &[Field<'_>],
+        connection: ConnectionEdit,
+        passes: impl Fn(&Field<'_>) -> bool,
+    ) -> Removal {
+        let names: Vec<HeaderName> = failing(headers, list, &passes).cloned().collect();
+        let mut cookies = Vec::new();
+        if names.contains(&header::SET_COOKIE) {
+            let fields = headers.values().zip(list);
+            let kept = fields.filter(|(_, it)| it.kind == FieldKind::SetCookie && passes(it));
+            cookies.extend(kept.map(|(value, _)| value.clone()));
+        }
+        Removal {
+            names,
+            cookies,
+            connection,
+        }
+    }
+
+    pub(in crate::proxy) fn apply(self, headers: &mut HeaderMap) {
+        for name in self.names {
+            headers.remove(name);
+        }
+        for cookie in self.cookies {
+            headers.append(header::SET_COOKIE, cookie);
+        }
+        match self.connection {
+            ConnectionEdit::Keep => {}
+            ConnectionEdit::Remove => {
+                headers.remove(header::CONNECTION);
+            }
+            ConnectionEdit::Replace(options) => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static(options));
+            }
+        }
+    }
 }
 
 /// Changes the fields of a request's head.
@@ -87,6 +148,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn removal_keeps_the_cookies_that_pass() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (header::SET_COOKIE, "a=1"),
+            (header::SET_COOKIE, "own=1"),
+            (header::CONNECTION, "close, x-hop"),
+            (header::AGE, "1"),
+            (header::SET_COOKIE, "b=2"),
+            (header::AGE, "2"),
+            (header::ETAG, "3"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let edit = ConnectionEdit::Replace("close");
+        let removal = Removal::of(&headers, &list(&headers), edit, |field| {
+            field.name != b"age" && field.value != b"own=1"
+        });
+        removal.apply(&mut headers);
+        let cookies: Vec<_> = headers.get_all(header::SET_COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1", "b=2"]);
+        assert_eq!(headers.get(header::CONNECTION).unwrap(), "close");
+        assert!(headers.contains_key(header::ETAG) && !headers.contains_key(header::AGE));
+    }
+
+    #[test]
     fn edit_preserves_the_rest_of_the_head() {
         for target in ["/a?b", "*", "http://example.com/a?b", "/a?\u{e9}"] {
             let mut head = RequestHeader::build("POST", target.as_bytes(), None).unwrap();
@@ -94,7 +180,7 @@ mod tests {
             head.append_header("X-Two", "2").unwrap();
             let (raw, uri) = (head.raw_path().to_vec(), head.uri.clone());
             edit_request(&mut head, |fields| {
-                fields.insert("x-more", http::HeaderValue::from_static("3"));
+                fields.insert("x-more", HeaderValue::from_static("3"));
             })
             .unwrap();
             assert_eq!(head.raw_path(), raw, "{target}");

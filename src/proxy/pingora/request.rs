@@ -8,12 +8,12 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version, header};
 use pingora::proxy::Session;
 
-use super::header_map::declared_length;
-use super::{failure, header_map};
+use super::header_map::{self, Removal, declared_length};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::destination::is_accepted;
 use crate::pipeline::fields::Fields;
-use crate::pipeline::{self, Step, hop_by_hop};
+use crate::pipeline::hop_by_hop::RequestConnection;
+use crate::pipeline::{self, Step};
 use crate::proxy::request_context::{RequestContext, measure_wait};
 use crate::proxy::{api_bridge, local_response};
 use crate::rejection::{Refusal, Rejection};
@@ -72,11 +72,18 @@ fn record_head(head: &Parts, ctx: &mut RequestContext) {
 /// Removes the headers about the client's connection, before any other code reads them.
 fn settle_connection_headers(session: &mut Session) -> pingora::Result<()> {
     let may_upgrade = is_upgradable(session.req_header());
-    header_map::edit_request(session.req_header_mut(), |fields| {
-        hop_by_hop::strip_unsupported_upgrade(fields, may_upgrade)?;
-        hop_by_hop::strip_nominated(fields)
-    })?
-    .map_err(failure::from_header_error)
+    header_map::edit_request(session.req_header_mut(), |headers| {
+        connection_headers(headers, may_upgrade).apply(headers);
+    })
+}
+
+/// The headers about the client's connection, and those that it nominates.
+fn connection_headers(headers: &HeaderMap, may_upgrade: bool) -> Removal {
+    let list = header_map::list(headers);
+    let connection = RequestConnection::of(Fields::new(&list), may_upgrade);
+    Removal::of(headers, &list, connection.edit(), |field| {
+        connection.passes(field)
+    })
 }
 
 /// Whether the request is one that can be upgraded to WebSocket (RFC 6455, section 4.1). The reader of
