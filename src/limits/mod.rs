@@ -1,5 +1,6 @@
 //! Rate limits: configured limits, counter names, algorithms as pure arithmetic, and decisions.
 
+mod counter;
 mod headers;
 mod lease;
 mod share;
@@ -13,13 +14,13 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use counter::{Counter, CounterHasher};
 pub use headers::render_headers;
 use http::HeaderName;
 pub use lease::{
     Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, TakeOutcome, UnusedUnits,
     share_divisor,
 };
-use sha2::{Digest, Sha256};
 pub use share::CounterSnapshot;
 pub use state::{CounterState, Micros, Rule};
 pub use subscriber::subscriber_network;
@@ -130,73 +131,6 @@ impl Limit {
 pub struct Charge {
     pub limit: Arc<Limit>,
     pub counter: Counter,
-}
-
-/// Name of one counter of one limit: a hash of the length-prefixed key parts.
-///
-/// The hash does not reveal the principal, and the length prefixes keep different combinations of
-/// parts apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Counter(pub [u8; 16]);
-
-impl Counter {
-    /// Names the counter of a limit for these key parts, each with the tag of its kind.
-    pub fn of<'a>(limit: &str, parts: impl IntoIterator<Item = (u8, &'a [u8])>) -> Counter {
-        let mut hasher = CounterHasher::of(limit);
-        for (tag, bytes) in parts {
-            hasher.add(tag, bytes);
-        }
-        hasher.finish()
-    }
-
-    /// Parses the 32 hex characters that [`Counter`] is displayed as.
-    pub fn parse(text: &str) -> Option<Counter> {
-        let mut name = [0; 16];
-        hex::decode_to_slice(text, &mut name).ok()?;
-        Some(Counter(name))
-    }
-
-    /// Writes the 32 hex characters into the caller's buffer.
-    pub fn hex<'b>(&self, buffer: &'b mut [u8; 32]) -> &'b str {
-        // Neither call fails: the length fits, and hex is ASCII.
-        let _ = hex::encode_to_slice(self.0, buffer);
-        std::str::from_utf8(buffer).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Display for Counter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.hex(&mut [0; 32]))
-    }
-}
-
-/// Incremental hasher of a [`Counter`]'s key parts, which need not be collected first.
-pub struct CounterHasher(Sha256);
-
-impl CounterHasher {
-    pub fn of(limit: &str) -> CounterHasher {
-        let mut hasher = CounterHasher(Sha256::new());
-        hasher.update(limit.as_bytes());
-        hasher
-    }
-
-    pub fn add(&mut self, tag: u8, bytes: &[u8]) {
-        self.update(&[tag]);
-        self.update(bytes);
-    }
-
-    pub fn finish(self) -> Counter {
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().zip(self.0.finalize()) {
-            *to = from;
-        }
-        Counter(name)
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.0.update((bytes.len() as u64).to_be_bytes());
-        self.0.update(bytes);
-    }
 }
 
 /// The decision of one limit about one request.

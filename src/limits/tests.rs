@@ -211,25 +211,6 @@ fn refunded_request_can_be_spent_again() {
 }
 
 #[test]
-fn counters_of_different_parts_differ() {
-    let parts = |parts: &[(u8, &'static str)]| {
-        Counter::of("l", parts.iter().map(|(tag, text)| (*tag, text.as_bytes())))
-    };
-    let all = [
-        parts(&[(1, "a:b"), (2, "c")]),
-        parts(&[(1, "a"), (2, "b:c")]),
-        parts(&[(1, "a:bc"), (2, "")]),
-        parts(&[(2, "a:b"), (1, "c")]),
-        parts(&[(1, "a:b")]),
-        Counter::of("l2", [(1, b"a:b".as_slice())]),
-    ];
-    for (n, one) in all.iter().enumerate() {
-        assert!(all.iter().skip(n + 1).all(|other| other != one));
-        assert_eq!(Counter::parse(&one.to_string()), Some(*one));
-    }
-}
-
-#[test]
 fn strictest_decision_refuses_or_has_least_remaining() {
     let limit = |name| named(name, Algorithm::SlidingLog, 10, 60_000, false);
     let roomy = decision(limit("roomy"), true, 9, 1, 0);
