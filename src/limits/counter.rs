@@ -1,6 +1,21 @@
 //! Names of counters.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
 use sha2::{Digest, Sha256};
+
+/// Maximum number of names in one generation of the cache.
+const GENERATION: usize = 2048;
+/// Maximum size of a cached key, in bytes. A part may be a whole header.
+const MAX_CACHED_KEY: usize = 256;
+
+thread_local! {
+    /// Names that this thread has used recently. A worker serves the same principals again and
+    /// again, and hashing a key costs more than the rest of a decision.
+    static CACHE: RefCell<NameCache> = RefCell::default();
+}
 
 /// Name of one counter of one limit: a hash of the length-prefixed key parts.
 ///
@@ -32,6 +47,14 @@ impl Counter {
         let _ = hex::encode_to_slice(self.0, buffer);
         std::str::from_utf8(buffer).unwrap_or_default()
     }
+
+    fn hash(key: &[u8]) -> Counter {
+        let mut name = [0; 16];
+        for (to, from) in name.iter_mut().zip(Sha256::digest(key)) {
+            *to = from;
+        }
+        Counter(name)
+    }
 }
 
 impl std::fmt::Display for Counter {
@@ -40,12 +63,16 @@ impl std::fmt::Display for Counter {
     }
 }
 
-/// Incremental hasher of a [`Counter`]'s key parts, which need not be collected first.
-pub struct CounterHasher(Sha256);
+/// Collects the key parts of a [`Counter`], and hashes them unless the name is cached.
+pub struct CounterHasher {
+    key: Vec<u8>,
+}
 
 impl CounterHasher {
     pub fn of(limit: &str) -> CounterHasher {
-        let mut hasher = CounterHasher(Sha256::new());
+        let key = CACHE.with_borrow_mut(|cache| std::mem::take(&mut cache.buffer));
+        let mut hasher = CounterHasher { key };
+        hasher.key.clear();
         hasher.update(limit.as_bytes());
         hasher
     }
@@ -56,22 +83,93 @@ impl CounterHasher {
     }
 
     pub fn finish(self) -> Counter {
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().zip(self.0.finalize()) {
-            *to = from;
-        }
-        Counter(name)
+        CACHE.with_borrow_mut(|cache| {
+            let name = cache.name(&self.key);
+            // A buffer that one request has made large is not kept.
+            if self.key.capacity() <= 4 * MAX_CACHED_KEY {
+                cache.buffer = self.key;
+            }
+            name
+        })
     }
 
     fn update(&mut self, bytes: &[u8]) {
-        self.0.update((bytes.len() as u64).to_be_bytes());
-        self.0.update(bytes);
+        let length = (bytes.len() as u64).to_be_bytes();
+        self.key.extend_from_slice(&length);
+        self.key.extend_from_slice(bytes);
+    }
+}
+
+/// Names by their keys, in two generations: when the recent one is full, it replaces the older one,
+/// so a client that sends many keys evicts names but does not use more memory.
+#[derive(Default)]
+struct NameCache {
+    recent: HashMap<Box<[u8]>, Counter, RandomState>,
+    older: HashMap<Box<[u8]>, Counter, RandomState>,
+    /// Memory for the next key.
+    buffer: Vec<u8>,
+}
+
+impl NameCache {
+    fn name(&mut self, key: &[u8]) -> Counter {
+        if let Some(name) = self.recent.get(key) {
+            return *name;
+        }
+        let older = self.older.get(key).copied();
+        let name = older.unwrap_or_else(|| Counter::hash(key));
+        if key.len() <= MAX_CACHED_KEY {
+            self.insert(key, name);
+        }
+        name
+    }
+
+    fn insert(&mut self, key: &[u8], name: Counter) {
+        if self.recent.len() >= GENERATION {
+            std::mem::swap(&mut self.recent, &mut self.older);
+            self.recent.clear();
+        }
+        self.recent.insert(key.into(), name);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The name by its definition, without a cache.
+    fn defined(limit: &str, parts: &[(u8, Vec<u8>)]) -> Counter {
+        let mut hasher = Sha256::new();
+        let mut update = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        };
+        update(limit.as_bytes());
+        for (tag, bytes) in parts {
+            update(&[*tag]);
+            update(bytes);
+        }
+        let mut name = [0; 16];
+        name.copy_from_slice(&hasher.finalize()[..16]);
+        Counter(name)
+    }
+
+    #[test]
+    fn names_are_stable() {
+        for (parts, name) in [
+            (&[][..], "fcf894b4fbd43fbc7c5bc996c52b73c3"),
+            (
+                &[(b'u', &b"alice"[..])][..],
+                "01a1f4a0d3416d5df91085d5fbfdc6b0",
+            ),
+        ] {
+            let counter = Counter::of("per-user", parts.iter().copied());
+            assert_eq!(counter.to_string(), name, "{parts:?}");
+        }
+    }
 
     #[test]
     fn counters_of_different_parts_differ() {
@@ -89,6 +187,36 @@ mod tests {
         for (n, one) in all.iter().enumerate() {
             assert!(all.iter().skip(n + 1).all(|other| other != one));
             assert_eq!(Counter::parse(&one.to_string()), Some(*one));
+        }
+    }
+
+    #[test]
+    fn number_of_cached_names_is_bounded() {
+        let mut cache = NameCache::default();
+        for n in 0..5 * GENERATION as u64 {
+            let key = n.to_be_bytes();
+            assert_eq!(cache.name(&key), Counter::hash(&key));
+            assert!(cache.recent.len() <= GENERATION && cache.older.len() <= GENERATION);
+            // A name in use survives the generations.
+            assert_eq!(cache.name(b"in use"), Counter::hash(b"in use"));
+        }
+        let longest = cache.recent.keys().map(|key| key.len()).max();
+        cache.name(&[0; MAX_CACHED_KEY + 1]);
+        assert_eq!(cache.recent.keys().map(|key| key.len()).max(), longest);
+    }
+
+    proptest! {
+        #[test]
+        fn cached_names_equal_their_definition(
+            keys in prop::collection::vec(
+                ("[a-c]{0,2}", prop::collection::vec((0..3u8, prop::collection::vec(0..3u8, 0..300)), 0..4)),
+                1..20,
+            ),
+        ) {
+            for (limit, parts) in keys.iter().chain(&keys) {
+                let borrowed = parts.iter().map(|(tag, bytes)| (*tag, &bytes[..]));
+                prop_assert_eq!(Counter::of(limit, borrowed), defined(limit, parts));
+            }
         }
     }
 }
