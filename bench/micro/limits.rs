@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
-use portcullis::limits::{Algorithm, CounterState, KeyPart, Limit, OnOutage, Rule, render_headers};
+use portcullis::limits::{
+    Algorithm, CounterState, KeyPart, Limit, LimitDefinition, OnOutage, Rule, render_headers,
+};
 
 const NOW: u64 = 1_790_000_000_000_000;
 
@@ -46,7 +48,7 @@ pub(crate) fn algorithms(criterion: &mut Criterion) {
 }
 
 fn limit(algorithm: Algorithm) -> Arc<Limit> {
-    Arc::new(Limit {
+    Arc::new(Limit::new(LimitDefinition {
         name: "wide".into(),
         algorithm,
         limit: 100,
@@ -57,5 +59,5 @@ fn limit(algorithm: Algorithm) -> Arc<Limit> {
         on_outage: OnOutage::Local,
         shadow: false,
         leased: false,
-    })
+    }))
 }

@@ -12,7 +12,8 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLim
 use super::normalize::LoginName;
 use crate::database::User;
 use crate::limits::{
-    Algorithm, Charge, Counter, Decision, KeyPart, Limit, OnOutage, subscriber_network,
+    Algorithm, Charge, Counter, Decision, KeyPart, Limit, LimitDefinition, OnOutage,
+    subscriber_network,
 };
 use crate::settings::{Identity, Rate};
 use crate::store::{Store, StoreError};
@@ -290,7 +291,7 @@ fn account_everywhere_limit(rules: &Identity) -> Arc<Limit> {
 }
 
 fn build_limit(name: &str, rate: Rate, key: Vec<KeyPart>) -> Arc<Limit> {
-    Arc::new(Limit {
+    Arc::new(Limit::new(LimitDefinition {
         name: name.into(),
         algorithm: Algorithm::SlidingWindow,
         limit: rate.limit,
@@ -301,7 +302,7 @@ fn build_limit(name: &str, rate: Rate, key: Vec<KeyPart>) -> Arc<Limit> {
         on_outage: OnOutage::Local,
         shadow: false,
         leased: false,
-    })
+    }))
 }
 
 /// One key per client: the /64 of an IPv6 address, since one client has all of it, and the IPv4

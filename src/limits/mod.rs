@@ -11,11 +11,13 @@ mod subscriber;
 mod token_bucket;
 
 use std::cmp::Reverse;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use counter::{Counter, CounterHasher};
-pub use headers::render_headers;
+use headers::HeaderTexts;
+pub use headers::{append_headers, render_headers};
 use http::HeaderName;
 pub use lease::{
     Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, TakeOutcome, UnusedUnits,
@@ -35,9 +37,9 @@ pub fn is_exact(requests: u64, window: Duration) -> bool {
     u128::from(requests).saturating_mul(window.as_millis()) <= MAX_EXACT_PRODUCT
 }
 
-/// One configured limit.
+/// A limit as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
+pub struct LimitDefinition {
     pub name: Arc<str>,
     pub algorithm: Algorithm,
     /// Requests admitted per window (for a token bucket: refilled per window).
@@ -54,6 +56,21 @@ pub struct Limit {
     pub shadow: bool,
     /// Gateways obtain units from the store in batches and decide locally.
     pub leased: bool,
+}
+
+/// A limit, with what follows from its definition alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    definition: LimitDefinition,
+    header_texts: HeaderTexts,
+}
+
+impl Deref for Limit {
+    type Target = LimitDefinition;
+
+    fn deref(&self) -> &LimitDefinition {
+        &self.definition
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +121,15 @@ pub enum OnOutage {
 }
 
 impl Limit {
+    pub fn new(definition: LimitDefinition) -> Limit {
+        Limit {
+            header_texts: HeaderTexts::new(&definition),
+            definition,
+        }
+    }
+}
+
+impl LimitDefinition {
     /// Whether the limit's key or roles need an authenticated identity.
     pub fn needs_identity(&self) -> bool {
         self.key.iter().any(KeyPart::needs_identity)

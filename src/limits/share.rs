@@ -15,12 +15,12 @@ impl Limit {
             return Arc::clone(self);
         }
         let part = |whole: u64| (whole / gateways).max(1);
-        let mut share = Limit::clone(self);
+        let mut share = self.definition.clone();
         share.limit = part(self.limit);
         if let Algorithm::TokenBucket { burst } = self.algorithm {
             share.algorithm = Algorithm::TokenBucket { burst: part(burst) };
         }
-        Arc::new(share)
+        Arc::new(Limit::new(share))
     }
 }
 
@@ -54,10 +54,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::limits::OnOutage;
+    use crate::limits::{LimitDefinition, OnOutage};
 
     fn limit(algorithm: Algorithm, limit: u64, width: u64) -> Arc<Limit> {
-        Arc::new(Limit {
+        Arc::new(Limit::new(LimitDefinition {
             name: "l".into(),
             algorithm,
             limit,
@@ -68,7 +68,7 @@ mod tests {
             on_outage: OnOutage::Local,
             shadow: false,
             leased: false,
-        })
+        }))
     }
 
     /// Number of requests that a counter admits at once.

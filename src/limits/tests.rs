@@ -1,15 +1,19 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use proptest::prelude::*;
 
 use super::*;
 
-fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Arc<Limit> {
+pub(super) fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Arc<Limit> {
     named("per-user", algorithm, limit, window_ms, false)
 }
 
-fn named(name: &str, algorithm: Algorithm, limit: u64, window_ms: u64, shadow: bool) -> Arc<Limit> {
-    Arc::new(Limit {
+pub(super) fn named(
+    name: &str,
+    algorithm: Algorithm,
+    limit: u64,
+    window_ms: u64,
+    shadow: bool,
+) -> Arc<Limit> {
+    Arc::new(Limit::new(LimitDefinition {
         name: name.into(),
         algorithm,
         limit,
@@ -20,10 +24,10 @@ fn named(name: &str, algorithm: Algorithm, limit: u64, window_ms: u64, shadow: b
         on_outage: OnOutage::Local,
         shadow,
         leased: false,
-    })
+    }))
 }
 
-fn decision(
+pub(super) fn decision(
     limit: Arc<Limit>,
     allowed: bool,
     remaining: u64,
@@ -68,7 +72,7 @@ fn densest(times: &[Micros], span: Micros) -> usize {
         .unwrap_or(0)
 }
 
-fn algorithms() -> impl Strategy<Value = Algorithm> {
+pub(super) fn algorithms() -> impl Strategy<Value = Algorithm> {
     prop_oneof![
         Just(Algorithm::SlidingWindow),
         Just(Algorithm::SlidingLog),
@@ -239,77 +243,6 @@ fn strictest_decision_refuses_or_has_least_remaining() {
     }
     shadow.allowed = true;
     assert!(!shadow.refuses());
-}
-
-fn rendered(decisions: &[Decision], now: Duration) -> Vec<String> {
-    render_headers(decisions, now)
-        .iter()
-        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
-        .collect()
-}
-
-#[test]
-fn headers_omit_shadow_limits() {
-    let decisions = [
-        decision(
-            named("per-\"ip\"", Algorithm::SlidingLog, 1000, 3_600_000, false),
-            true,
-            900,
-            1000,
-            0,
-        ),
-        decision(
-            named("shadow", Algorithm::SlidingLog, 1, 1000, true),
-            false,
-            0,
-            1000,
-            1000,
-        ),
-        decision(
-            named(
-                "per-user",
-                Algorithm::TokenBucket { burst: 20 },
-                100,
-                60_000,
-                false,
-            ),
-            true,
-            7,
-            1500,
-            0,
-        ),
-    ];
-    assert_eq!(
-        rendered(&decisions, Duration::from_millis(10_600)),
-        [
-            "x-ratelimit-limit: 20",
-            "x-ratelimit-remaining: 7",
-            "x-ratelimit-reset: 13",
-            r#"ratelimit-policy: "per-\"ip\"";q=1000;w=3600, "per-user";q=20;w=60"#,
-            r#"ratelimit: "per-\"ip\"";r=900;t=1, "per-user";r=7;t=2"#,
-        ]
-    );
-}
-
-#[test]
-fn refusing_limits_report_the_wait() {
-    let limit = |name| named(name, Algorithm::SlidingLog, 10, 60_000, false);
-    let decisions = [
-        decision(limit("a"), false, 0, 60_000, 2001),
-        decision(limit("b"), false, 0, 60_000, 3),
-        decision(limit("c"), true, 4, 30_000, 0),
-    ];
-    assert_eq!(
-        rendered(&decisions, Duration::from_secs(100)),
-        [
-            "x-ratelimit-limit: 10",
-            "x-ratelimit-remaining: 0",
-            "x-ratelimit-reset: 160",
-            r#"ratelimit-policy: "a";q=10;w=60, "b";q=10;w=60, "c";q=10;w=60"#,
-            r#"ratelimit: "a";r=0;t=3, "b";r=0;t=1, "c";r=4;t=30"#,
-        ]
-    );
-    assert!(render_headers(&[], Duration::ZERO).is_empty());
 }
 
 #[test]

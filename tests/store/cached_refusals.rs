@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use portcullis::auth::session::SessionId;
-use portcullis::limits::{Algorithm, Charge, Decision, Limit};
+use portcullis::limits::{Algorithm, Charge, Decision, Limit, LimitDefinition};
 use portcullis::routing::Requirements;
 use portcullis::store::{Query, Store};
 
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// With windows of this length.
 fn each_algorithm(window: Duration) -> [Charge; 3] {
     let named = |name, algorithm| {
-        charge(Limit {
+        charge(LimitDefinition {
             window,
             ..limit(name, algorithm, 2)
         })
@@ -120,13 +120,13 @@ async fn changed_limit_is_queried_again() {
     let store = redis(&server, TIMEOUT).await;
     for old in &each_algorithm(Duration::from_secs(1000)) {
         exhaust(&store, old).await;
-        let mut limit = Limit::clone(&old.limit);
+        let mut limit = LimitDefinition::clone(&old.limit);
         limit.limit += 1;
         if let Algorithm::TokenBucket { burst } = &mut limit.algorithm {
             *burst += 1;
         }
         let new = Charge {
-            limit: limit.into(),
+            limit: Limit::new(limit).into(),
             ..old.clone()
         };
         assert!(charge_once(&store, &new).await.allowed);

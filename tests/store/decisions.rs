@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::auth::session::{EndReason, OnSessionLimit, Session};
-use portcullis::limits::{Algorithm, Charge};
+use portcullis::limits::{Algorithm, Charge, LimitDefinition};
 use portcullis::routing::Requirements;
 use portcullis::store::{Query, QueryResult, SessionIdentity, SessionLookup, Store};
 
@@ -251,20 +251,20 @@ async fn role_limits_apply_and_shadow_limits_never_refuse() {
         let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         let log = |name| limit(name, Algorithm::SlidingLog, 1);
         let after = [
-            charge(portcullis::limits::Limit {
+            charge(LimitDefinition {
                 roles: names(&["guest"]),
                 ..log("guests")
             }),
-            charge(portcullis::limits::Limit {
+            charge(LimitDefinition {
                 roles: names(&["x", "a\nb%"]),
                 shadow: true,
                 ..log("odd")
             }),
-            charge(portcullis::limits::Limit {
+            charge(LimitDefinition {
                 except_roles: names(&["admin"]),
                 ..log("but-admins")
             }),
-            charge(portcullis::limits::Limit {
+            charge(LimitDefinition {
                 limit: 9,
                 ..log("all")
             }),
@@ -345,7 +345,7 @@ async fn three_gateways_admit_exactly_the_limit() {
         Algorithm::TokenBucket { burst: 100 },
     ] {
         // Slow enough not to drain meanwhile.
-        let limit = portcullis::limits::Limit {
+        let limit = LimitDefinition {
             window: Duration::from_secs(100_000),
             ..limit("shared", algorithm, 100)
         };

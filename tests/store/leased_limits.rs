@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use portcullis::limits::{Algorithm, Charge, Counter, Limit};
+use portcullis::limits::{Algorithm, Charge, Counter, Limit, LimitDefinition};
 use portcullis::routing::Requirements;
 use portcullis::store::Store;
 
@@ -21,7 +21,7 @@ fn leased(name: &str, algorithm: Algorithm, most: u64) -> Charge {
 }
 
 fn leased_within(name: &str, algorithm: Algorithm, most: u64, window: Duration) -> Charge {
-    charge(Limit {
+    charge(LimitDefinition {
         window,
         leased: true,
         ..limit(name, algorithm, most)
@@ -335,12 +335,12 @@ async fn exact_and_leased_limits_are_decided_together() {
         assert_eq!(remaining_units(&store, &charges[2]).await, 995);
         // A used-up shadow limit stays so, whichever limit refuses.
         let shadow = leased("shadow", Algorithm::SlidingLog, 1);
-        let limit = Limit {
+        let limit = LimitDefinition {
             shadow: true,
-            ..Limit::clone(&shadow.limit)
+            ..LimitDefinition::clone(&shadow.limit)
         };
         let shadow = Charge {
-            limit: Arc::new(limit),
+            limit: Arc::new(Limit::new(limit)),
             ..shadow
         };
         let charges = [shadow, log("once", 2)];
@@ -373,10 +373,10 @@ async fn leased_limit_without_identity_is_decided_first() {
         leased("shadow", Algorithm::SlidingLog, 3),
     ];
     let [first, mut shadow] = after;
-    shadow.limit = Arc::new(Limit {
+    shadow.limit = Arc::new(Limit::new(LimitDefinition {
         shadow: true,
-        ..Limit::clone(&shadow.limit)
-    });
+        ..LimitDefinition::clone(&shadow.limit)
+    }));
     let after = [first, shadow];
     let anything = Requirements::default();
     for n in 0..25 {
@@ -406,10 +406,10 @@ async fn reset_or_changed_limit_starts_fresh() {
     assert!(!admits(&store, &charge).await);
     // As after a reload: a limit that is larger now is no longer refused.
     let mut larger = charge.clone();
-    larger.limit = Arc::new(Limit {
+    larger.limit = Arc::new(Limit::new(LimitDefinition {
         limit: 40,
-        ..Limit::clone(&charge.limit)
-    });
+        ..LimitDefinition::clone(&charge.limit)
+    }));
     spend(&store, &larger, 10).await;
     assert!(!admits(&store, &larger).await);
 }

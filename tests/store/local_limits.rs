@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::limits::{Algorithm, Charge, Counter, Limit};
+use portcullis::limits::{Algorithm, Charge, Counter, Limit, LimitDefinition};
 use portcullis::store::Store;
 
 use crate::server::Server;
@@ -115,9 +115,9 @@ async fn exhausted_limit_stays_exhausted_locally() {
     store.reset_limit(&charges[0]).await.unwrap();
     assert_eq!(drain_locally(&store, &charges[0]), 20);
     // What was used up in another window does not matter.
-    let anew = charge(Limit {
+    let anew = charge(LimitDefinition {
         window: Duration::from_secs(601),
-        ..Limit::clone(&charges[1].limit)
+        ..LimitDefinition::clone(&charges[1].limit)
     });
     assert_eq!(drain_locally(&store, &anew), 20);
 }
@@ -149,7 +149,7 @@ async fn reconciliation_never_exceeds_the_limit() {
 async fn counter_flood_does_not_reset_spent_units() {
     let server = Server::start();
     let store = redis(&server, TIMEOUT).await;
-    let limit = Arc::new(limit("flood", Algorithm::SlidingWindow, 3));
+    let limit = Arc::new(Limit::new(limit("flood", Algorithm::SlidingWindow, 3)));
     let of = |user: u32| Charge {
         limit: Arc::clone(&limit),
         counter: Counter::of("flood", [(1, &user.to_be_bytes()[..])]),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use portcullis::auth::session::{EndReason, OnSessionLimit, Session, SessionId};
+use portcullis::limits::Algorithm;
 use portcullis::routing::Requirements;
 use portcullis::settings::Engine;
 use portcullis::store::{
@@ -15,7 +16,8 @@ use redis::aio::MultiplexedConnection;
 
 use crate::server::Server;
 use crate::support::{
-    IDLE, PREFIX, address, identity, log, metrics, open, query, session, within, write_identity,
+    IDLE, PREFIX, address, charge, identity, limit, log, metrics, open, query, session, within,
+    write_identity,
 };
 
 /// The second that is promised, and what a busy machine adds.
@@ -132,9 +134,9 @@ async fn cached_session_still_checks_role_limits() {
     let ann = one.sign_in("ann").await;
     one.find(ann.id).await;
     let anything = Requirements::default();
-    let mut exempt = (*log("exempt", 1).limit).clone();
+    let mut exempt = limit("exempt", Algorithm::SlidingLog, 1);
     exempt.except_roles = vec!["admin".to_owned()];
-    let limits = [log("l", 2), crate::support::charge(exempt)];
+    let limits = [log("l", 2), charge(exempt)];
     let request = async |require: &Requirements| {
         let requested = Query {
             session: Some(ann.id),
@@ -163,9 +165,9 @@ async fn limited_token_is_looked_up_once() {
     let (_server, _client, one, _) = start_two().await;
     let ann = one.sign_in("ann").await;
     let anything = Requirements::default();
-    let mut spent = (*log("spent", 1).limit).clone();
+    let mut spent = limit("spent", Algorithm::SlidingLog, 1);
     spent.leased = true;
-    let limits = [crate::support::charge(spent)];
+    let limits = [charge(spent)];
     let refused = async |key: &str, person: &str| {
         let requested = Query {
             session: Some(ann.id),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis::auth::session::{Device, Millis, Session, SessionStatus, SessionToken};
-use portcullis::limits::{Algorithm, Charge, Counter, KeyPart, Limit, OnOutage};
+use portcullis::limits::{Algorithm, Charge, Counter, KeyPart, Limit, LimitDefinition, OnOutage};
 use portcullis::routing::Requirements;
 use portcullis::settings::{self, Engine, RedisAddress, RedisNode, SessionsOnOutage, Topology};
 use portcullis::store::{Query, SessionIdentity, SessionListQuery, Store};
@@ -119,8 +119,8 @@ pub(crate) fn session(user: &str, now: Millis) -> Session {
     }
 }
 
-pub(crate) fn limit(name: &str, algorithm: Algorithm, limit: u64) -> Limit {
-    Limit {
+pub(crate) fn limit(name: &str, algorithm: Algorithm, limit: u64) -> LimitDefinition {
+    LimitDefinition {
         name: name.into(),
         algorithm,
         limit,
@@ -134,10 +134,10 @@ pub(crate) fn limit(name: &str, algorithm: Algorithm, limit: u64) -> Limit {
     }
 }
 
-pub(crate) fn charge(limit: Limit) -> Charge {
+pub(crate) fn charge(limit: LimitDefinition) -> Charge {
     let counter = Counter::of(&limit.name, [(1, b"somebody".as_slice())]);
     Charge {
-        limit: Arc::new(limit),
+        limit: Arc::new(Limit::new(limit)),
         counter,
     }
 }

@@ -181,20 +181,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::LimitDefinition;
 
     #[test]
     fn key_is_split_into_its_parts() {
-        let limit = |key: Vec<KeyPart>| Limit {
-            name: "x".into(),
-            algorithm: Algorithm::SlidingWindow,
-            limit: 1,
-            window: Duration::from_secs(1),
-            key,
-            roles: Vec::new(),
-            except_roles: Vec::new(),
-            on_outage: OnOutage::Local,
-            shadow: false,
-            leased: false,
+        let limit = |key: Vec<KeyPart>| {
+            Limit::new(LimitDefinition {
+                name: "x".into(),
+                algorithm: Algorithm::SlidingWindow,
+                limit: 1,
+                window: Duration::from_secs(1),
+                key,
+                roles: Vec::new(),
+                except_roles: Vec::new(),
+                on_outage: OnOutage::Local,
+                shadow: false,
+                leased: false,
+            })
         };
         let header = KeyPart::Header(http::header::ACCEPT);
         let cases = [

@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::admin::admin_of;
 use super::*;
-use crate::limits::{Algorithm, KeyPart, Limit, OnOutage};
+use crate::limits::{Algorithm, KeyPart, Limit, LimitDefinition, OnOutage};
 
 #[tokio::test]
 async fn limits_are_listed_inspected_and_reset() {
-    let per_user = Limit {
+    let per_user = Limit::new(LimitDefinition {
         name: "per-user".into(),
         algorithm: Algorithm::SlidingWindow,
         limit: 2,
@@ -20,7 +20,7 @@ async fn limits_are_listed_inspected_and_reset() {
         on_outage: OnOutage::Local,
         shadow: false,
         leased: false,
-    };
+    });
     let gateway = gateway_with(|settings| settings.limits = vec![Arc::new(per_user)]).await;
     let admin = admin_of(&gateway);
     let id = gateway.register().await.text("/user/id");

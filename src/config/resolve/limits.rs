@@ -9,7 +9,7 @@ use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::routing::limit as file;
 use crate::config::file::storage::LimitsOnOutage;
-use crate::limits::{Algorithm, KeyPart, Limit, is_exact};
+use crate::limits::{Algorithm, KeyPart, Limit, LimitDefinition, is_exact};
 
 /// Maximum limit of a sliding log, which stores the time of every request.
 const MAX_LOG: u64 = 100_000;
@@ -59,7 +59,7 @@ fn limit(
             format!("a sliding_log stores every request; \"limit\" must be at most {MAX_LOG}");
         context.error(&location.key("limit"), message);
     }
-    Limit {
+    Limit::new(LimitDefinition {
         name: name.into(),
         algorithm: match raw.algorithm {
             file::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
@@ -76,7 +76,7 @@ fn limit(
         on_outage: limits_on_outage(raw.on_outage.unwrap_or(outage)),
         shadow: raw.shadow,
         leased: raw.consistency == file::Consistency::Leased,
-    }
+    })
 }
 
 /// Rejects a limit that cannot be counted exactly.

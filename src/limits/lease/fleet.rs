@@ -7,10 +7,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{Algorithm, CounterState, OnOutage};
+use crate::limits::{Algorithm, CounterState, LimitDefinition, OnOutage};
 
 fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Limit {
-    Limit {
+    Limit::new(LimitDefinition {
         name: "l".into(),
         algorithm,
         limit,
@@ -21,7 +21,7 @@ fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Limit {
         on_outage: OnOutage::Local,
         shadow: false,
         leased: true,
-    }
+    })
 }
 
 /// Event of the simulation.

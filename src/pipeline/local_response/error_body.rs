@@ -184,7 +184,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::limits::{Algorithm, Decision, KeyPart, Limit, OnOutage};
+    use crate::limits::{Algorithm, Decision, KeyPart, Limit, LimitDefinition, OnOutage};
     use crate::pipeline::fields::tests::list;
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
 
     fn decision(limit: &str, allowed: bool) -> Decision {
         Decision {
-            limit: Arc::new(Limit {
+            limit: Arc::new(Limit::new(LimitDefinition {
                 name: limit.into(),
                 algorithm: Algorithm::SlidingWindow,
                 limit: 5,
@@ -221,7 +221,7 @@ mod tests {
                 on_outage: OnOutage::Local,
                 shadow: false,
                 leased: false,
-            }),
+            })),
             allowed,
             remaining: 0,
             reset_after: Duration::from_secs(60),

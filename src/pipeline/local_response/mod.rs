@@ -85,8 +85,10 @@ pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -
     if let Some(challenge) = challenge(rejection, request.head.fields) {
         headers.push((header::WWW_AUTHENTICATE, challenge));
     }
-    if let Some(seconds) = retry_after_seconds(rejection) {
-        headers.push((header::RETRY_AFTER, seconds.into()));
+    if let Some(seconds) = retry_after_seconds(rejection)
+        && let Ok(seconds) = HeaderValue::from_str(itoa::Buffer::new().format(seconds))
+    {
+        headers.push((header::RETRY_AFTER, seconds));
     }
     headers.extend(state_headers(rejection, request));
     if let Some(cors) = request.route.and_then(|route| route.cors.as_ref()) {
