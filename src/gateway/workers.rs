@@ -62,7 +62,7 @@ impl Workers {
             let start = Start {
                 index,
                 services: services.clone(),
-                access_log: logs.access.clone(),
+                access_log: logs.access_log(count),
                 listeners: listeners.to_vec(),
                 sockets: sockets
                     .collect::<Result<_, _>>()

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::Method;
 
 use super::connection::head::{HeadRejection, Outline};
 use super::listener::Peer;
@@ -14,7 +15,7 @@ use super::retry::Failure;
 use crate::api::admin::Readiness;
 use crate::clock;
 use crate::events::Events;
-use crate::pipeline::admission::Admission;
+use crate::pipeline::admission::{Admission, Identity};
 use crate::pipeline::snapshot::Snapshot;
 use crate::pipeline::via::Via;
 use crate::rejection::{Reason, Refusal};
@@ -74,8 +75,8 @@ impl Worker {
         &self,
         peer: &Peer,
         fault: HeadRejection,
-        request_id: RequestId,
-        outline: Outline,
+        request_id: &RequestId,
+        outline: &Outline,
         bytes_sent: u64,
     ) {
         let status = fault.refusal.status().as_u16();
@@ -84,13 +85,13 @@ impl Worker {
             .requests
             .with_label_values(&[NO_ROUTE, "OTHER", fault.refusal.status().as_str()])
             .inc();
-        self.access_log.write(AccessRecord {
+        self.access_log.write(&AccessRecord {
             time: clock::system_time(),
-            request_id,
+            request_id: request_id.as_str(),
             client_ip: peer.ip,
-            method: outline.method,
-            host: outline.host,
-            path: outline.path,
+            method: outline.method.as_ref().map(Method::as_str),
+            host: &outline.host,
+            path: &outline.path,
             status,
             code: Some(fault.refusal.code()),
             reason: fault.reason.as_str(),
@@ -119,32 +120,30 @@ impl Worker {
         if let (Some(time), Some(index)) = (ctx.upstream_time, upstream) {
             series.observe_upstream(index, time);
         }
-        let admitted = ctx.admitted.take();
-        let upstream = upstream.filter(|_| admitted.is_some());
-        let identity = admitted.and_then(|admitted| admitted.permit.identity);
-        let user = || identity.as_ref().map(|it| it.user().to_owned());
-        let session = || Some(identity.as_ref()?.session()?.id);
-        self.access_log.write(AccessRecord {
+        let upstream = upstream.filter(|_| ctx.admitted.is_some());
+        let upstream = upstream.and_then(|index| ctx.snapshot.settings.upstreams.get(index));
+        let admitted = ctx.admitted.as_ref();
+        let identity = admitted.and_then(|admitted| admitted.permit.identity.as_ref());
+        let session = identity
+            .and_then(Identity::session)
+            .map(|session| session.id);
+        let origin = ctx.client_origin.as_ref();
+        self.access_log.write(&AccessRecord {
             time: ctx.started_wall,
-            request_id: std::mem::take(&mut ctx.request_id),
-            client_ip: ctx
-                .client_origin
-                .as_ref()
-                .map_or(ctx.arrival.peer.ip, |origin| origin.ip),
-            method: Some(ctx.method.clone()),
-            host: std::mem::take(&mut ctx.host),
-            path: std::mem::take(&mut ctx.path),
+            request_id: ctx.request_id.as_str(),
+            client_ip: origin.map_or(ctx.arrival.peer.ip, |origin| origin.ip),
+            method: Some(ctx.method.as_str()),
+            host: &ctx.host,
+            path: &ctx.path,
             status: ctx.status,
             code: ctx.refusal.map(Refusal::code),
             reason: reason_of(ctx),
-            grounds: ctx.grounds.take(),
-            trace_id: ctx.trace_id,
-            route: ctx.route.as_ref().map(|route| Arc::clone(&route.name)),
-            upstream: upstream
-                .and_then(|index| ctx.snapshot.settings.upstreams.get(index))
-                .map(|upstream| Arc::clone(&upstream.name)),
-            user: ctx.user.take().or_else(user),
-            session: ctx.session.or_else(session),
+            grounds: ctx.grounds.as_deref(),
+            trace_id: ctx.trace_id.as_ref(),
+            route: ctx.route.as_ref().map(|route| &*route.name),
+            upstream: upstream.map(|upstream| &*upstream.name),
+            user: ctx.user.as_deref().or(identity.map(Identity::user)),
+            session: ctx.session.or(session),
             total: took,
             store: ctx.store_time,
             upstream_time: ctx.upstream_time,

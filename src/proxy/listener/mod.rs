@@ -332,6 +332,6 @@ async fn reject_head(
     let body = sent.map_or(0, |()| early.body_length as u64);
     proxy
         .worker
-        .log_rejected_head(peer, fault, early.request_id, outline, body);
+        .log_rejected_head(peer, fault, &early.request_id, &outline, body);
     let _ = connection.shutdown().await;
 }

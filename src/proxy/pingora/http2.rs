@@ -70,7 +70,7 @@ impl ListenerState {
         connection.report_refusals(RefusalReport::new(move |fault| {
             // The client has not received it.
             let request_id = RequestId::generate();
-            worker.log_rejected_head(&of, fault, request_id, Outline::default(), 0);
+            worker.log_rejected_head(&of, fault, &request_id, &Outline::default(), 0);
         }));
         let http2 = &self.settings.http2;
         let mut options = default_h2_options();

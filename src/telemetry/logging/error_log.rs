@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::FLUSH_TIMEOUT;
-use super::line_queue::{LineQueue, QueueBounds, StandardStream};
+use super::log_stream::{LineBuffer, LogStream};
+use super::sink::StandardStream;
 use crate::clock;
 use crate::telemetry::metrics::Metrics;
 
-const BOUNDS: QueueBounds = QueueBounds {
-    lines: 4 * 1024,
-    batch_delay: Duration::ZERO,
-};
+/// Maximum size of waiting lines, in bytes.
+const CAPACITY: usize = 2 << 20;
 
-/// Logs panics through the queue, because the default hook blocks on standard error.
+/// Logs panics through the buffer, because the default hook blocks on standard error.
 pub(super) fn install_panic_hook(errors: ErrorLog) {
     std::panic::set_hook(Box::new(move |panic| report_panic(panic, &errors)));
 }
@@ -41,17 +40,21 @@ fn report_panic(panic: &PanicHookInfo<'_>, errors: &ErrorLog) {
 
 /// Receives the lines of the subscriber.
 #[derive(Clone)]
-pub(super) struct ErrorLog(LineQueue<Vec<u8>>);
+pub(super) struct ErrorLog {
+    stream: LogStream,
+    lines: LineBuffer,
+}
 
 impl ErrorLog {
     pub(super) fn start(metrics: &Metrics) -> io::Result<ErrorLog> {
-        let append = |lines: &mut Vec<u8>, line: Vec<u8>| lines.extend_from_slice(&line);
-        LineQueue::start(StandardStream::Stderr, BOUNDS, metrics, append).map(ErrorLog)
+        let stream = LogStream::start(StandardStream::Stderr, Duration::ZERO, metrics)?;
+        let lines = stream.buffer(CAPACITY);
+        Ok(ErrorLog { stream, lines })
     }
 
-    /// Waits until all queued lines are written, at most until `deadline`.
+    /// Waits until all buffered lines are written, at most until `deadline`.
     pub(super) fn flush(&self, deadline: Instant) {
-        self.0.flush(deadline);
+        self.stream.flush(deadline);
     }
 }
 
@@ -64,9 +67,9 @@ impl<'a> MakeWriter<'a> for ErrorLog {
 }
 
 impl io::Write for &ErrorLog {
-    /// Queues a line. The subscriber writes each line with one call.
+    /// Buffers a line. The subscriber writes each line with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line.to_vec());
+        self.lines.append(|lines| lines.extend_from_slice(line));
         Ok(line.len())
     }
 

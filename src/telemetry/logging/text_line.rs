@@ -2,12 +2,12 @@
 
 use std::io::Write as _;
 
-use super::AccessRecord;
+use super::access_log::AccessRecord;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::trace_id::TraceId;
 
 /// Writes a line of the access log.
-pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {
+pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) -> std::io::Result<()> {
     let mut hex = [0; 64];
     let session = match &access.session {
         Some(id) => id.write_hex(&mut hex),
@@ -20,14 +20,14 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result
         humantime::format_rfc3339_millis(access.time),
         access.request_id,
         access.client_ip,
-        access.method.as_ref().map_or("-", http::Method::as_str),
-        printable(&access.host),
-        printable(super::parsed(&access.path).unwrap_or("-")),
+        access.method.unwrap_or("-"),
+        printable(access.host),
+        printable(access.path().unwrap_or("-")),
         access.status,
         access.code.unwrap_or("-"),
-        access.route.as_deref().unwrap_or("-"),
-        access.upstream.as_deref().unwrap_or("-"),
-        printable(access.user.as_deref().unwrap_or("-")),
+        access.route.unwrap_or("-"),
+        access.upstream.unwrap_or("-"),
+        printable(access.user.unwrap_or("-")),
         session,
         access.total.as_secs_f64(),
         access.store.as_secs_f64(),
@@ -41,15 +41,14 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result
 }
 
 /// Writes the optional fields: trace, reason, and the details of a rejection.
-fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord) -> std::io::Result<()> {
-    let grounds = access.grounds.as_deref();
-    let of = |part: fn(&RejectionDetails) -> &Option<String>| part(grounds?).as_deref();
+fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord<'_>) -> std::io::Result<()> {
+    let of = |part: fn(&RejectionDetails) -> &Option<String>| part(access.grounds?).as_deref();
     for (name, value) in [
-        ("trace_id", access.trace_id.as_ref().map(TraceId::as_str)),
+        ("trace_id", access.trace_id.map(TraceId::as_str)),
         ("limit", of(|grounds| &grounds.limit)),
         ("role", of(|grounds| &grounds.role)),
         ("scope", of(|grounds| &grounds.scope)),
-        ("reason", Some(access.reason).filter(|it| !it.is_empty())),
+        ("reason", access.reason()),
     ] {
         if let Some(value) = value {
             write!(out, " {name}={value:?}")?;

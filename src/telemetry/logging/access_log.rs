@@ -1,0 +1,128 @@
+//! Access log: one line per request, written on the worker that served it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, SystemTime};
+
+use super::log_stream::{LineBuffer, LogStream};
+use super::sink::StandardStream;
+use super::{Format, json_line, text_line};
+use crate::auth::session::SessionId;
+use crate::rejection::RejectionDetails;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace_id::TraceId;
+
+/// Time in which lines are collected.
+const BATCH_DELAY: Duration = Duration::from_millis(20);
+/// Maximum size of the waiting lines of all workers, in bytes.
+const CAPACITY: usize = 8 << 20;
+/// Minimum share of one worker, in bytes.
+const MIN_SHARE: usize = 1 << 20;
+
+/// Starts the thread that writes the access log.
+pub(super) fn start_stream(metrics: &Metrics) -> io::Result<LogStream> {
+    LogStream::start(StandardStream::Stdout, BATCH_DELAY, metrics)
+}
+
+/// Access log record of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessRecord<'a> {
+    pub time: SystemTime,
+    pub request_id: &'a str,
+    /// The trace that the request belongs to, if its ID is not the request ID.
+    pub trace_id: Option<&'a TraceId>,
+    pub client_ip: IpAddr,
+    /// `None` if no request line was parsed.
+    pub method: Option<&'a str>,
+    /// Empty if none was parsed.
+    pub host: &'a str,
+    /// Without the query, which may contain secrets; empty if none was parsed.
+    pub path: &'a str,
+    pub status: u16,
+    pub code: Option<&'static str>,
+    pub reason: &'static str,
+    pub grounds: Option<&'a RejectionDetails>,
+    pub route: Option<&'a str>,
+    pub upstream: Option<&'a str>,
+    pub user: Option<&'a str>,
+    pub session: Option<SessionId>,
+    pub total: Duration,
+    pub store: Duration,
+    pub upstream_time: Option<Duration>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+}
+
+impl Default for AccessRecord<'_> {
+    fn default() -> Self {
+        AccessRecord {
+            time: SystemTime::UNIX_EPOCH,
+            request_id: "",
+            trace_id: None,
+            client_ip: Ipv4Addr::UNSPECIFIED.into(),
+            method: None,
+            host: "",
+            path: "",
+            status: 0,
+            code: None,
+            reason: "",
+            grounds: None,
+            route: None,
+            upstream: None,
+            user: None,
+            session: None,
+            total: Duration::ZERO,
+            store: Duration::ZERO,
+            upstream_time: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+        }
+    }
+}
+
+impl AccessRecord<'_> {
+    pub(super) fn host(&self) -> Option<&str> {
+        parsed(self.host)
+    }
+
+    pub(super) fn path(&self) -> Option<&str> {
+        parsed(self.path)
+    }
+
+    pub(super) fn reason(&self) -> Option<&str> {
+        parsed(self.reason)
+    }
+}
+
+/// Returns a text, unless it is empty.
+fn parsed(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Access log of one worker.
+pub struct AccessLog {
+    format: Format,
+    lines: LineBuffer,
+}
+
+impl AccessLog {
+    /// The log of one of `workers` workers.
+    pub(super) fn new(format: Format, stream: &LogStream, workers: usize) -> AccessLog {
+        let share = (CAPACITY / workers.max(1)).max(MIN_SHARE);
+        AccessLog {
+            format,
+            lines: stream.buffer(share),
+        }
+    }
+
+    /// Buffers the line of a request, without waiting for the stream.
+    pub fn write(&self, access: &AccessRecord<'_>) {
+        self.lines.append(|out| {
+            // Writing to memory cannot fail.
+            let _ = match self.format {
+                Format::Json => json_line::write(out, access),
+                Format::Text => text_line::write(out, access),
+            };
+        });
+    }
+}
