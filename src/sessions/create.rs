@@ -48,8 +48,9 @@ impl Sessions {
         let copied =
             self.store
                 .create_session(session, None, u32::MAX, OnSessionLimit::EvictOldest, idle);
-        if copied.await.is_err() {
-            self.metrics.sessions_created.inc();
+        match copied.await {
+            Ok(_) => self.end_copy_of_ended_row(durable, session.id).await?,
+            Err(_) => self.metrics.sessions_created.inc(),
         }
         for id in &evicted {
             if let Err(error) = self.copy_end(*id, EndReason::Evicted, idle).await {
@@ -59,6 +60,19 @@ impl Sessions {
             }
         }
         Ok(CreateOutcome::Created { evicted })
+    }
+
+    /// Ends the copy of a session whose row was ended before the copy was written: that end found no
+    /// session in the store.
+    async fn end_copy_of_ended_row(
+        &self,
+        durable: &DurableSessions,
+        id: SessionId,
+    ) -> Result<(), SessionError> {
+        match durable.read_end(id).await? {
+            Some(end) => Ok(self.copy_end(id, end.reason, None).await?),
+            None => Ok(()),
+        }
     }
 
     /// Ends a session that no client received: it may have been written, or may still be.

@@ -20,23 +20,23 @@ pub(crate) fn config(upstream: &Upstream) -> Config {
 }
 
 /// A gateway, and the means to make its store forget everything.
-struct Fixture {
-    gateway: Gateway,
+pub(crate) struct Fixture {
+    pub(crate) gateway: Gateway,
     redis: Option<Redis>,
     _upstream: Upstream,
 }
 
 impl Fixture {
-    fn memory() -> Fixture {
+    pub(crate) fn memory(adjust: impl FnOnce(Config) -> Config) -> Fixture {
         let upstream = Upstream::start();
         Fixture {
-            gateway: Gateway::start(config(&upstream)),
+            gateway: Gateway::start(adjust(config(&upstream))),
             redis: None,
             _upstream: upstream,
         }
     }
 
-    fn redis(adjust: impl FnOnce(Config) -> Config) -> Fixture {
+    pub(crate) fn redis(adjust: impl FnOnce(Config) -> Config) -> Fixture {
         let (upstream, redis) = (Upstream::start(), Redis::start());
         let config = adjust(config(&upstream).store(&redis.url()));
         Fixture {
@@ -50,13 +50,13 @@ impl Fixture {
         let server = Postgres::server();
         let database = server.database();
         [
-            Fixture::memory(),
+            Fixture::memory(|config| config),
             Fixture::redis(|config| config),
             Fixture::redis(|config| config.postgres(server.address, &database)),
         ]
     }
 
-    fn lose_store_data(&mut self) {
+    pub(crate) fn lose_store_data(&mut self) {
         match &self.redis {
             Some(redis) => {
                 redis.command(&["FLUSHALL"]);
@@ -73,7 +73,7 @@ impl Fixture {
         }
     }
 
-    fn request_by_cookie(&self, user: &SignedIn) -> Response {
+    pub(crate) fn request_by_cookie(&self, user: &SignedIn) -> Response {
         self.gateway
             .request(&Request::get("/private/a").cookie(&user.cookie))
     }

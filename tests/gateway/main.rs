@@ -33,6 +33,7 @@ mod cluster;
 mod command_line;
 mod command_line_sessions;
 mod command_line_users;
+mod concurrent_ends;
 mod connection_auth;
 mod connection_limits;
 mod database_tls;

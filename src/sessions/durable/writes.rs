@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::DurableSessions;
-use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId};
+use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionEnd, SessionId};
 use crate::database::{self, DurableRefreshTokens, DurableSession, SessionQuota};
 use crate::store::InitialRefreshToken;
 
@@ -58,6 +58,18 @@ impl DurableSessions {
         let ended = self.database.end_session(id, reason, used_since, now).await;
         self.shared.invalidate(id);
         ended
+    }
+
+    /// Reads from the row itself, past the cache, whether a session has ended.
+    ///
+    /// # Errors
+    /// The database does not respond.
+    pub(in crate::sessions) async fn read_end(
+        &self,
+        id: SessionId,
+    ) -> Result<Option<SessionEnd>, database::Error> {
+        let row = self.database.session(id).await?;
+        Ok(row.and_then(|row| row.session.ended))
     }
 
     /// Ends all sessions of a user but one; returns those that were alive.
