@@ -6,8 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use axum::extract::Request;
-use axum::{Json, Router};
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
 
 use super::{DemoArgs, Logging};
@@ -123,16 +126,24 @@ fn start_echo_upstream() -> anyhow::Result<SocketAddr> {
         .build()?;
     std::thread::Builder::new()
         .name("echo".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, Router::new().fallback(echo_request)).await
-            })
-        })?;
+        .spawn(move || runtime.block_on(echo_requests(listener)))?;
     Ok(address)
 }
 
-async fn echo_request(request: Request) -> Json<serde_json::Value> {
+async fn echo_requests(listener: std::net::TcpListener) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let echo = service_fn(async |request| {
+            Response::builder()
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(echo_request(&request))
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), echo));
+    }
+}
+
+fn echo_request(request: &Request<Incoming>) -> String {
     let headers: serde_json::Map<String, serde_json::Value> = request
         .headers()
         .iter()
@@ -143,11 +154,12 @@ async fn echo_request(request: Request) -> Json<serde_json::Value> {
             )
         })
         .collect();
-    Json(serde_json::json!({
+    let echo = serde_json::json!({
         "method": request.method().as_str(),
         "path": request.uri().path(),
         "headers": headers,
-    }))
+    });
+    echo.to_string()
 }
 
 /// Renders the tour. Every line that is not a comment can be run as it is, in order.

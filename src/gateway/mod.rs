@@ -1,12 +1,13 @@
 //! The composition root: builds the services, starts the workers, applies reloads, and shuts down.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
-use crate::api::admin::ReloadOutcome;
+use crate::api::admin::{self, ReloadOutcome};
 use crate::config;
 use crate::database::Database;
 use crate::identity::NewUser;
@@ -17,7 +18,6 @@ use crate::settings::{Boot, Reloadable, Settings};
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
 
-pub(crate) mod admin;
 mod background;
 mod process;
 mod reload;
@@ -77,7 +77,7 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
     let mut workers = Workers::start(worker_count, &services, &start.logs, &listeners, public)?;
     let (reload, reloads) = mpsc::channel(8);
     background.block_on(async {
-        admin::serve(sockets.admin.try_clone()?, &services, reload)?;
+        serve_admin(sockets.admin.try_clone()?, &services, reload)?;
         background::start(&services, &listeners);
         workers.wait_until_accepting().await;
         reload::record_load_time(&services);
@@ -119,6 +119,19 @@ async fn create_users(services: &Services, users: Vec<NewUser>) -> anyhow::Resul
         created.context("a user could not be made")?;
     }
     Ok(())
+}
+
+/// Serves the admin endpoints on the current runtime, so that they still respond while the public
+/// listeners drain.
+fn serve_admin(
+    socket: TcpListener,
+    services: &Services,
+    reload: mpsc::Sender<ReloadRequest>,
+) -> anyhow::Result<()> {
+    let listener = services.boot.listeners.first();
+    let limits = listener.context("there is no listener")?.limits.clone();
+    let state = services.admin_state(reload::trigger(reload));
+    admin::serve(socket, state, limits).context("the admin listener cannot be served")
 }
 
 fn listener_states(boot: &Boot) -> Vec<Arc<ListenerState>> {

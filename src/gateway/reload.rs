@@ -3,17 +3,32 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::process::Signals;
 use super::{ReloadRequest, Services};
-use crate::api::admin::ReloadOutcome;
+use crate::api::admin::{ReloadFn, ReloadOutcome};
 use crate::clock;
 use crate::config;
 use crate::events::{Event, EventKind};
 use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Settings;
 use crate::telemetry::metrics::ReloadStatus;
+
+/// A function that sends reload requests to the main loop, one at a time.
+pub(super) fn trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
+    Arc::new(move || {
+        let reload = reload.clone();
+        Box::pin(async move {
+            let (reply, outcome) = oneshot::channel();
+            let gone = || ReloadOutcome::Rejected(vec!["the gateway is shutting down".to_owned()]);
+            if reload.send(reply).await.is_err() {
+                return gone();
+            }
+            outcome.await.unwrap_or_else(|_| gone())
+        })
+    })
+}
 
 /// Runs until SIGTERM or SIGINT, applying reload requests.
 pub(super) async fn run_until_signal(

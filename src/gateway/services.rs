@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
-use crate::api::admin::{AdminState, Readiness, ReloadFn};
+use super::reload;
+use crate::api::admin::{AdminState, LocalEndpoints, Readiness, ReloadFn};
 use crate::api::{ApiState, CountOpenStreams};
 use crate::database::Database;
 use crate::events::Events;
@@ -108,6 +110,12 @@ impl Services {
             events: self.events.clone(),
             count_open_streams: self.open_stream_counter(),
         }
+    }
+
+    /// The admin endpoints for a process that neither serves traffic nor reloads.
+    pub fn local_endpoints(&self) -> LocalEndpoints {
+        let (reload, _) = mpsc::channel(1);
+        LocalEndpoints::new(self.admin_state(reload::trigger(reload)))
     }
 
     /// What the admin endpoints need.

@@ -116,13 +116,7 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
         crates: &["axum"],
         modules: &["api", "forward_auth"],
         // They serve or call the router of the API.
-        exceptions: &[
-            "gateway/admin",
-            "proxy/api_bridge.rs",
-            "proxy/worker.rs",
-            "cli/admin_client",
-            "cli/demo.rs",
-        ],
+        exceptions: &["proxy/api_bridge.rs", "proxy/worker.rs"],
     },
     ForeignApi {
         crates: &["reqwest"],

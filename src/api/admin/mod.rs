@@ -5,6 +5,7 @@ mod events;
 mod guard;
 mod health;
 mod limits;
+mod listener;
 mod listings;
 mod sessions;
 mod tokens;
@@ -21,6 +22,7 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 pub use health::Readiness;
+pub use listener::{LocalEndpoints, serve};
 
 use super::CountOpenStreams;
 use super::response::no_store;
@@ -66,7 +68,7 @@ pub enum ReloadOutcome {
 
 /// All endpoints of the admin listener. Rejections leave as response extensions, for the one writer
 /// of local responses.
-pub fn router(state: AdminState) -> Router {
+pub(in crate::api) fn router(state: AdminState) -> Router {
     Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))

@@ -11,18 +11,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use tower::ServiceExt;
 use transport::{NO_TOKEN, find_gateway, wait_for_store};
 use url::Url;
 
 use super::{new_metrics, print_error_line};
+use crate::api::admin::LocalEndpoints;
 use crate::database::{self, Database};
-use crate::gateway::{self, Services};
+use crate::gateway::Services;
 use crate::http_client::HttpClient;
 use crate::pipeline::snapshot::Snapshot;
 use crate::proxy;
@@ -54,7 +53,7 @@ pub(super) struct AdminClient {
 }
 
 enum Transport {
-    InProcess(Router, Store),
+    InProcess(LocalEndpoints, Store),
     Gateway(HttpClient, SocketAddr),
 }
 
@@ -146,10 +145,9 @@ impl AdminClient {
         {
             wait_for_store(&services.store, address).await?;
         }
-        let router = gateway::admin::local_router(&services);
         Ok(AdminClient {
             directory,
-            transport: Transport::InProcess(router, services.store),
+            transport: Transport::InProcess(services.local_endpoints(), services.store),
             token,
         })
     }
@@ -175,8 +173,9 @@ impl AdminClient {
         body: Option<&Value>,
     ) -> Result<Value, RequestError> {
         let response = match &self.transport {
-            Transport::InProcess(router, _) => {
-                self.request_in_process(router, method, target, body).await
+            Transport::InProcess(endpoints, _) => {
+                self.request_in_process(endpoints, method, target, body)
+                    .await
             }
             Transport::Gateway(client, admin) => {
                 self.request_gateway(client, *admin, method, target, body)
@@ -196,21 +195,19 @@ impl AdminClient {
 
     async fn request_in_process(
         &self,
-        router: &Router,
+        endpoints: &LocalEndpoints,
         method: Method,
         target: &str,
         body: Option<&Value>,
-    ) -> anyhow::Result<Vec<u8>> {
+    ) -> anyhow::Result<Bytes> {
         let request = Request::builder()
             .method(method)
             .uri(target)
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::AUTHORIZATION, self.bearer())
-            .body(Body::from(body.map(Value::to_string).unwrap_or_default()))?;
-        let response = router.clone().oneshot(request).await?;
-        let bytes = axum::body::to_bytes(response.into_body(), MAX_RESPONSE).await?;
-        Ok(bytes.to_vec())
+            .body(body.map(Value::to_string).unwrap_or_default())?;
+        Ok(endpoints.call(request, MAX_RESPONSE).await?)
     }
 
     async fn request_gateway(
@@ -220,7 +217,7 @@ impl AdminClient {
         method: Method,
         target: &str,
         body: Option<&Value>,
-    ) -> anyhow::Result<Vec<u8>> {
+    ) -> anyhow::Result<Bytes> {
         let url = Url::parse(&format!("http://{admin}{target}"))?;
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, self.bearer().try_into()?);
@@ -235,7 +232,7 @@ impl AdminClient {
         let bytes = response.read_body(MAX_RESPONSE).await;
         let bytes = bytes
             .with_context(|| format!("the response of the gateway at {admin} is incomplete"))?;
-        Ok(bytes.to_vec())
+        Ok(bytes)
     }
 
     fn bearer(&self) -> String {

@@ -1,28 +1,27 @@
-//! The admin listener: axum on the background runtime, so that it still responds while the public
-//! listeners drain.
+//! Serves the admin endpoints, with the limits of public listeners, or calls them in the process.
 
+use std::io;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::{ReloadRequest, Services};
-use crate::api::admin::{self, Readiness, ReloadFn, ReloadOutcome};
+use super::{AdminState, Readiness, router};
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::local_response::{self, NOSNIFF, RejectedRequest};
@@ -43,41 +42,50 @@ const MAX_BODY: usize = 64 * 1024;
 const MIN_HEAD: usize = 8 * 1024;
 
 /// Starts serving on the current runtime.
-pub(super) fn serve(
-    socket: StdListener,
-    services: &Services,
-    reload: mpsc::Sender<ReloadRequest>,
-) -> anyhow::Result<()> {
-    let state = services.admin_state(reload_trigger(reload));
-    let listeners = &services.boot.listeners;
-    let limits = listeners.first().map(|listener| listener.limits.clone());
-    let limits = limits.context("there is no listener")?;
+///
+/// # Errors
+/// The runtime does not take the socket.
+pub fn serve(socket: StdListener, state: AdminState, limits: ConnectionLimits) -> io::Result<()> {
+    let (readiness, metrics) = (state.readiness.clone(), Arc::clone(&state.metrics));
     let body_timeout = limits.head_timeout;
-    let router = admin::router(state)
+    let router = router(state)
         .layer(from_fn(move |request, next| {
             read_body(body_timeout, request, next)
         }))
         .layer(from_fn(render_rejection))
-        .layer(from_fn_with_state(
-            services.readiness.clone(),
-            close_while_draining,
-        ));
-    let listener = TcpListener::from_std(socket).context("the admin listener cannot be served")?;
-    tokio::spawn(accept(
-        listener,
-        router,
-        limits,
-        Arc::clone(&services.metrics),
-    ));
+        .layer(from_fn_with_state(readiness, close_while_draining));
+    let listener = TcpListener::from_std(socket)?;
+    tokio::spawn(accept(listener, router, limits, metrics));
     Ok(())
 }
 
-/// The admin endpoints without a listener, for a process that neither serves traffic nor reloads.
-pub(crate) fn local_router(services: &Services) -> Router {
-    let (reload, _) = mpsc::channel(1);
-    let state = services.admin_state(reload_trigger(reload));
-    admin::router(state).layer(from_fn(render_rejection))
+/// The admin endpoints without a listener, for a command that runs on the gateway's store.
+pub struct LocalEndpoints(Router);
+
+impl LocalEndpoints {
+    pub fn new(state: AdminState) -> LocalEndpoints {
+        LocalEndpoints(router(state).layer(from_fn(render_rejection)))
+    }
+
+    /// Calls an endpoint; returns the body of its response.
+    ///
+    /// # Errors
+    /// The body is longer than `max_body`.
+    pub async fn call(
+        &self,
+        request: http::Request<String>,
+        max_body: usize,
+    ) -> Result<Bytes, BodyTooLong> {
+        let Ok(response) = self.0.clone().oneshot(request.map(Body::from)).await;
+        let body = axum::body::to_bytes(response.into_body(), max_body).await;
+        body.map_err(|_| BodyTooLong)
+    }
 }
+
+/// The body of a response is longer than the caller accepts.
+#[derive(Debug, thiserror::Error)]
+#[error("the response is too long")]
+pub struct BodyTooLong;
 
 /// Accepts connections until the process ends.
 async fn accept(
@@ -149,21 +157,6 @@ async fn read_body(deadline: Duration, request: Request, next: Next) -> Response
         Ok(Err(_)) => Rejection::from(Refusal::BodyTooLarge).into_response(),
         Err(_) => Rejection::from(Refusal::RequestTimeout).into_response(),
     }
-}
-
-/// Returns a function that sends reload requests to the main loop, one at a time.
-fn reload_trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
-    Arc::new(move || {
-        let reload = reload.clone();
-        Box::pin(async move {
-            let (reply, outcome) = oneshot::channel();
-            let gone = || ReloadOutcome::Rejected(vec!["the gateway is shutting down".to_owned()]);
-            if reload.send(reply).await.is_err() {
-                return gone();
-            }
-            outcome.await.unwrap_or_else(|_| gone())
-        })
-    })
 }
 
 /// Renders a rejection.
