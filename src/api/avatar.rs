@@ -51,7 +51,7 @@ pub(super) async fn show(
     caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
     let user = caller.find_user(&state).await?;
-    let avatar = state.accounts.database().avatar(&user.id).await?;
+    let avatar = state.accounts.avatar(&user.id).await?;
     let avatar = avatar.ok_or(Refusal::NotFound)?;
     let kind = [(header::CONTENT_TYPE, avatar.info.media_type)];
     Ok((kind, SAFE_HEADERS, Body::from(avatar.bytes)).into_response())

@@ -14,9 +14,8 @@ use uuid::Uuid;
 use super::{ApiState, Caller};
 use crate::auth::credential::{self, PresentedCredential};
 use crate::auth::session::SessionId;
-use crate::database::User;
 use crate::events::{Event, EventKind};
-use crate::identity::Accounts;
+use crate::identity::{Accounts, User};
 use crate::pipeline::admission::{Client, CredentialKind, Identity};
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::same_origin;
@@ -93,7 +92,7 @@ pub(super) async fn find_user(accounts: &Accounts, id: &str) -> Result<User, Rej
     if Uuid::try_parse(id).is_err() {
         return Err(Refusal::NotFound.into());
     }
-    let user = accounts.database().user(id).await?;
+    let user = accounts.user(id).await?;
     user.ok_or(Refusal::NotFound.into())
 }
 

@@ -12,8 +12,7 @@ use super::body::BodyFields;
 use super::caller::AuthenticatedCaller;
 use super::response::{self, ResponseInfo};
 use super::view::{self, ProfileView, Success};
-use crate::database::User;
-use crate::identity::{PasswordChange, UserPatch};
+use crate::identity::{PasswordChange, User, UserPatch};
 use crate::rejection::Rejection;
 use crate::store::CachedProfile;
 
@@ -59,7 +58,7 @@ pub(super) async fn show(
 }
 
 async fn read_profile(state: &ApiState, user: &User) -> Result<ProfileView, Rejection> {
-    let avatar = state.accounts.database().avatar_info(&user.id).await?;
+    let avatar = state.accounts.avatar_info(&user.id).await?;
     Ok(view::profile(user, avatar.as_ref()))
 }
 

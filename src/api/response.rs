@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::view::Success;
 use crate::auth::session::SessionId;
-use crate::database;
 use crate::identity::{AccountError, SignedIn};
 use crate::limits::Decision;
 use crate::rejection::{Refusal, Rejection};
@@ -38,12 +37,6 @@ pub struct ResponseInfo {
     pub clear_cookie: bool,
     /// The rejection that the body, a page, already reports.
     pub rejection: Option<Rejection>,
-}
-
-impl From<database::Error> for Rejection {
-    fn from(error: database::Error) -> Rejection {
-        AccountError::Database(error).into()
-    }
 }
 
 impl From<SessionError> for Rejection {

@@ -9,8 +9,7 @@ use utoipa::ToSchema;
 
 use super::CountOpenStreams;
 use crate::auth::session::{Millis, SessionId, SessionStatus};
-use crate::database::{AvatarInfo, User};
-use crate::identity::SignedIn;
+use crate::identity::{AvatarInfo, SignedIn, User};
 use crate::json;
 use crate::store::{SessionEntry, SessionPage};
 

@@ -40,7 +40,8 @@ use tokio::sync::Semaphore;
 pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 
 use crate::auth::session::{Device, SessionToken};
-use crate::database::{Database, User};
+use crate::database::Database;
+pub use crate::database::{Avatar, AvatarInfo, User};
 use crate::events::Events;
 use crate::rejection::Refusal;
 use crate::sessions::Sessions;
@@ -130,8 +131,8 @@ impl Accounts {
         self.metrics.count_sign_in(method, refusal);
     }
 
-    /// The database of users.
-    pub fn database(&self) -> &Database {
-        &self.database
+    /// Whether the database of users responds.
+    pub async fn is_database_up(&self) -> bool {
+        self.database.probe().await.is_ok()
     }
 }

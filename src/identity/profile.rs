@@ -137,6 +137,22 @@ impl Accounts {
         }
     }
 
+    /// Reads a user's picture.
+    ///
+    /// # Errors
+    /// The database does not respond.
+    pub async fn avatar(&self, user: &str) -> Result<Option<Avatar>, AccountError> {
+        Ok(self.database.avatar(user).await?)
+    }
+
+    /// Reads the type and the time of a user's picture.
+    ///
+    /// # Errors
+    /// The database does not respond.
+    pub async fn avatar_info(&self, user: &str) -> Result<Option<AvatarInfo>, AccountError> {
+        Ok(self.database.avatar_info(user).await?)
+    }
+
     /// Stores the user's picture, replacing an earlier one.
     ///
     /// # Errors

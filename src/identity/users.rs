@@ -181,6 +181,14 @@ impl Accounts {
         Ok(user)
     }
 
+    /// Finds a user by ID.
+    ///
+    /// # Errors
+    /// The database does not respond.
+    pub async fn user(&self, id: &str) -> Result<Option<User>, AccountError> {
+        Ok(self.database.user(id).await?)
+    }
+
     /// Lists users, newest first.
     ///
     /// # Errors
@@ -189,8 +197,8 @@ impl Accounts {
         &self,
         limit: u32,
         after: Option<(Millis, String)>,
-    ) -> Result<UserPage, database::Error> {
-        self.database.list_users(limit, after).await
+    ) -> Result<UserPage, AccountError> {
+        Ok(self.database.list_users(limit, after).await?)
     }
 
     /// Validates and applies a change; see [`Accounts::apply_change`].

@@ -76,7 +76,7 @@ pub(super) async fn ready(
     Extension(snapshot): Extension<Arc<Snapshot>>,
 ) -> Response {
     let (store_up, store) = store_status(&state).await;
-    let database = state.accounts.database().probe().await.is_ok();
+    let database = state.accounts.is_database_up().await;
     let store_needed =
         state.sessions_on_outage == SessionsOnOutage::Deny && !state.sessions.is_durable();
     let word = match state.readiness.as_str() {

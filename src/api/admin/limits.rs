@@ -123,7 +123,7 @@ async fn charges_of_same_user(
     let Some(first) = texts.first().filter(|_| counts_accounts) else {
         return Ok(Vec::new());
     };
-    let Some(user) = state.accounts.database().user(first).await? else {
+    let Some(user) = state.accounts.user(first).await? else {
         return Ok(Vec::new());
     };
     let mut charges = Vec::new();

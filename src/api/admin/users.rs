@@ -17,8 +17,7 @@ use super::super::view::{self, AdminUserView};
 use super::super::{caller, response};
 use super::AdminState;
 use crate::auth::session::{Millis, SessionStatus};
-use crate::database::User;
-use crate::identity::{NewUser, UserPatch};
+use crate::identity::{NewUser, User, UserPatch};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
 use crate::settings::Reloadable;
@@ -33,12 +32,12 @@ pub(super) async fn list(State(state): State<AdminState>, uri: Uri) -> Result<Re
     let mut query = QueryParams::parse(&uri);
     let (limit, after) = (query.limit(), query.cursor(parse_cursor));
     query.check()?;
-    let roster = state.accounts.list_users(limit, after).await?;
-    let users: Vec<AdminUserView> = roster.users.iter().map(view::admin_user).collect();
+    let page = state.accounts.list_users(limit, after).await?;
+    let users: Vec<AdminUserView> = page.users.iter().map(view::admin_user).collect();
     Ok(response::data(&json!({
         "users": users,
-        "count": roster.total,
-        "next_cursor": roster.next.map(|(time, id)| format_cursor(time, &id)),
+        "count": page.total,
+        "next_cursor": page.next.map(|(time, id)| format_cursor(time, &id)),
     })))
 }
 

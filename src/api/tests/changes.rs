@@ -180,15 +180,15 @@ async fn new_device_records_an_event() {
 async fn outdated_hash_is_replaced_at_sign_in() {
     let gateway = gateway().await;
     let user = gateway.register().await.text("/user/id");
-    let directory = gateway.state.accounts.database();
-    let hash = async || directory.user(&user).await.unwrap().unwrap().password_hash;
+    let database = &gateway.database;
+    let hash = async || database.user(&user).await.unwrap().unwrap().password_hash;
     let params = argon2::Params::new(8192, 1, 1, None).unwrap();
     let (algorithm, version) = (argon2::Algorithm::Argon2id, argon2::Version::V0x13);
     let cheap = argon2::Argon2::new(algorithm, version, params);
     let cheap = argon2::PasswordHasher::hash_password(&cheap, PASSWORD.as_bytes());
     let cheap = cheap.unwrap().to_string();
     assert!(
-        directory
+        database
             .replace_password_hash(&user, &hash().await, &cheap, None)
             .await
             .unwrap()

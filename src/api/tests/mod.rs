@@ -53,6 +53,7 @@ struct TestGateway {
     state: ApiState,
     snapshot: Arc<Snapshot>,
     router: Router,
+    database: Database,
     ip: &'static str,
     metrics: Arc<Metrics>,
     _folder: tempfile::TempDir,
@@ -103,7 +104,7 @@ async fn gateway() -> TestGateway {
 async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     let folder = tempfile::tempdir().unwrap();
     let database = settings::DatabaseSettings::Sqlite(folder.path().join("people.db"));
-    let directory = Database::open(&database).await.unwrap();
+    let database = Database::open(&database).await.unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let store_settings = settings::Store {
         engine: settings::Engine::Memory,
@@ -119,12 +120,12 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     let sessions = Sessions::new(
         store.clone(),
         &store_settings,
-        directory.clone(),
+        database.clone(),
         Arc::clone(&metrics),
         false,
     );
     let accounts = Accounts::new(
-        directory,
+        database.clone(),
         sessions.clone(),
         store.clone(),
         Arc::clone(&metrics),
@@ -143,6 +144,7 @@ async fn gateway_with(adjust: impl FnOnce(&mut Reloadable)) -> TestGateway {
     };
     TestGateway {
         router: router(state.clone()),
+        database,
         state,
         snapshot,
         ip: "192.0.2.1",
@@ -158,6 +160,7 @@ impl TestGateway {
             state: self.state.clone(),
             snapshot: Arc::clone(&self.snapshot),
             router: self.router.clone(),
+            database: self.database.clone(),
             ip,
             metrics: Arc::clone(&self.metrics),
             _folder: tempfile::tempdir().unwrap(),

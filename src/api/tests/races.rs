@@ -4,15 +4,14 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::auth::session::Device;
-use crate::database::User;
-use crate::identity::{AccountError, ClientInfo, PasswordChange, UserPatch};
+use crate::identity::{AccountError, ClientInfo, PasswordChange, User, UserPatch};
 use crate::sessions::identity_of;
 
 const ADMINS: &str = "the operator chose this";
 
 async fn ann(gateway: &TestGateway) -> User {
     let id = gateway.register().await.text("/user/id");
-    let found = gateway.state.accounts.database().user(&id).await;
+    let found = gateway.state.accounts.user(&id).await;
     found.unwrap().unwrap()
 }
 
@@ -83,7 +82,7 @@ async fn last_database_change_wins() {
     let signed_in = gateway.register().await;
     let id = signed_in.text("/user/id");
     let accounts = &gateway.state.accounts;
-    let before = accounts.database().user(&id).await.unwrap().unwrap();
+    let before = accounts.user(&id).await.unwrap().unwrap();
     let patch = UserPatch {
         roles: Some(vec!["reader".to_owned()]),
         ..UserPatch::default()
