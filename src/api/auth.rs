@@ -68,13 +68,13 @@ impl Registration {
     ),
 )]
 pub(super) async fn register(
-    State(desk): State<ApiState>,
+    State(state): State<ApiState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
-    let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
+    let (parts, body) = reject_cross_site(&state, settings, &client, request)?;
     if !settings.identity.registration_open {
         return Err(Refusal::RegistrationClosed.into());
     }
@@ -91,14 +91,14 @@ pub(super) async fn register(
     };
     let with_token = typed.session_token.unwrap_or_default();
     let new = fields.check_with(new.check(settings.identity.passwords))?;
-    let (held, visitor) = (
+    let (held, client_info) = (
         sign_in::cookie_session(&parts.headers, settings),
         sign_in::client_info(&parts.headers, &client),
     );
     let mut limits = Vec::new();
-    let registered = desk
+    let registered = state
         .accounts
-        .register(settings, new, held, &visitor, &mut limits)
+        .register(settings, new, held, &client_info, &mut limits)
         .await
         .map_err(Rejection::from);
     sign_in::respond(
@@ -157,26 +157,26 @@ impl Login {
     ),
 )]
 pub(super) async fn sign_in(
-    State(desk): State<ApiState>,
+    State(state): State<ApiState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
-    let (parts, body) = reject_cross_site(&desk, settings, &client, request)
-        .inspect_err(|refused| sign_in::count_unread(&desk, settings, refused.refusal))?;
+    let (parts, body) = reject_cross_site(&state, settings, &client, request)
+        .inspect_err(|refused| sign_in::count_unread(&state, settings, refused.refusal))?;
     match &settings.identity.source {
         IdentitySource::Builtin => {
-            sign_in_with_password(&desk, settings, &client, &parts.headers, body).await
+            sign_in_with_password(&state, settings, &client, &parts.headers, body).await
         }
         IdentitySource::Backend(backend) => {
-            backend::sign_in(&desk, settings, backend, &client, &parts, body).await
+            backend::sign_in(&state, settings, backend, &client, &parts, body).await
         }
     }
 }
 
 async fn sign_in_with_password(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
@@ -191,13 +191,13 @@ async fn sign_in_with_password(
         previous_session: sign_in::cookie_session(headers, settings),
     };
     let with_token = typed.session_token.unwrap_or_default();
-    let visitor = sign_in::client_info(headers, client);
+    let client_info = sign_in::client_info(headers, client);
     let mut limits = Vec::new();
-    let signed_in = desk
+    let signed_in = state
         .accounts
-        .sign_in(settings, credentials, &visitor, &mut limits)
+        .sign_in(settings, credentials, &client_info, &mut limits)
         .await;
-    let signed_in = sign_in::count_outcome(desk, SignInMethod::Password, signed_in);
+    let signed_in = sign_in::count_outcome(state, SignInMethod::Password, signed_in);
     sign_in::respond(StatusCode::OK, settings, signed_in, limits, with_token)
 }
 
@@ -224,22 +224,22 @@ struct Refresh {
     ),
 )]
 pub(super) async fn refresh(
-    State(desk): State<ApiState>,
+    State(state): State<ApiState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
-    let (parts, body) = reject_cross_site(&desk, settings, &client, request)?;
+    let (parts, body) = reject_cross_site(&state, settings, &client, request)?;
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = Refresh {
         refresh_token: fields.text("refresh_token"),
     };
     fields.check()?;
-    let visitor = sign_in::client_info(&parts.headers, &client);
-    let refreshed = desk
+    let client_info = sign_in::client_info(&parts.headers, &client);
+    let refreshed = state
         .accounts
-        .refresh(settings, &typed.refresh_token, &visitor)
+        .refresh(settings, &typed.refresh_token, &client_info)
         .await
         .map_err(Rejection::from);
     sign_in::respond(StatusCode::OK, settings, refreshed, Vec::new(), false)

@@ -51,11 +51,11 @@ pub(super) async fn sign_in(
         request_id: request_id.map_or("", RequestId::as_str),
         previous_session: sign_in::cookie_session(&parts.headers, settings),
     };
-    let visitor = sign_in::client_info(&parts.headers, client);
+    let client_info = sign_in::client_info(&parts.headers, client);
     let mut limits = Vec::new();
     let outcome = state
         .accounts
-        .sign_in_with_backend(settings, backend, attempt, &visitor, &mut limits)
+        .sign_in_with_backend(settings, backend, attempt, &client_info, &mut limits)
         .await;
     let (signed_in, backend_response) =
         match sign_in::count_outcome(state, SignInMethod::Upstream, outcome) {

@@ -36,7 +36,7 @@ impl FromRequestParts<ApiState> for AuthenticatedCaller {
 
     async fn from_request_parts(
         parts: &mut Parts,
-        desk: &ApiState,
+        state: &ApiState,
     ) -> Result<AuthenticatedCaller, Rejection> {
         let client = parts.extensions.get::<Client>().cloned();
         let client = client.ok_or(Refusal::Internal)?;
@@ -55,7 +55,7 @@ impl FromRequestParts<ApiState> for AuthenticatedCaller {
             }
         };
         if identity.credential_kind == CredentialKind::Cookie && !parts.method.is_safe() {
-            require_allowed_origin(desk, settings, &client, &parts.headers)?;
+            require_allowed_origin(state, settings, &client, &parts.headers)?;
         }
         Ok(AuthenticatedCaller {
             identity,
@@ -82,8 +82,8 @@ impl AuthenticatedCaller {
     }
 
     /// Loads the user from the database; users of other issuers are not found.
-    pub(super) async fn find_user(&self, desk: &ApiState) -> Result<User, Rejection> {
-        find_user(&desk.accounts, &self.user_key()).await
+    pub(super) async fn find_user(&self, state: &ApiState) -> Result<User, Rejection> {
+        find_user(&state.accounts, &self.user_key()).await
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn reject_credential(
 
 /// Rejects browser calls from pages of other origins than the gateway's and the allowed ones.
 pub(super) fn require_allowed_origin(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
@@ -136,7 +136,7 @@ pub(super) fn require_allowed_origin(
     if is_allowed_origin(settings, client, headers) {
         Ok(())
     } else {
-        Err(reject_csrf(desk, client))
+        Err(reject_csrf(state, client))
     }
 }
 
@@ -153,33 +153,34 @@ pub(super) fn is_allowed_origin(
 /// Splits a request, unless a browser says that it comes from another site: signing a user in (to
 /// the attacker's account) or out is an attack too.
 pub(super) fn reject_cross_site(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     client: &Client,
     request: Request,
 ) -> Result<(Parts, Body), Rejection> {
     let (parts, body) = request.into_parts();
-    require_not_cross_site(desk, settings, client, &parts.headers)?;
+    require_not_cross_site(state, settings, client, &parts.headers)?;
     Ok((parts, body))
 }
 
 /// Refuses what a browser says comes from another site.
 fn require_not_cross_site(
-    desk: &ApiState,
+    state: &ApiState,
     settings: &Reloadable,
     client: &Client,
     headers: &HeaderMap,
 ) -> Result<(), Rejection> {
     let list: FieldList<'_> = headers.iter().map(Field::from).collect();
     if same_origin::is_cross_site(Fields::new(&list), client, allowed_origins(settings)) {
-        Err(reject_csrf(desk, client))
+        Err(reject_csrf(state, client))
     } else {
         Ok(())
     }
 }
 
-fn reject_csrf(desk: &ApiState, client: &Client) -> Rejection {
-    desk.events
+fn reject_csrf(state: &ApiState, client: &Client) -> Rejection {
+    state
+        .events
         .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
     Refusal::CsrfRejected.into()
 }

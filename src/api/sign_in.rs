@@ -37,8 +37,8 @@ pub(super) fn client_info(headers: &HeaderMap, client: &Client) -> ClientInfo {
     let said = |name: &str, max: usize| -> Option<String> {
         let value = headers.get(name)?;
         let text = String::from_utf8_lossy(value.as_bytes());
-        let kept: String = text.chars().filter(|c| !c.is_control()).take(max).collect();
-        Some(kept).filter(|kept| !kept.is_empty())
+        let text: String = text.chars().filter(|c| !c.is_control()).take(max).collect();
+        Some(text).filter(|text| !text.is_empty())
     };
     ClientInfo {
         ip: client.ip,
@@ -52,23 +52,23 @@ pub(super) fn client_info(headers: &HeaderMap, client: &Client) -> ClientInfo {
 
 /// Counts a sign-in by its outcome, and turns a failure into its refusal.
 pub(super) fn count_outcome<T>(
-    desk: &ApiState,
+    state: &ApiState,
     method: SignInMethod,
     outcome: Result<T, AccountError>,
 ) -> Result<T, Rejection> {
     let outcome = outcome.map_err(Rejection::from);
     let refusal = outcome.as_ref().err().map(|refused| refused.refusal);
-    desk.accounts.count_sign_in(method, refusal);
+    state.accounts.count_sign_in(method, refusal);
     outcome
 }
 
 /// Counts a sign-in that is refused before its password is read.
-pub(super) fn count_unread(desk: &ApiState, settings: &Reloadable, refusal: Refusal) {
+pub(super) fn count_unread(state: &ApiState, settings: &Reloadable, refusal: Refusal) {
     let method = match settings.identity.source {
         IdentitySource::Builtin => SignInMethod::Password,
         IdentitySource::Backend(_) => SignInMethod::Upstream,
     };
-    desk.accounts.count_sign_in(method, Some(refusal));
+    state.accounts.count_sign_in(method, Some(refusal));
 }
 
 /// Responds to a sign-in or a refresh, with its limits.
@@ -84,14 +84,14 @@ pub(super) fn respond(
         Err(refused) => return Err(refused.with_decisions(limits)),
     };
     let session = &signed_in.session.session;
-    let sight = ViewContext {
+    let context = ViewContext {
         idle: settings.sessions.idle_timeout,
         now: signed_in.session.activity.last_access,
         current: Some(session.id),
         // It is new: nothing is open yet.
         count_open_streams: Arc::new(|_| 0),
     };
-    let data = view::signed_in(&signed_in, &sight, with_token);
+    let data = view::signed_in(&signed_in, &context, with_token);
     let mut response = response::data_with_status(status, &data);
     response
         .extensions_mut()

@@ -106,11 +106,11 @@ async fn clean_up_shared(services: &Services) -> Result<CleanUpStatus, StoreErro
     // Other shared data is cleaned up under the same lease.
     services.sessions.delete_expired().await;
     let marked = services.store.extend_marker().await;
-    let mut standing = Vec::new();
-    let cleaned = services.store.clean_up(&lease, &mut standing).await;
+    let mut revocations = Vec::new();
+    let cleaned = services.store.clean_up(&lease, &mut revocations).await;
     services
         .sessions
-        .record_existing_revocations(standing)
+        .record_existing_revocations(revocations)
         .await;
     services.store.end_clean_up(lease).await?;
     marked?;

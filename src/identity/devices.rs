@@ -12,13 +12,13 @@ const FINGERPRINT_BYTES: usize = 16;
 
 impl Accounts {
     /// Records the device and reports a new one. Failures do not affect the sign-in.
-    pub(super) async fn record_device(&self, user: &User, visitor: &ClientInfo, now: Millis) {
-        let device = device_fingerprint(visitor);
+    pub(super) async fn record_device(&self, user: &User, client_info: &ClientInfo, now: Millis) {
+        let device = device_fingerprint(client_info);
         match self.database.record_device(&user.id, &device, now).await {
             Ok(DeviceSighting::New) => {
                 let event = Event::new(EventKind::NewDevice)
                     .user(&user.id)
-                    .ip(visitor.ip);
+                    .ip(client_info.ip);
                 self.events.record(event);
             }
             Ok(DeviceSighting::First | DeviceSighting::Known) => {}
@@ -32,10 +32,12 @@ impl Accounts {
 
 /// Fingerprint of a device by its headers. Digits are ignored, so that a browser update does not
 /// make a new device.
-fn device_fingerprint(visitor: &ClientInfo) -> String {
+fn device_fingerprint(client_info: &ClientInfo) -> String {
     let mut hash = Sha256::new();
-    let agent = visitor.user_agent.replace(|c: char| c.is_ascii_digit(), "");
-    let device = &visitor.device;
+    let agent = client_info
+        .user_agent
+        .replace(|c: char| c.is_ascii_digit(), "");
+    let device = &client_info.device;
     for part in [
         Some(&*agent),
         device.kind.as_deref(),
@@ -55,7 +57,7 @@ mod tests {
     use super::*;
     use crate::auth::session::Device;
 
-    fn visitor(agent: &str, kind: Option<&str>, device: Option<&str>) -> ClientInfo {
+    fn client_info(agent: &str, kind: Option<&str>, device: Option<&str>) -> ClientInfo {
         ClientInfo {
             ip: "192.0.2.1".parse().unwrap(),
             user_agent: agent.to_owned(),
@@ -68,15 +70,15 @@ mod tests {
 
     #[test]
     fn browser_version_does_not_change_the_fingerprint() {
-        let one = device_fingerprint(&visitor("Browser/12.3 (X11)", None, Some("laptop")));
+        let one = device_fingerprint(&client_info("Browser/12.3 (X11)", None, Some("laptop")));
         assert_eq!(
             one,
-            device_fingerprint(&visitor("Browser/13.0 (X11)", None, Some("laptop")))
+            device_fingerprint(&client_info("Browser/13.0 (X11)", None, Some("laptop")))
         );
         for other in [
-            visitor("Browser/12.3 (Mac)", None, Some("laptop")),
-            visitor("Browser/12.3 (X11)", None, Some("phone")),
-            visitor("Browser/12.3 (X11)", Some("laptop"), None),
+            client_info("Browser/12.3 (Mac)", None, Some("laptop")),
+            client_info("Browser/12.3 (X11)", None, Some("phone")),
+            client_info("Browser/12.3 (X11)", Some("laptop"), None),
         ] {
             assert_ne!(one, device_fingerprint(&other));
         }

@@ -87,7 +87,7 @@ impl Accounts {
     /// # Errors
     /// When the operating system gives no randomness.
     pub fn new(
-        directory: Database,
+        database: Database,
         sessions: Sessions,
         store: Store,
         metrics: Arc<Metrics>,
@@ -104,7 +104,7 @@ impl Accounts {
             }
         }
         Ok(Accounts {
-            database: directory,
+            database,
             sessions,
             store,
             passwords: Passwords::new()?,

@@ -26,9 +26,9 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         text: &str,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
-        let from = visitor.ip;
+        let from = client_info.ip;
         let presented = RefreshToken::parse(text).ok_or(Refusal::TokenInvalid)?;
         let key = self.refresh_key(settings)?;
         let id = presented.session();
@@ -43,7 +43,7 @@ impl Accounts {
         };
         let idle = settings.sessions.idle_timeout;
         let is_bound_here = self
-            .check_current_binding(settings, &presented, visitor)
+            .check_current_binding(settings, &presented, client_info)
             .await?;
         let turned = self.sessions.rotate_refresh(id, &turnover, idle).await?;
         let status = |entry: &SessionEntry| {
@@ -53,7 +53,7 @@ impl Accounts {
         let entry = match (turned.outcome, turned.entry) {
             (RotationOutcome::Rotated | RotationOutcome::Replayed, Some(entry)) => {
                 if !is_bound_here {
-                    self.check_binding(settings, &entry.session, visitor)?;
+                    self.check_binding(settings, &entry.session, client_info)?;
                 }
                 entry
             }
@@ -78,7 +78,7 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         presented: &RefreshToken,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
     ) -> Result<bool, AccountError> {
         let rules = &settings.sessions;
         if rules.bind_ip == ClientBinding::Off && rules.bind_user_agent == ClientBinding::Off {
@@ -94,7 +94,7 @@ impl Accounts {
         }
         match self.sessions.find(id).await? {
             Some(entry) if entry.session.ended.is_none() => {
-                self.check_binding(settings, &entry.session, visitor)?;
+                self.check_binding(settings, &entry.session, client_info)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -105,17 +105,17 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         session: &Session,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
     ) -> Result<(), AccountError> {
-        let agent = || visitor.user_agent.clone();
+        let agent = || client_info.user_agent.clone();
         for (binding, what) in settings
             .sessions
-            .binding_mismatches(session, visitor.ip, agent)
+            .binding_mismatches(session, client_info.ip, agent)
         {
             let event = Event::new(EventKind::BindingMismatch)
                 .user(&session.user)
                 .session(session.id);
-            self.events.record(event.ip(visitor.ip).detail(what));
+            self.events.record(event.ip(client_info.ip).detail(what));
             if binding == ClientBinding::Deny {
                 return Err(Refusal::SessionBindingMismatch.into());
             }

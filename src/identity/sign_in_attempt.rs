@@ -44,11 +44,11 @@ impl Accounts {
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
         for failures in attempt.counters.iter().filter(|one| one.is_disclosed) {
-            let standing = failures
+            let decisions = failures
                 .peek(&self.store, self.sessions.is_durable())
                 .await?;
-            if standing.iter().any(|decision| !decision.allowed) {
-                return self.reject_if_limited(attempt, standing, limits);
+            if decisions.iter().any(|decision| !decision.allowed) {
+                return self.reject_if_limited(attempt, decisions, limits);
             }
         }
         Ok(())
@@ -75,7 +75,7 @@ impl Accounts {
         };
         let before = limits.len();
         // Each counter is charged, whatever the others return.
-        let mut standings = Vec::with_capacity(attempt.counters.len());
+        let mut disclosed = Vec::with_capacity(attempt.counters.len());
         for failures in attempt.counters {
             let decisions = match wrong {
                 None => {
@@ -86,7 +86,7 @@ impl Accounts {
                 Some(_) => failures.record_failure(&self.store).await,
             };
             match failures.is_disclosed {
-                true => standings.push(decisions),
+                true => disclosed.push(decisions),
                 // An attempt is counted once in the metrics.
                 false if locked => {
                     self.record_decisions(decisions, &mut Vec::new());
@@ -94,7 +94,7 @@ impl Accounts {
                 false => {}
             }
         }
-        for decisions in standings {
+        for decisions in disclosed {
             limits.truncate(before);
             self.reject_if_limited(attempt, decisions, limits)?;
         }
@@ -113,10 +113,10 @@ impl Accounts {
     async fn is_locked(&self, attempt: &SignInAttempt<'_>) -> Result<bool, AccountError> {
         let mut locked = false;
         for failures in attempt.counters.iter().filter(|one| !one.is_disclosed) {
-            let standing = failures
+            let decisions = failures
                 .peek(&self.store, self.sessions.is_durable())
                 .await?;
-            locked |= standing.iter().any(|decision| !decision.allowed);
+            locked |= decisions.iter().any(|decision| !decision.allowed);
         }
         Ok(locked)
     }

@@ -113,14 +113,14 @@ pub(super) async fn open(
     if user.disabled {
         return Err(Refusal::NotFound.into());
     }
-    let visitor = ClientInfo {
+    let client_info = ClientInfo {
         ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         user_agent: "portcullis token issue".to_owned(),
         device: Device::default(),
     };
     let signed_in = state
         .accounts
-        .sign_in_without_password(&snapshot.settings, user, &visitor)
+        .sign_in_without_password(&snapshot.settings, user, &client_info)
         .await?;
     let id = signed_in.session.session.id;
     let event = Event::new(EventKind::SignIn)

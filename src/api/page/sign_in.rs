@@ -39,8 +39,8 @@ pub(super) async fn show(
     let problem = match is_signed_in(caller.as_ref()) {
         Ok(true) => return see_other(&target),
         Ok(false) if matches!(caller, Some(Caller(Ok(None)))) => {
-            let kept = !comes_from_sign_in(request.headers(), &client, settings);
-            (!kept).then(|| PageError {
+            let is_cookie_kept = !comes_from_sign_in(request.headers(), &client, settings);
+            (!is_cookie_kept).then(|| PageError {
                 text: COOKIE_NOT_KEPT.to_owned(),
                 rejection: None,
             })
@@ -149,10 +149,10 @@ async fn sign_in_with_password(
         password: &sent.password,
         previous_session: sign_in::cookie_session(&parts.headers, settings),
     };
-    let visitor = sign_in::client_info(&parts.headers, client);
+    let client_info = sign_in::client_info(&parts.headers, client);
     let signed_in = state
         .accounts
-        .sign_in(settings, credentials, &visitor, limits)
+        .sign_in(settings, credentials, &client_info, limits)
         .await?;
     Ok((signed_in, Vec::new()))
 }
@@ -178,10 +178,10 @@ async fn sign_in_with_backend(
         request_id: request_id.map_or("", RequestId::as_str),
         previous_session: sign_in::cookie_session(&parts.headers, settings),
     };
-    let visitor = sign_in::client_info(&parts.headers, client);
+    let client_info = sign_in::client_info(&parts.headers, client);
     let (signed_in, response) = state
         .accounts
-        .sign_in_with_backend(settings, backend, attempt, &visitor, limits)
+        .sign_in_with_backend(settings, backend, attempt, &client_info, limits)
         .await?;
     Ok((
         signed_in,

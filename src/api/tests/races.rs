@@ -62,7 +62,7 @@ async fn user_disabled_during_sign_in_is_rejected() {
         ..UserPatch::default()
     };
     change(&gateway, &before, patch).await;
-    let visitor = ClientInfo {
+    let client_info = ClientInfo {
         ip: "192.0.2.1".parse().unwrap(),
         user_agent: String::new(),
         device: Device::default(),
@@ -70,7 +70,7 @@ async fn user_disabled_during_sign_in_is_rejected() {
     let settings = &gateway.snapshot.settings;
     let accounts = &gateway.state.accounts;
     let signed_in = accounts
-        .sign_in_without_password(settings, before, &visitor)
+        .sign_in_without_password(settings, before, &client_info)
         .await;
     assert!(signed_in.is_err_and(|error| is_refused(&error, Refusal::InvalidCredentials)));
     assert_eq!(gateway.count_events("revoked").await, 2);

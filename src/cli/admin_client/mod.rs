@@ -47,7 +47,7 @@ pub(super) enum Needs {
 
 /// Client of the admin endpoints, with the database to find users in.
 pub(super) struct AdminClient {
-    directory: Database,
+    database: Database,
     transport: Transport,
     token: SecretString,
 }
@@ -113,12 +113,12 @@ impl AdminClient {
         let Settings {
             boot, reloadable, ..
         } = settings;
-        let directory = Database::open(&boot.database)
+        let database = Database::open(&boot.database)
             .await
             .context("cannot open the database")?;
         if let Some((client, admin)) = find_gateway(&boot, &reloadable, needs).await? {
             return Ok(AdminClient {
-                directory,
+                database,
                 token: reloadable.admin_token.context(NO_TOKEN)?,
                 transport: Transport::Gateway(client, admin),
             });
@@ -136,7 +136,7 @@ impl AdminClient {
             boot,
             snapshot,
             proxy::probe_sender(),
-            directory.clone(),
+            database.clone(),
             metrics,
             1,
         )?;
@@ -146,7 +146,7 @@ impl AdminClient {
             wait_for_store(&services.store, address).await?;
         }
         Ok(AdminClient {
-            directory,
+            database,
             transport: Transport::InProcess(services.local_endpoints(), services.store),
             token,
         })
@@ -162,7 +162,7 @@ impl AdminClient {
                 print_error_line("done, but the store did not accept the security event");
             }
         }
-        self.directory.close().await;
+        self.database.close().await;
     }
 
     /// Sends a request to an admin endpoint and returns the `data` of the response.
@@ -243,11 +243,11 @@ impl AdminClient {
     pub(super) async fn find_user(&self, named: &str) -> Result<Option<String>, database::Error> {
         let lower = named.to_ascii_lowercase();
         let user = if named.contains('@') {
-            self.directory.user_by_email(&lower).await?
+            self.database.user_by_email(&lower).await?
         } else {
-            match self.directory.user(named).await? {
+            match self.database.user(named).await? {
                 Some(user) => Some(user),
-                None => self.directory.user_by_username(&lower).await?,
+                None => self.database.user_by_username(&lower).await?,
             }
         };
         Ok(user.map(|user| user.id))

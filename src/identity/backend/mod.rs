@@ -75,7 +75,7 @@ pub(super) struct BackendRequest<'a> {
     pub(super) body: Bytes,
     pub(super) content_type: Option<&'a HeaderValue>,
     pub(super) request_id: &'a str,
-    pub(super) visitor: &'a ClientInfo,
+    pub(super) client_info: &'a ClientInfo,
 }
 
 /// A successful login: the user, and the backend's response.
@@ -203,7 +203,7 @@ impl BackendClient {
 }
 
 fn request_headers(request: &BackendRequest<'_>) -> HeaderMap {
-    let visitor = request.visitor;
+    let client_info = request.client_info;
     let mut headers = HeaderMap::new();
     let mut put = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -211,9 +211,9 @@ fn request_headers(request: &BackendRequest<'_>) -> HeaderMap {
         }
     };
     put(header::ACCEPT, "application/json");
-    put(FORWARDED_FOR, &visitor.ip.to_canonical().to_string());
+    put(FORWARDED_FOR, &client_info.ip.to_canonical().to_string());
     put(REQUEST_ID, request.request_id);
-    put(header::USER_AGENT, &visitor.user_agent);
+    put(header::USER_AGENT, &client_info.user_agent);
     if let Some(content_type) = request.content_type {
         headers.insert(header::CONTENT_TYPE, content_type.clone());
     }

@@ -40,28 +40,28 @@ impl Accounts {
         settings: &Reloadable,
         backend: &Arc<BackendSettings>,
         attempt: BackendSignIn<'_>,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<(SignedIn, BackendResponse), AccountError> {
-        self.admit_attempt(&settings.identity, visitor, limits)
+        self.admit_attempt(&settings.identity, client_info, limits)
             .await?;
         let client = self.backend_client.client_for(backend)?;
         let failures = self
-            .failure_counters(settings, &attempt.names, visitor)
+            .failure_counters(settings, &attempt.names, client_info)
             .await?;
         let known_here = failures.iter().all(|failures| failures.is_known_address);
         let slot = client.acquire_slot(known_here).await?;
         let sign_in = SignInAttempt {
             counters: &failures,
             user: None,
-            ip: visitor.ip,
+            ip: client_info.ip,
         };
         self.check_failures(&sign_in, limits).await?;
         let request = BackendRequest {
             body: attempt.body,
             content_type: attempt.content_type,
             request_id: attempt.request_id,
-            visitor,
+            client_info,
         };
         let checked = client.check_credentials(&slot, request).await;
         let login = self.record_check(&sign_in, checked, limits).await?;
@@ -72,10 +72,10 @@ impl Accounts {
             settings.sessions.idle_timeout,
         )
         .await?;
-        let signed_in = self.open_session(settings, login.user, visitor).await?;
-        self.report_sign_in(&signed_in, visitor);
+        let signed_in = self.open_session(settings, login.user, client_info).await?;
+        self.report_sign_in(&signed_in, client_info);
         for name in confirmed_names(&attempt.names, &signed_in.user) {
-            throttle::record_known_address(&self.store, name.as_str(), visitor.ip).await;
+            throttle::record_known_address(&self.store, name.as_str(), client_info.ip).await;
         }
         Ok((signed_in, login.response))
     }
@@ -107,15 +107,16 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         names: &[AccountName],
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
     ) -> Result<Vec<FailureCounters>, AccountError> {
         let mut all = Vec::with_capacity(names.len());
         for name in names {
             let account = name.as_str();
-            let is_known = throttle::has_signed_in_from(&self.store, account, visitor.ip).await?;
+            let is_known =
+                throttle::has_signed_in_from(&self.store, account, client_info.ip).await?;
             all.push(FailureCounters::for_account(
                 account,
-                visitor.ip,
+                client_info.ip,
                 is_known,
                 &settings.identity,
             ));

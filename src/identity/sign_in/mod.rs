@@ -55,21 +55,21 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         credentials: Credentials<'_>,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, AccountError> {
         normalize::check_sign_in_password(credentials.password)
             .map_err(|problem| Rejection::invalid_field("password", problem))?;
-        self.admit_attempt(&settings.identity, visitor, limits)
+        self.admit_attempt(&settings.identity, client_info, limits)
             .await?;
         let user = self
-            .authenticate(&settings.identity, &credentials, visitor, limits)
+            .authenticate(&settings.identity, &credentials, client_info, limits)
             .await?;
         let cost = settings.identity.passwords.cost;
         let user = self
             .rehash_if_outdated(user, credentials.password, cost)
             .await?;
-        self.complete_sign_in(settings, user, credentials.previous_session, visitor)
+        self.complete_sign_in(settings, user, credentials.previous_session, client_info)
             .await
     }
 
@@ -82,40 +82,40 @@ impl Accounts {
         settings: &Reloadable,
         new: CheckedUser,
         previous: Option<SessionToken>,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, AccountError> {
-        self.admit_attempt(&settings.identity, visitor, limits)
+        self.admit_attempt(&settings.identity, client_info, limits)
             .await?;
         let user = self.insert_user(new).await?;
         self.events.record(
             Event::new(EventKind::Registered)
                 .user(&user.id)
-                .ip(visitor.ip),
+                .ip(client_info.ip),
         );
-        self.complete_sign_in(settings, user, previous, visitor)
+        self.complete_sign_in(settings, user, previous, client_info)
             .await
     }
 
     async fn admit_attempt(
         &self,
         rules: &Identity,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
         self.flood_guard
-            .check(visitor.ip)
+            .check(client_info.ip)
             .map_err(|wait| Rejection {
                 retry_after: Some(wait),
                 ..Refusal::RateLimited.into()
             })?;
-        let (ip, alone) = (visitor.ip, self.sessions.is_durable());
+        let (ip, alone) = (client_info.ip, self.sessions.is_durable());
         let decisions = throttle::charge_address(&self.store, rules, ip, alone).await?;
         if self.record_decisions(decisions, limits) {
             return Ok(());
         }
         self.events
-            .record(Event::new(EventKind::SignInLimited).ip(visitor.ip));
+            .record(Event::new(EventKind::SignInLimited).ip(client_info.ip));
         Err(Refusal::RateLimited.into())
     }
 
@@ -148,11 +148,11 @@ impl Accounts {
         &self,
         rules: &Identity,
         credentials: &Credentials<'_>,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<User, AccountError> {
         let login = LoginName::parse(credentials.login);
-        let ip = visitor.ip;
+        let ip = client_info.ip;
         let user = self.find_user(&login).await?;
         let id = user.as_ref().map(|user| user.id.as_str());
         let known_here = self
@@ -217,19 +217,19 @@ impl Accounts {
         settings: &Reloadable,
         user: User,
         previous: Option<SessionToken>,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
         self.end_previous_session(&user, previous, settings.sessions.idle_timeout)
             .await?;
         let signed_in = self
-            .sign_in_without_password(settings, user, visitor)
+            .sign_in_without_password(settings, user, client_info)
             .await?;
         let user = &signed_in.user;
         let now = signed_in.session.session.created_at;
-        let address = address_key(visitor.ip);
+        let address = address_key(client_info.ip);
         let (remembered, ()) = tokio::join!(
             self.database.record_address(&user.id, &address, now),
-            self.record_device(user, visitor, now),
+            self.record_device(user, client_info, now),
         );
         if let Err(error) = remembered {
             tracing::warn!(
@@ -237,16 +237,16 @@ impl Accounts {
                 "a known address could not be recorded"
             );
         }
-        self.report_sign_in(&signed_in, visitor);
+        self.report_sign_in(&signed_in, client_info);
         Ok(signed_in)
     }
 
-    fn report_sign_in(&self, signed_in: &SignedIn, visitor: &ClientInfo) {
+    fn report_sign_in(&self, signed_in: &SignedIn, client_info: &ClientInfo) {
         self.events.record(
             Event::new(EventKind::SignIn)
                 .user(&signed_in.user.id)
                 .session(signed_in.session.session.id)
-                .ip(visitor.ip),
+                .ip(client_info.ip),
         );
     }
 
@@ -280,9 +280,9 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         user: User,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
-        let signed_in = self.open_session(settings, user, visitor).await?;
+        let signed_in = self.open_session(settings, user, client_info).await?;
         match self.confirm_user_unchanged(&signed_in).await {
             Ok(()) => Ok(signed_in),
             // The session has ended.
@@ -299,11 +299,11 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         user: User,
-        visitor: &ClientInfo,
+        client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
         let now = self.sessions.now().await?;
         let token = SessionToken::random();
-        let session = new_session(settings, &user, &token, visitor, now);
+        let session = new_session(settings, &user, &token, client_info, now);
         let refresh = RefreshToken::first(&self.refresh_key(settings)?, session.id);
         let access_token = mint_access_token(settings, &session)?;
         let grant = InitialRefreshToken {
@@ -319,11 +319,11 @@ impl Accounts {
             return Err(Refusal::SessionLimitReached.into());
         };
         for id in evicted {
-            self.report_end(&user.id, id, EndReason::Evicted, Some(visitor.ip));
+            self.report_end(&user.id, id, EndReason::Evicted, Some(client_info.ip));
         }
         Ok(SignedIn {
             user,
-            session: session_entry(session, visitor),
+            session: session_entry(session, client_info),
             session_token: Some(token),
             access_token,
             expires_in: settings.tokens.access_ttl,

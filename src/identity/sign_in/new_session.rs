@@ -14,7 +14,7 @@ pub(super) fn new_session(
     settings: &Reloadable,
     user: &User,
     token: &SessionToken,
-    visitor: &ClientInfo,
+    client_info: &ClientInfo,
     now: Millis,
 ) -> Session {
     Session {
@@ -27,20 +27,20 @@ pub(super) fn new_session(
         scopes: user.scopes.as_slice().into(),
         created_at: now,
         expires_at: now.saturating_add(settings.sessions.ttl.as_millis() as Millis),
-        ip: visitor.ip,
-        user_agent: visitor.user_agent.as_str().into(),
-        device: visitor.device.clone(),
+        ip: client_info.ip,
+        user_agent: client_info.user_agent.as_str().into(),
+        device: client_info.device.clone(),
         ended: None,
         data: crate::auth::session::no_data(),
         revision: 0,
     }
 }
 
-pub(super) fn session_entry(session: Session, visitor: &ClientInfo) -> SessionEntry {
+pub(super) fn session_entry(session: Session, client_info: &ClientInfo) -> SessionEntry {
     let activity = crate::auth::session::Activity {
         last_access: session.created_at,
         request_count: 0,
-        ip_addresses: vec![visitor.ip],
+        ip_addresses: vec![client_info.ip],
         live_connections: 0,
     };
     SessionEntry { session, activity }

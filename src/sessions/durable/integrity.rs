@@ -57,11 +57,11 @@ enum MarkerCheck {
 }
 
 impl Integrity {
-    /// `doubtful`: the store is not trusted at the start, even if there is no sign of a loss.
-    pub(super) fn new(doubtful: bool) -> Integrity {
+    /// `starts_unverified`: the store is not trusted at the start, even if there is no sign of a loss.
+    pub(super) fn new(starts_unverified: bool) -> Integrity {
         Integrity {
             verified_epoch: AtomicU64::new(0),
-            local_epoch: AtomicU64::new(u64::from(doubtful)),
+            local_epoch: AtomicU64::new(u64::from(starts_unverified)),
             verified: Notify::new(),
             verified_marker: Mutex::default(),
             is_loss_reported: AtomicBool::new(false),
@@ -86,8 +86,8 @@ impl DurableSessions {
     }
 
     fn current_epoch(&self, store: &Store) -> u64 {
-        let doubts = self.shared.integrity.local_epoch.load(Ordering::Acquire);
-        store.reconnects().wrapping_add(doubts)
+        let epoch = self.shared.integrity.local_epoch.load(Ordering::Acquire);
+        store.reconnects().wrapping_add(epoch)
     }
 
     /// Records that a revocation could not be written to the store.
@@ -98,15 +98,15 @@ impl DurableSessions {
     /// Taken before the store is queried, for [`DurableSessions::still_valid`]. `None`: the store
     /// may lack revocations.
     pub(in crate::sessions) fn epoch(&self, store: &Store) -> Option<Epoch> {
-        let doubts = self.current_epoch(store);
-        let settled = self.shared.integrity.verified_epoch.load(Ordering::Acquire);
-        (settled == doubts).then_some(Epoch(doubts))
+        let epoch = self.current_epoch(store);
+        let verified = self.shared.integrity.verified_epoch.load(Ordering::Acquire);
+        (verified == epoch).then_some(Epoch(epoch))
     }
 
     /// Whether the epoch has not changed since it was taken: a token that the store does not revoke
     /// may pass.
-    pub(in crate::sessions) fn still_valid(&self, store: &Store, ticket: Option<Epoch>) -> bool {
-        ticket.is_some_and(|Epoch(doubts)| doubts == self.current_epoch(store))
+    pub(in crate::sessions) fn still_valid(&self, store: &Store, epoch: Option<Epoch>) -> bool {
+        epoch.is_some_and(|Epoch(epoch)| epoch == self.current_epoch(store))
     }
 
     /// Waits until the store is in order, for at most the store's timeout. Earlier responses of the
@@ -150,15 +150,15 @@ impl DurableSessions {
     }
 
     async fn check_integrity(&self, store: &Store, lost: &impl Fn()) -> Result<(), SessionError> {
-        let trust = &self.shared.integrity;
+        let integrity = &self.shared.integrity;
         if store.is_in_process() && self.if_enabled().is_none() {
             // The state ends with this process, and is kept nowhere else.
-            trust
+            integrity
                 .verified_epoch
                 .store(self.current_epoch(store), Ordering::Release);
             return Ok(());
         }
-        let mut doubts = self.current_epoch(store);
+        let mut epoch = self.current_epoch(store);
         let now = store.now().await?;
         let row = self.load_expected_marker(store).await?;
         let complete =
@@ -176,13 +176,15 @@ impl DurableSessions {
             }
             MarkerCheck::Lost(second) => {
                 // From here on, in every case.
-                trust.advance_epoch();
-                doubts = self.current_epoch(store);
-                if !trust.is_loss_reported.swap(true, Ordering::AcqRel) && !store.is_in_process() {
+                integrity.advance_epoch();
+                epoch = self.current_epoch(store);
+                if !integrity.is_loss_reported.swap(true, Ordering::AcqRel)
+                    && !store.is_in_process()
+                {
                     lost();
                 }
                 self.recover_lost_data(store, second, now).await?;
-                trust.is_loss_reported.store(false, Ordering::Release);
+                integrity.is_loss_reported.store(false, Ordering::Release);
             }
         }
         if self.if_enabled().is_some()
@@ -190,12 +192,12 @@ impl DurableSessions {
         {
             if let SessionError::Store(_) = error {
                 // It may still serve reads, and may lack writes of this gateway and of others.
-                trust.advance_epoch();
+                integrity.advance_epoch();
             }
             return Err(error);
         }
-        trust.verified_epoch.store(doubts, Ordering::Release);
-        trust.verified.notify_waiters();
+        integrity.verified_epoch.store(epoch, Ordering::Release);
+        integrity.verified.notify_waiters();
         self.complete_log(store, now).await
     }
 
@@ -206,16 +208,16 @@ impl DurableSessions {
         second: u64,
         now: Millis,
     ) -> Result<(), SessionError> {
-        let mut refused = second.min(now / 1000);
+        let mut cut_off = second.min(now / 1000);
         if self.if_enabled().is_some() {
             let row = self.database.store_marker(store.key_prefix()).await?;
             if self.is_log_complete() || row.is_some_and(|row| row.is_log_complete) {
-                refused = 0;
+                cut_off = 0;
             }
             self.replay_all_revocations(store, now).await?;
             self.replay_recent(store, now).await?;
         }
-        let marker = store.write_marker(refused).await?;
+        let marker = store.write_marker(cut_off).await?;
         // Tokens from before, whose revocation it may lack, are revoked.
         self.record_marker(store, marker, true, now).await
     }
@@ -225,8 +227,8 @@ impl DurableSessions {
         if self.if_enabled().is_none() || self.is_log_complete() {
             return Ok(());
         }
-        let standing = store.list_revocations().await?;
-        self.record_existing_revocations(store, standing).await?;
+        let existing = store.list_revocations().await?;
+        self.record_existing_revocations(store, existing).await?;
         let known = self.shared.integrity.verified_marker.lock().clone();
         if let Some(VerifiedMarker { marker, .. }) = known {
             self.record_marker(store, marker, true, now).await?;
@@ -299,11 +301,11 @@ impl DurableSessions {
             .as_ref()
             .is_some_and(same);
         if !known {
-            let kept = StoreMarker {
+            let row = StoreMarker {
                 marker: marker.id.clone(),
                 is_log_complete: complete,
             };
-            let writing = self.database.upsert_store_marker(store.key_prefix(), &kept);
+            let writing = self.database.upsert_store_marker(store.key_prefix(), &row);
             if self.if_enabled().is_some() {
                 writing.await?;
             } else if !matches!(

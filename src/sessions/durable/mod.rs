@@ -126,7 +126,7 @@ impl DurableSessions {
         store: &Store,
         id: SessionId,
         found: SessionLookup,
-        view: LookupContext,
+        context: LookupContext,
     ) -> Result<SessionLookup, DatabaseUnavailable> {
         let lost = match &found {
             SessionLookup::Missing | SessionLookup::Expired(_) => true,
@@ -136,14 +136,14 @@ impl DurableSessions {
             }
         };
         // Boxed, here and below: rarely needed, and far larger than its caller's future.
-        let Some(kept) = Box::pin(self.look_up(id, lost.then_some(view.ip))).await? else {
+        let Some(row) = Box::pin(self.look_up(id, lost.then_some(context.ip))).await? else {
             // A session from before `durable` was enabled.
             return Ok(found);
         };
-        let stands = view.status_of(&kept);
-        match &stands {
+        let status_in_database = context.status_of(&row);
+        match &status_in_database {
             SessionLookup::Active(..) if lost => {
-                Box::pin(self.restore_to_store(store, &kept, view)).await
+                Box::pin(self.restore_to_store(store, &row, context)).await
             }
             SessionLookup::Revoked(session) if !lost => {
                 Box::pin(self.replay_end(store, session)).await
@@ -151,8 +151,12 @@ impl DurableSessions {
             _ => {}
         }
         // The store's record is fresher, except for an end.
-        let keeps = !lost && !matches!(stands, SessionLookup::Revoked(_));
-        Ok(if keeps { found } else { stands })
+        let store_prevails = !lost && !matches!(status_in_database, SessionLookup::Revoked(_));
+        Ok(if store_prevails {
+            found
+        } else {
+            status_in_database
+        })
     }
 
     /// The status of a session, by the database alone.
@@ -162,10 +166,10 @@ impl DurableSessions {
     pub(super) async fn look_up_status(
         &self,
         id: SessionId,
-        view: LookupContext,
+        context: LookupContext,
     ) -> Result<SessionLookup, DatabaseUnavailable> {
-        let kept = Box::pin(self.look_up(id, Some(view.ip))).await?;
-        Ok(kept.map_or(SessionLookup::Missing, |kept| view.status_of(&kept)))
+        let row = Box::pin(self.look_up(id, Some(context.ip))).await?;
+        Ok(row.map_or(SessionLookup::Missing, |row| context.status_of(&row)))
     }
 
     /// Reads a session's row, if there is one. Concurrent look-ups of one session share a single
@@ -176,7 +180,7 @@ impl DurableSessions {
     pub(super) async fn look_up(
         &self,
         id: SessionId,
-        asker: Option<IpAddr>,
+        address: Option<IpAddr>,
     ) -> Result<Option<Arc<DurableSession>>, DatabaseUnavailable> {
         let shared = &self.shared;
         if let Some(cached) = shared.cache.get(&id) {
@@ -185,36 +189,37 @@ impl DurableSessions {
             }
             shared.cache.remove(&id);
         }
-        let asker = asker.map(subscriber_network);
-        if asker.as_ref().is_some_and(|asker| shared.is_blocked(asker)) {
+        let address = address.map(subscriber_network);
+        if address
+            .as_ref()
+            .is_some_and(|address| shared.is_blocked(address))
+        {
             return Err(DatabaseUnavailable);
         }
-        let asking = async {
+        let lookup = async {
             match shared.cache.get_value_or_guard_async(&id).await {
                 Ok(cached) => Ok(cached.row),
                 Err(guard) => {
                     let before = shared.changes.load(Ordering::Acquire);
-                    let kept = self.fetch_row(id).await?.map(Arc::new);
+                    let row = self.fetch_row(id).await?.map(Arc::new);
                     if shared.changes.load(Ordering::Acquire) == before {
-                        let at = clock::monotonic();
-                        let kept = kept.clone();
                         // If this fails, the row is merely not cached.
                         let _ = guard.insert(CachedRow {
-                            row: kept,
-                            read_at: at,
+                            row: row.clone(),
+                            read_at: clock::monotonic(),
                         });
                     }
-                    Ok(kept)
+                    Ok(row)
                 }
             }
         };
-        let kept = timeout(LOOKUP_TIMEOUT, asking)
+        let row = timeout(LOOKUP_TIMEOUT, lookup)
             .await
             .unwrap_or(Err(DatabaseUnavailable))?;
-        if let (None, Some(asker)) = (&kept, asker) {
-            shared.count_miss(asker);
+        if let (None, Some(address)) = (&row, address) {
+            shared.count_miss(address);
         }
-        Ok(kept)
+        Ok(row)
     }
 
     async fn fetch_row(
@@ -222,11 +227,11 @@ impl DurableSessions {
         id: SessionId,
     ) -> Result<Option<DurableSession>, DatabaseUnavailable> {
         self.shared.check_not_paused()?;
-        let turn = self.shared.lookup_slots.acquire().await;
-        let _turn = turn.map_err(|_| DatabaseUnavailable)?;
+        let slot = self.shared.lookup_slots.acquire().await;
+        let _slot = slot.map_err(|_| DatabaseUnavailable)?;
         self.shared.check_not_paused()?;
         match timeout(LOOKUP_TIMEOUT / 2, self.database.session(id)).await {
-            Ok(Ok(kept)) => Ok(kept),
+            Ok(Ok(row)) => Ok(row),
             Ok(Err(error)) => {
                 self.note_failure(&error);
                 Err(DatabaseUnavailable)
@@ -245,32 +250,32 @@ impl DurableSessions {
     }
 
     /// Restores a session to a store that has lost it.
-    async fn restore_to_store(&self, store: &Store, kept: &DurableSession, view: LookupContext) {
-        let id = kept.session.id;
+    async fn restore_to_store(&self, store: &Store, row: &DurableSession, context: LookupContext) {
+        let id = row.session.id;
         // No gateway may take it for a record in its cache.
         let session = Session {
-            revision: kept.session.revision.max(view.now / 1000),
-            ..kept.session.clone()
+            revision: row.session.revision.max(context.now / 1000),
+            ..row.session.clone()
         };
         let used = SessionUse {
             session: id,
-            last_access: kept.last_activity,
+            last_access: row.last_activity,
             requests: 0,
             address: session.ip,
         };
-        let warmed = async {
+        let restored = async {
             store
                 .create_session(
                     &session,
                     None,
                     u32::MAX,
                     OnSessionLimit::EvictOldest,
-                    view.idle,
+                    context.idle,
                 )
                 .await?;
             store.record_uses(std::slice::from_ref(&used)).await
         };
-        if let Err(error) = warmed.await {
+        if let Err(error) = restored.await {
             tracing::debug!(%error, "a session could not be restored to the store");
             return;
         }
@@ -280,7 +285,7 @@ impl DurableSessions {
             Ok(Some(after)) if after.session.ended.is_some() => {
                 self.replay_end(store, &after.session).await
             }
-            Ok(Some(after)) if after.session.revision != kept.session.revision => {
+            Ok(Some(after)) if after.session.revision != row.session.revision => {
                 let user = self.database.user(&after.session.user).await;
                 let Ok(Some(user)) = user else { return };
                 let (ids, identity) = ([id], identity_of(&user));
@@ -304,9 +309,9 @@ pub(super) struct LookupContext {
 }
 
 impl LookupContext {
-    fn status_of(&self, kept: &DurableSession) -> SessionLookup {
-        let session = &kept.session;
-        let last_access = kept.last_activity.max(self.last_access);
+    fn status_of(&self, row: &DurableSession) -> SessionLookup {
+        let session = &row.session;
+        let last_access = row.last_activity.max(self.last_access);
         match session.status(last_access, self.idle, self.now) {
             SessionStatus::Active => SessionLookup::Active(Arc::new(session.clone()), last_access),
             SessionStatus::Expired => SessionLookup::Expired(session.clone()),
@@ -340,17 +345,17 @@ impl DurableState {
         self.paused_until.store(until, Ordering::Relaxed);
     }
 
-    fn is_blocked(&self, asker: &IpAddr) -> bool {
-        let since = self.blocked_addresses.get(asker);
+    fn is_blocked(&self, address: &IpAddr) -> bool {
+        let since = self.blocked_addresses.get(address);
         since.is_some_and(|since| since.elapsed() < CACHE_TTL)
     }
 
-    fn count_miss(&self, asker: IpAddr) {
+    fn count_miss(&self, address: IpAddr) {
         if self.miss_limiter.len() > MAX_TRACKED_ADDRESSES {
             self.miss_limiter.retain_recent();
         }
-        if self.miss_limiter.check_key(&asker).is_err() {
-            self.blocked_addresses.insert(asker, clock::monotonic());
+        if self.miss_limiter.check_key(&address).is_err() {
+            self.blocked_addresses.insert(address, clock::monotonic());
         }
     }
 }

@@ -21,27 +21,27 @@ impl DurableSessions {
     pub(in crate::sessions) async fn rotate_refresh(
         &self,
         id: SessionId,
-        turnover: &RefreshRotation,
+        requested: &RefreshRotation,
         idle: Option<Duration>,
         now: Millis,
         last_access: Millis,
     ) -> Result<Option<RotationResult>, database::Error> {
         for _ in 0..MAX_ATTEMPTS {
-            let Some(kept) = self.database.session(id).await? else {
+            let Some(row) = self.database.session(id).await? else {
                 return Ok(None);
             };
-            let used = kept.last_activity.max(last_access);
-            let alive = kept.session.status(used, idle, now) == SessionStatus::Active;
-            let mut refresh = to_refresh_tokens(&kept.refresh);
-            let rotation = refresh.rotate(turnover, alive.then_some(kept.session.expires_at), now);
+            let used = row.last_activity.max(last_access);
+            let alive = row.session.status(used, idle, now) == SessionStatus::Active;
+            let mut refresh = to_refresh_tokens(&row.refresh);
+            let rotation = refresh.rotate(requested, alive.then_some(row.session.expires_at), now);
             let after = to_durable_tokens(refresh);
-            if after == kept.refresh
+            if after == row.refresh
                 || self
                     .database
-                    .rotate_refresh(id, &kept.refresh, &after)
+                    .rotate_refresh(id, &row.refresh, &after)
                     .await?
             {
-                return Ok(Some(rotation_result(kept, rotation, now)));
+                return Ok(Some(rotation_result(row, rotation, now)));
             }
         }
         Err(database::Error::Contended)
@@ -56,25 +56,25 @@ impl DurableSessions {
         id: SessionId,
         hash: [u8; 32],
     ) -> Result<Option<bool>, database::Error> {
-        let kept = self.database.session(id).await?;
-        Ok(kept.map(|kept| kept.refresh.current == hash))
+        let row = self.database.session(id).await?;
+        Ok(row.map(|row| row.refresh.current == hash))
     }
 }
 
-fn rotation_result(kept: DurableSession, rotation: RotationOutcome, now: Millis) -> RotationResult {
+fn rotation_result(row: DurableSession, rotation: RotationOutcome, now: Millis) -> RotationResult {
     RotationResult {
         outcome: rotation,
-        entry: Some(SessionEntry::from(kept)),
+        entry: Some(SessionEntry::from(row)),
         now,
     }
 }
 
-fn to_refresh_tokens(kept: &DurableRefreshTokens) -> RefreshTokens {
+fn to_refresh_tokens(row: &DurableRefreshTokens) -> RefreshTokens {
     RefreshTokens {
-        current: kept.current,
-        until: kept.until,
-        rotated: kept.rotated.clone(),
-        reused: kept.reused,
+        current: row.current,
+        until: row.until,
+        rotated: row.rotated.clone(),
+        reused: row.reused,
     }
 }
 
@@ -89,15 +89,15 @@ fn to_durable_tokens(refresh: RefreshTokens) -> DurableRefreshTokens {
 
 /// Only the fields of the row: the count and the address of uses are in the store alone.
 impl From<DurableSession> for SessionEntry {
-    fn from(kept: DurableSession) -> SessionEntry {
+    fn from(row: DurableSession) -> SessionEntry {
         let activity = crate::auth::session::Activity {
-            last_access: kept.last_activity,
+            last_access: row.last_activity,
             request_count: 0,
-            ip_addresses: vec![kept.session.ip],
+            ip_addresses: vec![row.session.ip],
             live_connections: 0,
         };
         SessionEntry {
-            session: kept.session,
+            session: row.session,
             activity,
         }
     }

@@ -152,22 +152,24 @@ impl DurableSessions {
         let (Some(durable), false) = (self.if_enabled(), ids.is_empty()) else {
             return found;
         };
-        let doubtful = found.as_deref().unwrap_or(ids);
+        let candidates = found.as_deref().unwrap_or(ids);
         let used_since = used_since(idle, now);
-        let standing = durable.database.look_up_liveness(doubtful, used_since, now);
-        let Ok(standing) = standing.await else {
+        let liveness = durable
+            .database
+            .look_up_liveness(candidates, used_since, now);
+        let Ok(liveness) = liveness.await else {
             // Unknown is not gone.
             return found.map(|_| Vec::new());
         };
-        let over: HashSet<SessionId> = standing
+        let over: HashSet<SessionId> = liveness
             .iter()
             .filter(|(_, alive)| !alive)
             .map(|(id, _)| *id)
             .collect();
-        let known: HashSet<SessionId> = standing.into_iter().map(|(id, _)| id).collect();
+        let with_row: HashSet<SessionId> = liveness.into_iter().map(|(id, _)| id).collect();
         Ok(match found {
             Ok(ended) => {
-                let lost = |id: &SessionId| known.contains(id) && !over.contains(id);
+                let lost = |id: &SessionId| with_row.contains(id) && !over.contains(id);
                 ended.into_iter().filter(|id| !lost(id)).collect()
             }
             Err(_) => over.into_iter().collect(),

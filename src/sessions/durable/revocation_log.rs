@@ -61,12 +61,12 @@ impl DurableSessions {
     /// The database does not perform it.
     pub(in crate::sessions) async fn revoke_issued_before(
         &self,
-        person: UserHash,
+        user: UserHash,
         second: u64,
         now: Millis,
     ) -> Result<(), database::Error> {
         let revocation = LoggedRevocation {
-            subject: RevocationSubject::IssuedBefore(person, second),
+            subject: RevocationSubject::IssuedBefore(user, second),
             made_at: now,
             until: now.saturating_add(CUT_OFF_TTL_MS),
         };
@@ -81,22 +81,22 @@ impl DurableSessions {
     pub(in crate::sessions) async fn look_up_revocations(
         &self,
         key: &str,
-        person: Option<UserHash>,
+        user: Option<UserHash>,
     ) -> Result<RevocationLookup, DatabaseUnavailable> {
         if !self.is_log_complete() {
             return Err(DatabaseUnavailable);
         }
-        let asking = async {
+        let lookup = async {
             self.shared.check_not_paused()?;
-            let turn = self.shared.lookup_slots.acquire().await;
-            let _turn = turn.map_err(|_| DatabaseUnavailable)?;
-            let query = self.database.look_up_revocations(key, person);
+            let slot = self.shared.lookup_slots.acquire().await;
+            let _slot = slot.map_err(|_| DatabaseUnavailable)?;
+            let query = self.database.look_up_revocations(key, user);
             query.await.map_err(|error| {
                 self.note_failure(&error);
                 DatabaseUnavailable
             })
         };
-        let (token, cut_off) = timeout(LOOKUP_TIMEOUT / 2, asking)
+        let (token, cut_off) = timeout(LOOKUP_TIMEOUT / 2, lookup)
             .await
             .unwrap_or(Err(DatabaseUnavailable))?;
         Ok(RevocationLookup {
@@ -118,11 +118,11 @@ impl DurableSessions {
 
     /// Logs announced revocations, forever.
     pub(in crate::sessions) async fn record_announced_revocations(self, store: Store) {
-        let mut heard = store.subscribe();
+        let mut announced = store.subscribe();
         let mut waiting: HashSet<RevocationSubject> = HashSet::new();
         loop {
             if waiting.is_empty() {
-                match heard.recv().await {
+                match announced.recv().await {
                     Ok(revocation) => waiting.extend(loggable_revocation(revocation)),
                     // The next clean-up finds missed announcements.
                     Err(RecvError::Lagged(_)) => {}
@@ -134,7 +134,7 @@ impl DurableSessions {
                 continue;
             }
             sleep(WRITE_JITTER.mul_f64(rand::random_range(0.2..=1.0))).await;
-            while let Ok(revocation) = heard.try_recv() {
+            while let Ok(revocation) = announced.try_recv() {
                 waiting.extend(loggable_revocation(revocation));
                 if waiting.len() >= BATCH_SIZE {
                     break;
@@ -159,19 +159,19 @@ impl DurableSessions {
         store: &Store,
         items: Vec<CacheKey>,
     ) -> Result<(), SessionError> {
-        let (mut found, mut people) = (Vec::new(), Vec::new());
+        let (mut found, mut users) = (Vec::new(), Vec::new());
         for item in items {
             match item {
                 CacheKey::Session(_) => {}
                 CacheKey::Token(key) => found.extend(loggable_revocation(Revocation::Token(key))),
-                CacheKey::User(person) => people.push(person),
+                CacheKey::User(user) => users.push(user),
             }
         }
-        for step in people.chunks(BATCH_SIZE) {
-            let there = store.look_up_cut_offs(step.iter().copied()).await?;
-            let there = there.into_iter();
+        for step in users.chunks(BATCH_SIZE) {
+            let cut_offs = store.look_up_cut_offs(step.iter().copied()).await?;
+            let cut_offs = cut_offs.into_iter();
             found.extend(
-                there.filter_map(|(person, at)| Some(RevocationSubject::IssuedBefore(person, at?))),
+                cut_offs.filter_map(|(user, at)| Some(RevocationSubject::IssuedBefore(user, at?))),
             );
         }
         for step in found.chunks(BATCH_SIZE) {
@@ -184,24 +184,24 @@ impl DurableSessions {
     async fn record_missing(
         &self,
         store: &Store,
-        heard: &[RevocationSubject],
+        announced: &[RevocationSubject],
     ) -> Result<(), SessionError> {
-        let unkept = self.database.missing_revocations(heard).await?;
-        if unkept.is_empty() {
+        let missing = self.database.missing_revocations(announced).await?;
+        if missing.is_empty() {
             return Ok(());
         }
         let now = store.now().await?;
-        let tokens = unkept.iter().filter_map(|revoked| match revoked {
+        let tokens = missing.iter().filter_map(|revoked| match revoked {
             RevocationSubject::Token(key) => Some(key.as_str()),
             RevocationSubject::IssuedBefore(..) => None,
         });
         let tokens: Vec<&str> = tokens.collect();
-        let lives = store.blacklist_ttls(&tokens).await?;
-        for revoked in &unkept {
+        let ttls = store.blacklist_ttls(&tokens).await?;
+        for revoked in &missing {
             let left = match revoked {
                 RevocationSubject::IssuedBefore(..) => Some(CUT_OFF_TTL_MS),
                 RevocationSubject::Token(key) => {
-                    let left = lives.get(key.as_str()).ok_or(StoreError::Malformed)?;
+                    let left = ttls.get(key.as_str()).ok_or(StoreError::Malformed)?;
                     left.map(|left| {
                         let left = Millis::try_from(left.as_millis()).unwrap_or(MAX_TTL_MS);
                         left.min(MAX_TTL_MS)
@@ -249,16 +249,16 @@ impl DurableSessions {
     ) -> Result<(), SessionError> {
         let mut after: Option<RevocationSubject> = None;
         loop {
-            let directory = &self.database;
-            let kept = directory
+            let logged = self
+                .database
                 .revocations_since(since, after.as_ref(), now)
                 .await?;
-            let Some(last) = kept.last() else {
+            let Some(last) = logged.last() else {
                 return Ok(());
             };
             after = Some(last.subject.clone());
             store
-                .restore_revocations(&to_store_revocations(&kept), now)
+                .restore_revocations(&to_store_revocations(&logged), now)
                 .await?;
         }
     }
@@ -287,21 +287,21 @@ fn loggable_revocation(revocation: Revocation) -> Option<RevocationSubject> {
     match revocation {
         Revocation::Session(_) => None,
         Revocation::Token(key) => (!key.contains('\0')).then_some(RevocationSubject::Token(key)),
-        Revocation::IssuedBefore(person, second) => {
-            Some(RevocationSubject::IssuedBefore(person, second))
+        Revocation::IssuedBefore(user, second) => {
+            Some(RevocationSubject::IssuedBefore(user, second))
         }
     }
 }
 
-fn to_store_revocations(kept: &[LoggedRevocation]) -> Vec<(Revocation, Millis)> {
-    let revocations = kept.iter().map(|kept| {
-        let revocation = match &kept.subject {
+fn to_store_revocations(logged: &[LoggedRevocation]) -> Vec<(Revocation, Millis)> {
+    let revocations = logged.iter().map(|logged| {
+        let revocation = match &logged.subject {
             RevocationSubject::Token(key) => Revocation::Token(key.clone()),
-            RevocationSubject::IssuedBefore(person, second) => {
-                Revocation::IssuedBefore(*person, *second)
+            RevocationSubject::IssuedBefore(user, second) => {
+                Revocation::IssuedBefore(*user, *second)
             }
         };
-        (revocation, kept.until)
+        (revocation, logged.until)
     });
     revocations.collect()
 }

@@ -28,14 +28,14 @@ impl DurableSessions {
             rotated: Vec::new(),
             reused: false,
         };
-        let room = SessionQuota {
+        let quota = SessionQuota {
             max,
             on_limit,
             used_since: used_since(idle, now),
         };
         let evicted = self
             .database
-            .insert_session(session, &refresh, room, now)
+            .insert_session(session, &refresh, quota, now)
             .await?;
         for id in evicted.iter().flatten() {
             self.shared.invalidate(*id);
@@ -107,8 +107,8 @@ impl DurableSessions {
         user: &str,
     ) -> Result<(), database::Error> {
         self.database.update_session_identity(user).await?;
-        for kept in self.database.user_sessions(user).await? {
-            self.shared.invalidate(kept.session.id);
+        for row in self.database.user_sessions(user).await? {
+            self.shared.invalidate(row.session.id);
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ async fn accept(
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
 ) {
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -105,13 +105,13 @@ async fn accept(
                 continue;
             }
         };
-        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             metrics.count_refused_connection(ConnectionRefusal::AdminConnections);
             continue;
         };
         let connection = serve_connection(stream, router.clone(), limits.clone());
         tokio::spawn(async move {
-            let _seat = seat;
+            let _slot = slot;
             connection.await;
         });
     }

@@ -38,9 +38,9 @@ fn read(user_id: &str, body: &str) -> Result<BackendUser, &'static str> {
 fn user_is_read_by_json_pointers() {
     let body = r#"{"user":{"id":7,"email":"Ann@Example.com","name":"Ann",
                        "roles":["admin","ops"],"scopes":"read write"}}"#;
-    let person = read("/user/id", body).unwrap();
+    let user = read("/user/id", body).unwrap();
     assert_eq!(
-        person,
+        user,
         BackendUser {
             id: "7".to_owned(),
             email: "Ann@Example.com".to_owned(),
@@ -76,8 +76,8 @@ fn user_id_is_an_integer_or_visible_text() {
         ("[1]", None),
         ("{}", None),
     ] {
-        let person = read("/id", &format!("{{\"id\":{id}}}"));
-        assert_eq!(person.ok().map(|p| p.id).as_deref(), expected, "{id}");
+        let user = read("/id", &format!("{{\"id\":{id}}}"));
+        assert_eq!(user.ok().map(|p| p.id).as_deref(), expected, "{id}");
     }
     assert!(read("/id", "{}").is_err());
     assert!(read("/id", "not JSON").is_err());
@@ -95,9 +95,9 @@ fn repeated_header_is_rejected() {
     assert!(BackendUser::parse(&backend, &headers, b"not JSON").is_err());
     headers.insert("x-user-id", HeaderValue::from_static("7"));
     headers.insert("x-roles", HeaderValue::from_static("admin, ops"));
-    let person = BackendUser::parse(&backend, &headers, b"not JSON").unwrap();
-    assert_eq!(person.id, "7");
-    assert_eq!(person.roles, ["admin", "ops"]);
+    let user = BackendUser::parse(&backend, &headers, b"not JSON").unwrap();
+    assert_eq!(user.id, "7");
+    assert_eq!(user.roles, ["admin", "ops"]);
     headers.append("x-user-id", HeaderValue::from_static("8"));
     assert!(BackendUser::parse(&backend, &headers, b"").is_err());
 }
