@@ -6,7 +6,7 @@
 mod amend;
 mod counters;
 mod journal;
-mod live;
+mod open_connections;
 mod profiles;
 mod refresh;
 mod revocations;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use counters::Counters;
 use journal::Journal;
-use live::ConnectionReports;
+use open_connections::ConnectionReports;
 use parking_lot::{Mutex, MutexGuard};
 use profiles::Profiles;
 use refresh::RefreshTokenMap;
