@@ -32,31 +32,33 @@ fn main() {
         .nth(1)
         .and_then(|many| many.parse().ok())
         .expect("near_cache MANY");
-    let replica = NearCache::default();
-    // As records are read: what is alike is shared.
-    let alike = session(0, NOW);
+    let near_cache = NearCache::default();
+    // As records are read: equal values are shared.
+    let shared = session(0, NOW);
     let before = resident();
     for n in 0..many {
         let session = Session {
-            roles: alike.roles.clone(),
-            scopes: alike.scopes.clone(),
-            user_agent: alike.user_agent.clone(),
-            device: alike.device.clone(),
-            data: alike.data.clone(),
+            roles: shared.roles.clone(),
+            scopes: shared.scopes.clone(),
+            user_agent: shared.user_agent.clone(),
+            device: shared.device.clone(),
+            data: shared.data.clone(),
             ..session(n, NOW)
         };
-        replica.insert_unconfirmed(session.id, &SessionLookup::Active(Arc::new(session), 1));
+        near_cache.insert_unconfirmed(session.id, &SessionLookup::Active(Arc::new(session), 1));
     }
     let each = (resident() - before) as f64 / many as f64;
-    let there = (0..many).filter(|n| replica.session(id(*n)).is_some());
-    let there = there.count();
-    // Far apart, so that none is in a cache by chance; named beforehand, for that takes longer.
+    let cached = (0..many).filter(|n| near_cache.session(id(*n)).is_some());
+    let cached = cached.count();
+    // Far apart, so that none is in a cache by chance; computed beforehand, since that takes longer.
     let requested: Vec<SessionId> = (0..LOOKUPS).map(|n| id(n * 7_919 % many)).collect();
     let started = Instant::now();
-    let found = requested.iter().filter(|id| replica.last_access(**id) > 0);
+    let found = requested
+        .iter()
+        .filter(|id| near_cache.last_access(**id) > 0);
     let found = found.count() as u128;
     let nanoseconds = started.elapsed().as_nanos() / found.max(1);
-    println!("{{\"bytes\": {each:.0}, \"remembered\": {there}, \"look_up_ns\": {nanoseconds}}}");
+    println!("{{\"bytes\": {each:.0}, \"cached\": {cached}, \"look_up_ns\": {nanoseconds}}}");
 }
 
 /// Bytes of memory that this process has.
