@@ -9,7 +9,7 @@ use crate::support::commands::{
     ANN, await_status, for_each_store, log_in, run_failing, run_json, run_ok, try_run,
 };
 use crate::support::config::Config;
-use crate::support::gateway::{Gateway, PASSWORD, binary, run};
+use crate::support::gateway::{Gateway, PASSWORD, SignedIn, binary, run};
 use crate::support::upstream::Upstream;
 use crate::support::wait::{DEADLINE, PROPAGATION_DEADLINE, eventually, within};
 use crate::support::websocket::{POLICY_VIOLATION, WebSocketClient};
@@ -131,14 +131,18 @@ fn role_and_scope_changes_apply_to_existing_sessions() {
     });
 }
 
+fn open_socket(gateway: &Gateway, user: &SignedIn) -> WebSocketClient {
+    let bearer = format!("Bearer {}", user.access_token);
+    let headers = [("Authorization", bearer.as_str())];
+    let socket = WebSocketClient::open(gateway.public, "/private/ws", &headers);
+    socket.ok().unwrap()
+}
+
 #[test]
 fn disabling_or_new_password_ends_all_sessions() {
     for_each_store(|gateway| {
         let ann = gateway.register(ANN);
-        let bearer = format!("Bearer {}", ann.access_token);
-        let socket =
-            WebSocketClient::open(gateway.public, "/private/ws", &[("Authorization", &bearer)]);
-        let mut socket = socket.ok().unwrap();
+        let mut socket = open_socket(gateway, &ann);
         run_ok(gateway, &["users", "disable", ANN], "");
         assert_eq!(
             socket.close_code(PROPAGATION_DEADLINE),
@@ -280,10 +284,7 @@ fn email_change_applies_immediately() {
 fn deleting_a_user_ends_their_sessions() {
     for_each_store(|gateway| {
         let ann = gateway.register(ANN);
-        let bearer = format!("Bearer {}", ann.access_token);
-        let socket =
-            WebSocketClient::open(gateway.public, "/private/ws", &[("Authorization", &bearer)]);
-        let mut socket = socket.ok().unwrap();
+        let mut socket = open_socket(gateway, &ann);
         let output = run_ok(gateway, &["users", "remove", ANN], "");
         assert!(output.contains(ANN), "{output}");
         assert_eq!(

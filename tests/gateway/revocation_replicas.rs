@@ -10,7 +10,7 @@ use crate::support::config::Config;
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::gateway::{Gateway, PASSWORD, run};
 use crate::support::redis::Redis;
-use crate::support::servers::{Process, free_port, until};
+use crate::support::servers::Process;
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
 
@@ -24,21 +24,10 @@ struct Fixture {
 
 fn fixture(adjust: impl FnOnce(Config) -> Config) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
-    let master = Process::serving(free_port(), folder.path(), &[]);
-    master.await_pong();
-    let port = master.port.to_string();
-    let following = ["--replicaof", "127.0.0.1", &port];
-    let replica = Process::serving(free_port(), folder.path(), &following);
-    until("the replica follows", || {
-        let reported = master.command(&["INFO", "replication"]);
-        reported.contains("state=online")
-    });
-    // Before its first word, which may take a second, a new replica is sent nothing.
-    master.command(&["SET", "first", "1"]);
-    master.await_replicas(1);
+    let (master, replica) = Process::serving_with_replica(folder.path());
     let upstream = Upstream::start();
     let config = Config::new(upstream.address)
-        .store(&format!("redis://127.0.0.1:{port}"))
+        .store(&format!("redis://127.0.0.1:{}", master.port))
         .set("/store/timeout", json!("1s"))
         .set("/store/revocation_replicas", json!(1));
     Fixture {

@@ -12,7 +12,7 @@ use crate::support::http2::Http2;
 use crate::support::issuer::Issuer;
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
-use crate::support::servers::{Process, free_port, until};
+use crate::support::servers::Process;
 use crate::support::tokens::{hs256, modified_claims, now};
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
@@ -75,19 +75,8 @@ fn config(upstream: &Upstream) -> Config {
 
 fn without_replica() -> Fleet {
     let folder = tempfile::tempdir().unwrap();
-    let master = Process::serving(free_port(), folder.path(), &[]);
-    master.await_pong();
-    let port = master.port.to_string();
-    let following = ["--replicaof", "127.0.0.1", &port];
-    let replica = Process::serving(free_port(), folder.path(), &following);
-    until("the replica follows", || {
-        master
-            .command(&["INFO", "replication"])
-            .contains("state=online")
-    });
-    // Before its first report, which may take a second, a new replica is sent nothing.
-    master.command(&["SET", "first", "1"]);
-    master.await_replicas(1);
+    let (master, replica) = Process::serving_with_replica(folder.path());
+    let port = master.port;
     let (upstream, issuer) = (Upstream::start(), Issuer::new());
     let config = || {
         config(&upstream)

@@ -7,7 +7,7 @@ use portcullis::settings::{Engine, RedisAddress, Topology};
 use portcullis::store::{CreateOutcome, Store, StoreError};
 
 use crate::nodes;
-use crate::servers::{Process, free_port, until};
+use crate::servers::Process;
 use crate::support::{self, IDLE, address, metrics, node, session};
 
 /// Of this a fifth is left once the replicas have not confirmed: time enough on a busy machine to say so.
@@ -24,18 +24,7 @@ struct Pair {
 impl Pair {
     fn start() -> Pair {
         let folder = tempfile::tempdir().unwrap();
-        let master = Process::serving(free_port(), folder.path(), &[]);
-        let port = master.port.to_string();
-        let following = ["--replicaof", "127.0.0.1", &port];
-        let replica = Process::serving(free_port(), folder.path(), &following);
-        master.await_pong();
-        until("the replica follows", || {
-            let reported = master.command(&["INFO", "replication"]);
-            reported.contains("state=online")
-        });
-        // Before its first word, which may take a second, a new replica is sent nothing.
-        master.command(&["SET", "first", "1"]);
-        master.await_replicas(1);
+        let (master, replica) = Process::serving_with_replica(folder.path());
         Pair {
             master,
             replica,

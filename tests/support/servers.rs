@@ -55,6 +55,22 @@ impl Process {
         Process::start(port, &arguments)
     }
 
+    /// A master with a replica that follows it, both of them keeping nothing on disk.
+    pub(crate) fn serving_with_replica(folder: &Path) -> (Process, Process) {
+        let master = Process::serving(free_port(), folder, &[]);
+        master.await_pong();
+        let following = ["--replicaof", "127.0.0.1", &master.port.to_string()];
+        let replica = Process::serving(free_port(), folder, &following);
+        until("the replica follows", || {
+            let reported = master.command(&["INFO", "replication"]);
+            reported.contains("state=online")
+        });
+        // Before its first report, which may take a second, a new replica is sent nothing.
+        master.command(&["SET", "first", "1"]);
+        master.await_replicas(1);
+        (master, replica)
+    }
+
     /// Runs a command and returns what `redis-cli` printed, a line an element.
     pub(crate) fn command(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
