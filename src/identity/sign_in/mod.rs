@@ -50,7 +50,7 @@ impl Accounts {
     /// outcome.
     ///
     /// # Errors
-    /// Every [`Failure`].
+    /// Every [`AccountError`].
     pub async fn sign_in(
         &self,
         settings: &Reloadable,
@@ -76,7 +76,7 @@ impl Accounts {
     /// Creates a user, and signs them in; `previous` and `limits` are as in [`Accounts::sign_in`].
     ///
     /// # Errors
-    /// Every [`Failure`].
+    /// Every [`AccountError`].
     pub async fn register(
         &self,
         settings: &Reloadable,
