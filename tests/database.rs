@@ -1,4 +1,4 @@
-//! The directory: the same promises from both engines.
+//! The database: the same promises from both engines.
 
 #![expect(
     clippy::unwrap_used,

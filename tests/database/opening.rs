@@ -20,36 +20,36 @@ fn chain(error: &Error) -> String {
 
 #[tokio::test]
 async fn new_sqlite_file_is_private_and_reopens() {
-    let home = TestDatabase::sqlite();
-    home.open().await.close().await;
-    let DatabaseSettings::Sqlite(path) = &home.settings else {
+    let fixture = TestDatabase::sqlite();
+    fixture.open().await.close().await;
+    let DatabaseSettings::Sqlite(path) = &fixture.settings else {
         unreachable!()
     };
     let mode = std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    home.open().await.probe().await.unwrap();
+    fixture.open().await.probe().await.unwrap();
 }
 
 #[tokio::test]
 async fn concurrent_opens_of_a_new_database_succeed() {
-    for home in databases() {
-        let opened = (0..4).map(|_| Database::open(&home.settings));
-        for directory in futures_util::future::join_all(opened).await {
-            directory.unwrap().probe().await.unwrap();
+    for fixture in databases() {
+        let opened = (0..4).map(|_| Database::open(&fixture.settings));
+        for database in futures_util::future::join_all(opened).await {
+            database.unwrap().probe().await.unwrap();
         }
     }
 }
 
 #[tokio::test]
 async fn database_of_a_newer_release_is_rejected() {
-    for home in databases() {
-        home.open().await.close().await;
-        home.sql(
+    for fixture in databases() {
+        fixture.open().await.close().await;
+        fixture.sql(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
              VALUES (9999, 'from the future', TRUE, 'x', 1)",
         )
         .await;
-        let error = Database::open(&home.settings).await.unwrap_err();
+        let error = Database::open(&fixture.settings).await.unwrap_err();
         assert!(
             matches!(&error, Error::SchemaTooNew { version: 9999, newest, .. } if *newest == Database::schema_version()),
             "{error:?}"

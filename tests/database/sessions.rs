@@ -51,39 +51,39 @@ fn quota(max: u32, used_since: Millis) -> SessionQuota {
     }
 }
 
-async fn store_session(directory: &Database, session: &Session, max: u32) -> Vec<SessionId> {
+async fn store_session(database: &Database, session: &Session, max: u32) -> Vec<SessionId> {
     let now = session.created_at;
-    let kept = directory
+    let evicted = database
         .insert_session(session, &refresh_tokens(1), quota(max, 0), now)
         .await;
-    kept.unwrap().unwrap()
+    evicted.unwrap().unwrap()
 }
 
 #[tokio::test]
 async fn session_reads_back_as_written() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let written = session("ann", 1_000);
-        assert_eq!(store_session(&directory, &written, 5).await, []);
-        let kept = directory.session(written.id).await.unwrap().unwrap();
-        assert_eq!((kept.session, kept.last_activity), (written, 1_000));
-        assert_eq!(kept.refresh, refresh_tokens(1));
-        assert_eq!(directory.session(SessionId([7; 32])).await.unwrap(), None);
+        assert_eq!(store_session(&database, &written, 5).await, []);
+        let row = database.session(written.id).await.unwrap().unwrap();
+        assert_eq!((row.session, row.last_activity), (written, 1_000));
+        assert_eq!(row.refresh, refresh_tokens(1));
+        assert_eq!(database.session(SessionId([7; 32])).await.unwrap(), None);
     }
 }
 
 #[tokio::test]
 async fn ended_session_stays_ended() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let one = session("ann", 1_000);
-        store_session(&directory, &one, 5).await;
-        let end = |reason, since| directory.end_session(one.id, reason, since, 2_000);
+        store_session(&database, &one, 5).await;
+        let end = |reason, since| database.end_session(one.id, reason, since, 2_000);
         // Idle for too long: it stays expired.
         assert!(!end(EndReason::Admin, 1_500).await.unwrap());
         assert!(end(EndReason::SignOut, 0).await.unwrap());
         assert!(!end(EndReason::Admin, 0).await.unwrap());
-        let ended = directory
+        let ended = database
             .session(one.id)
             .await
             .unwrap()
@@ -92,11 +92,11 @@ async fn ended_session_stays_ended() {
             .ended;
         let ended = ended.unwrap();
         assert_eq!((ended.at, ended.reason), (2_000, EndReason::SignOut));
-        let pending = directory.pending_ends().await.unwrap();
+        let pending = database.pending_ends().await.unwrap();
         assert_eq!(pending, [(one.id, EndReason::SignOut)]);
-        directory.mark_ends_replayed(&[one.id]).await.unwrap();
-        assert_eq!(directory.pending_ends().await.unwrap(), []);
-        let since = |since| directory.ends_since(since, None, 3_000);
+        database.mark_ends_replayed(&[one.id]).await.unwrap();
+        assert_eq!(database.pending_ends().await.unwrap(), []);
+        let since = |since| database.ends_since(since, None, 3_000);
         assert_eq!(since(2_000).await.unwrap(), [(one.id, EndReason::SignOut)]);
         assert_eq!(since(2_001).await.unwrap(), []);
     }
@@ -104,146 +104,140 @@ async fn ended_session_stays_ended() {
 
 #[tokio::test]
 async fn concurrent_sign_ins_respect_the_row_limit() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let racing = (0..20).map(|n| {
-            let directory = directory.clone();
-            async move { store_session(&directory, &session("ann", 1_000 + n), 3).await }
+            let database = database.clone();
+            async move { store_session(&database, &session("ann", 1_000 + n), 3).await }
         });
         let evicted = futures_util::future::join_all(racing).await;
         assert_eq!(evicted.into_iter().flatten().count(), 17);
-        let kept = directory.user_sessions("ann").await.unwrap();
-        let alive = kept.iter().filter(|kept| kept.session.ended.is_none());
-        assert_eq!((kept.len(), alive.count()), (20, 3));
+        let rows = database.user_sessions("ann").await.unwrap();
+        let alive = rows.iter().filter(|row| row.session.ended.is_none());
+        assert_eq!((rows.len(), alive.count()), (20, 3));
         let rejecting = SessionQuota {
             on_limit: OnSessionLimit::Reject,
             ..quota(3, 0)
         };
         let (one_more, first) = (session("ann", 5_000), refresh_tokens(1));
-        let kept = directory.insert_session(&one_more, &first, rejecting, 5_000);
-        assert_eq!(kept.await.unwrap(), None);
+        let evicted = database.insert_session(&one_more, &first, rejecting, 5_000);
+        assert_eq!(evicted.await.unwrap(), None);
         // Those that were idle for too long take no room.
-        let kept = directory.insert_session(&one_more, &first, quota(3, 4_000), 5_000);
-        assert_eq!(kept.await.unwrap(), Some(Vec::new()));
+        let evicted = database.insert_session(&one_more, &first, quota(3, 4_000), 5_000);
+        assert_eq!(evicted.await.unwrap(), Some(Vec::new()));
     }
 }
 
 #[tokio::test]
 async fn ending_others_keeps_one_and_fifty_ended() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let sessions: Vec<Session> = (0..60).map(|n| session("ann", 1_000 + n)).collect();
         for one in &sessions {
-            store_session(&directory, one, 100).await;
+            store_session(&database, one, 100).await;
         }
         let other = session("bob", 1_000);
-        store_session(&directory, &other, 5).await;
+        store_session(&database, &other, 5).await;
         let (current, reason) = (sessions[9].id, EndReason::Terminated);
-        let ended = directory.end_user_sessions("ann", Some(current), reason, 0, 2_000);
+        let ended = database.end_user_sessions("ann", Some(current), reason, 0, 2_000);
         assert_eq!(ended.await.unwrap().len(), 59);
-        let pending = directory.pending_ends().await.unwrap();
+        let pending = database.pending_ends().await.unwrap();
         let pending: Vec<SessionId> = pending.into_iter().map(|(id, _)| id).collect();
-        directory.mark_ends_replayed(&pending).await.unwrap();
-        let again = directory.end_user_sessions("ann", Some(current), reason, 0, 2_000);
+        database.mark_ends_replayed(&pending).await.unwrap();
+        let again = database.end_user_sessions("ann", Some(current), reason, 0, 2_000);
         assert_eq!(again.await.unwrap(), []);
-        assert_eq!(directory.user_sessions("ann").await.unwrap().len(), 51);
-        let bob = directory.session(other.id).await.unwrap().unwrap();
+        assert_eq!(database.user_sessions("ann").await.unwrap().len(), 51);
+        let bob = database.session(other.id).await.unwrap().unwrap();
         assert_eq!(bob.session.ended, None);
     }
 }
 
 #[tokio::test]
 async fn concurrent_refresh_rotations_have_one_winner() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let one = session("ann", 1_000);
-        store_session(&directory, &one, 5).await;
+        store_session(&database, &one, 5).await;
         let after = DurableRefreshTokens {
             rotated: vec![([1; 32], 2_000), ([9; 32], 2_001)],
             ..refresh_tokens(2)
         };
         let before = refresh_tokens(1);
-        let turning = (0..8).map(|_| directory.rotate_refresh(one.id, &before, &after));
+        let turning = (0..8).map(|_| database.rotate_refresh(one.id, &before, &after));
         let turned = futures_util::future::join_all(turning).await;
         assert_eq!(
             turned.into_iter().filter(|t| *t.as_ref().unwrap()).count(),
             1
         );
-        let kept = directory.session(one.id).await.unwrap().unwrap();
-        assert_eq!(kept.refresh, after);
+        let row = database.session(one.id).await.unwrap().unwrap();
+        assert_eq!(row.refresh, after);
     }
 }
 
 #[tokio::test]
 async fn batched_uses_report_ended_sessions() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let sessions: Vec<Session> = (0..600).map(|n| session("ann", 1_000 + n)).collect();
         let some: Vec<&Session> = sessions.iter().step_by(100).collect();
         for one in &some {
-            store_session(&directory, one, 100).await;
+            store_session(&database, one, 100).await;
         }
         let over = some[2].id;
-        directory
+        database
             .end_session(over, EndReason::Admin, 0, 2_000)
             .await
             .unwrap();
         let uses: Vec<(SessionId, Millis)> = sessions.iter().map(|one| (one.id, 9_000)).collect();
-        assert_eq!(directory.update_last_activity(&uses).await.unwrap(), [over]);
+        assert_eq!(database.update_last_activity(&uses).await.unwrap(), [over]);
         assert_eq!(
-            directory
+            database
                 .update_last_activity(&[(some[0].id, 8_000)])
                 .await
                 .unwrap(),
             []
         );
-        let kept = directory.session(some[0].id).await.unwrap().unwrap();
-        assert_eq!(kept.last_activity, 9_000);
+        let row = database.session(some[0].id).await.unwrap().unwrap();
+        assert_eq!(row.last_activity, 9_000);
         let ids = [some[0].id, over, SessionId([7; 32])];
-        let mut standing = directory
-            .look_up_liveness(&ids, 8_999, 9_001)
-            .await
-            .unwrap();
-        standing.sort_by_key(|(_, alive)| *alive);
-        assert_eq!(standing, [(over, false), (some[0].id, true)]);
-        let standing = directory.look_up_liveness(&ids[..1], 9_000, 9_001).await;
-        assert_eq!(standing.unwrap(), [(some[0].id, false)]);
+        let mut liveness = database.look_up_liveness(&ids, 8_999, 9_001).await.unwrap();
+        liveness.sort_by_key(|(_, alive)| *alive);
+        assert_eq!(liveness, [(over, false), (some[0].id, true)]);
+        let liveness = database.look_up_liveness(&ids[..1], 9_000, 9_001).await;
+        assert_eq!(liveness.unwrap(), [(some[0].id, false)]);
     }
 }
 
 #[tokio::test]
 async fn rows_ended_for_an_hour_are_trimmed() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let (old, ended, new) = (session("a", 1_000), session("b", 1_000), session("c", DAY));
         for one in [&old, &ended, &new] {
-            store_session(&directory, one, 5).await;
+            store_session(&database, one, 5).await;
         }
         let hour = DAY / 24;
-        let end = directory.end_session(ended.id, EndReason::Admin, 0, DAY);
+        let end = database.end_session(ended.id, EndReason::Admin, 0, DAY);
         assert!(end.await.unwrap());
         assert_eq!(
-            directory
-                .delete_expired_sessions(DAY + 1_000)
-                .await
-                .unwrap(),
+            database.delete_expired_sessions(DAY + 1_000).await.unwrap(),
             0
         );
         assert_eq!(
-            directory
+            database
                 .delete_expired_sessions(DAY + hour + 2_000)
                 .await
                 .unwrap(),
             2
         );
-        assert!(directory.session(new.id).await.unwrap().is_some());
+        assert!(database.session(new.id).await.unwrap().is_some());
     }
 }
 
 #[tokio::test]
 async fn session_row_is_deleted_with_its_user() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         let new = portcullis::database::NewUser {
             email: "ann@example.com".to_owned(),
             username: None,
@@ -253,14 +247,14 @@ async fn session_row_is_deleted_with_its_user() {
             scopes: vec!["read".to_owned()],
             disabled: false,
         };
-        let user = directory.create_user(new, 1).await.unwrap().unwrap();
+        let user = database.create_user(new, 1).await.unwrap().unwrap();
         let mut one = session(&user.id, 1_000);
-        store_session(&directory, &one, 5).await;
-        directory.update_session_identity(&user.id).await.unwrap();
+        store_session(&database, &one, 5).await;
+        database.update_session_identity(&user.id).await.unwrap();
         one.device.name = Some("tablet".into());
         one.data = r#"{"a":1}"#.into();
-        directory.update_session(&one).await.unwrap();
-        let kept = directory.session(one.id).await.unwrap().unwrap().session;
+        database.update_session(&one).await.unwrap();
+        let row = database.session(one.id).await.unwrap().unwrap().session;
         let expected = Session {
             email: user.email,
             name: None,
@@ -269,6 +263,6 @@ async fn session_row_is_deleted_with_its_user() {
             revision: 2,
             ..one
         };
-        assert_eq!(kept, expected);
+        assert_eq!(row, expected);
     }
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::postgres::{PASSWORD, Postgres, USER};
 
-/// A database with a way to look into it that is not the directory's.
+/// An empty database, which a test can also query by SQL of its own.
 pub(crate) struct TestDatabase {
     pub(crate) settings: DatabaseSettings,
     /// Of SQLite.
@@ -36,7 +36,7 @@ impl TestDatabase {
         Database::open(&self.settings).await.unwrap()
     }
 
-    /// Runs SQL beside the directory.
+    /// Runs SQL on a connection of its own.
     pub(crate) async fn sql(&self, text: &'static str) {
         match &self.settings {
             DatabaseSettings::Sqlite(path) => {

@@ -18,56 +18,56 @@ fn new_user(email: &str, username: Option<&str>) -> NewUser {
 
 #[tokio::test]
 async fn user_is_found_by_email_and_username() {
-    for home in databases() {
-        let directory = home.open().await;
-        let user = directory
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let user = database
             .create_user(new_user("ann@example.com", Some("Ann")), 7)
             .await
             .unwrap()
             .unwrap();
-        let by_id = directory.user(&user.id).await.unwrap();
+        let by_id = database.user(&user.id).await.unwrap();
         assert_eq!(by_id.as_ref(), Some(&user));
         assert_eq!(
             by_id,
-            directory.user_by_email("ann@example.com").await.unwrap()
+            database.user_by_email("ann@example.com").await.unwrap()
         );
-        assert_eq!(by_id, directory.user_by_username("aNN").await.unwrap());
-        assert_eq!(None, directory.user_by_username("bob").await.unwrap());
+        assert_eq!(by_id, database.user_by_username("aNN").await.unwrap());
+        assert_eq!(None, database.user_by_username("bob").await.unwrap());
     }
 }
 
 #[tokio::test]
 async fn emails_and_usernames_are_unique_ignoring_case() {
-    for home in databases() {
-        let directory = home.open().await;
-        directory
+    for fixture in databases() {
+        let database = fixture.open().await;
+        database
             .create_user(new_user("a@x.y", Some("Ann")), 1)
             .await
             .unwrap()
             .unwrap();
         assert!(
-            directory
+            database
                 .create_user(new_user("a@x.y", None), 2)
                 .await
                 .unwrap()
                 .is_none()
         );
         assert!(
-            directory
+            database
                 .create_user(new_user("b@x.y", Some("ANN")), 2)
                 .await
                 .unwrap()
                 .is_none()
         );
         assert!(
-            directory
+            database
                 .create_user(new_user("b@x.y", None), 2)
                 .await
                 .unwrap()
                 .is_some()
         );
         assert!(
-            directory
+            database
                 .create_user(new_user("c@x.y", None), 2)
                 .await
                 .unwrap()
@@ -78,9 +78,9 @@ async fn emails_and_usernames_are_unique_ignoring_case() {
 
 #[tokio::test]
 async fn update_changes_only_the_named_fields() {
-    for home in databases() {
-        let directory = home.open().await;
-        let user = directory
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let user = database
             .create_user(new_user("a@x.y", None), 1)
             .await
             .unwrap()
@@ -90,7 +90,7 @@ async fn update_changes_only_the_named_fields() {
             disabled: Some(true),
             ..UserUpdate::default()
         };
-        let changed = changed_user(directory.update_user(&user.id, change, 9).await);
+        let changed = changed_user(database.update_user(&user.id, change, 9).await);
         let expected = User {
             roles: vec!["b".to_owned()],
             disabled: true,
@@ -103,13 +103,13 @@ async fn update_changes_only_the_named_fields() {
             password_hash: Some("new".to_owned()),
             ..UserUpdate::default()
         };
-        let changed = changed_user(directory.update_user(&user.id, change, 10).await);
+        let changed = changed_user(database.update_user(&user.id, change, 10).await);
         assert_eq!(
             (changed.name, changed.password_hash.as_str()),
             (None, "new")
         );
         assert!(changed.disabled);
-        let missing = directory
+        let missing = database
             .update_user("nobody", UserUpdate::default(), 1)
             .await;
         assert!(matches!(missing, Ok(UserUpdateOutcome::NotFound)));
@@ -125,14 +125,14 @@ fn changed_user(outcome: Result<UserUpdateOutcome, Error>) -> User {
 
 #[tokio::test]
 async fn email_change_fails_if_taken() {
-    for home in databases() {
-        let directory = home.open().await;
-        let user = directory
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let user = database
             .create_user(new_user("a@x.y", None), 1)
             .await
             .unwrap()
             .unwrap();
-        directory
+        database
             .create_user(new_user("b@x.y", None), 1)
             .await
             .unwrap()
@@ -141,35 +141,35 @@ async fn email_change_fails_if_taken() {
             email: Some(email.to_owned()),
             ..UserUpdate::default()
         };
-        let taken = directory.update_user(&user.id, email("b@x.y"), 2).await;
+        let taken = database.update_user(&user.id, email("b@x.y"), 2).await;
         assert!(
             matches!(taken, Ok(UserUpdateOutcome::EmailTaken)),
             "{taken:?}"
         );
-        let user = changed_user(directory.update_user(&user.id, email("c@x.y"), 3).await);
+        let user = changed_user(database.update_user(&user.id, email("c@x.y"), 3).await);
         assert_eq!(user.email, "c@x.y");
-        assert!(directory.user_by_email("a@x.y").await.unwrap().is_none());
+        assert!(database.user_by_email("a@x.y").await.unwrap().is_none());
     }
 }
 
 #[tokio::test]
 async fn deleting_a_user_removes_all_references() {
-    for home in databases() {
-        let directory = home.open().await;
-        let user = directory
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let user = database
             .create_user(new_user("a@x.y", None), 1)
             .await
             .unwrap()
             .unwrap();
-        directory
+        database
             .record_address(&user.id, "192.0.2.1", 1)
             .await
             .unwrap();
-        directory.delete_user(&user.id).await.unwrap();
-        assert!(directory.user(&user.id).await.unwrap().is_none());
-        assert!(!directory.has_address(&user.id, "192.0.2.1").await.unwrap());
-        directory.delete_user(&user.id).await.unwrap();
-        directory
+        database.delete_user(&user.id).await.unwrap();
+        assert!(database.user(&user.id).await.unwrap().is_none());
+        assert!(!database.has_address(&user.id, "192.0.2.1").await.unwrap());
+        database.delete_user(&user.id).await.unwrap();
+        database
             .create_user(new_user("a@x.y", None), 2)
             .await
             .unwrap()
@@ -179,18 +179,18 @@ async fn deleting_a_user_removes_all_references() {
 
 #[tokio::test]
 async fn user_pages_are_complete_and_newest_first() {
-    for home in databases() {
-        let directory = home.open().await;
+    for fixture in databases() {
+        let database = fixture.open().await;
         for number in 0..7_u64 {
             // Pairs share a time: the id decides between them.
-            directory
+            database
                 .create_user(new_user(&format!("u{number}@x.y"), None), number / 2)
                 .await
                 .unwrap();
         }
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let page = directory.list_users(3, after).await.unwrap();
+            let page = database.list_users(3, after).await.unwrap();
             assert_eq!(page.total, 7);
             seen.extend(page.users);
             after = page.next;
@@ -205,37 +205,37 @@ async fn user_pages_are_complete_and_newest_first() {
 
 #[tokio::test]
 async fn only_newest_addresses_are_kept_per_user() {
-    for home in databases() {
-        let directory = home.open().await;
-        let user = directory
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let user = database
             .create_user(new_user("a@x.y", None), 1)
             .await
             .unwrap()
             .unwrap();
         for number in 0..60_u64 {
             let address = format!("192.0.2.{number}");
-            directory
+            database
                 .record_address(&user.id, &address, number)
                 .await
                 .unwrap();
         }
-        assert!(directory.has_address(&user.id, "192.0.2.59").await.unwrap());
-        assert!(!directory.has_address(&user.id, "192.0.2.9").await.unwrap());
-        assert!(!directory.has_address("other", "192.0.2.59").await.unwrap());
+        assert!(database.has_address(&user.id, "192.0.2.59").await.unwrap());
+        assert!(!database.has_address(&user.id, "192.0.2.9").await.unwrap());
+        assert!(!database.has_address("other", "192.0.2.59").await.unwrap());
     }
 }
 
 #[tokio::test]
 async fn damaged_row_is_reported_by_name() {
-    for home in databases() {
-        let directory = home.open().await;
-        let user = directory
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let user = database
             .create_user(new_user("a@x.y", None), 1)
             .await
             .unwrap()
             .unwrap();
-        home.sql("UPDATE users SET roles = 'no json'").await;
-        let error = directory.user(&user.id).await.unwrap_err();
+        fixture.sql("UPDATE users SET roles = 'no json'").await;
+        let error = database.user(&user.id).await.unwrap_err();
         assert!(matches!(error, Error::UnreadableUser(id) if id == user.id));
     }
 }
