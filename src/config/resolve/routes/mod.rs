@@ -1,14 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Method};
-
-use super::headers::{
-    EditDirection, header_edits, header_name, header_name_at_key, route_identity_headers,
-};
+use super::headers::{EditDirection, header_edits, header_name, route_identity_headers};
 use super::origins;
 use crate::config::context::ResolveContext;
-use crate::config::diagnostics::did_you_mean;
 use crate::config::document::ConfigPath;
 use crate::config::file::File;
 use crate::config::file::routing::route as file;
@@ -16,11 +11,12 @@ use crate::config::file::storage::Algorithm;
 use crate::config::units::Time;
 use crate::limits::{KeyPart, Limit};
 use crate::routing::{
-    Auth, Cors, HeaderEdits, HostPattern, IdentityHeaders, Match, OnUnauthenticated,
-    PathAmbiguities, PathPattern, Requirements, Route, TimeoutOverrides,
+    Auth, Cors, HeaderEdits, IdentityHeaders, OnUnauthenticated, PathAmbiguities, Requirements,
+    Route, TimeoutOverrides,
 };
 
 mod combinations;
+mod matches;
 
 /// Definitions that routes refer to.
 struct References<'a> {
@@ -62,7 +58,7 @@ pub(super) fn routes(
         let route = route(one, &references, &location, context);
         if let Some(route) = &route {
             let first = matches
-                .entry(match_key(&route.matches))
+                .entry(matches::match_key(&route.matches))
                 .or_insert(&one.name);
             if *first != one.name {
                 let message = format!(
@@ -98,25 +94,13 @@ fn check_name(
     }
 }
 
-/// Returns a string that is equal for equal matches.
-fn match_key(matches: &Match) -> String {
-    let mut methods: Vec<&str> = matches.methods.iter().map(Method::as_str).collect();
-    methods.sort_unstable();
-    let mut headers = matches.headers.clone();
-    headers.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
-    format!(
-        "{:?} {:?} {methods:?} {headers:?}",
-        matches.host, matches.path
-    )
-}
-
 fn route(
     raw: &file::Route,
     references: &References<'_>,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<Route> {
-    let matches = route_match(&raw.matches, &location.key("match"), context);
+    let matches = matches::route_match(&raw.matches, &location.key("match"), context);
     combinations::check(raw, references, location, context);
     let limits = route_limits(&raw.limits, references, &location.key("limits"), context);
     let (limits_after, limits_before) =
@@ -225,95 +209,6 @@ fn upstream_index(
     index
 }
 
-fn route_match(
-    raw: &file::Match,
-    location: &ConfigPath,
-    context: &mut ResolveContext<'_>,
-) -> Option<Match> {
-    let mut report = |key: &str, message: String| context.error(&location.key(key), message);
-    let host = match raw.host.as_deref().map(HostPattern::parse) {
-        Some(Err(error)) => {
-            report("host", error.to_string());
-            None
-        }
-        Some(Ok(host)) => Some(Some(host)),
-        None => Some(None),
-    };
-    let path = match (&raw.path, &raw.prefix) {
-        (Some(_), Some(_)) => {
-            report("prefix", "give \"path\" or \"prefix\", not both".to_owned());
-            None
-        }
-        (Some(path), None) => PathPattern::exact(path)
-            .map_err(|error| report("path", error.to_string()))
-            .ok(),
-        (None, Some(prefix)) => PathPattern::prefix(prefix)
-            .map_err(|error| report("prefix", error.to_string()))
-            .ok(),
-        (None, None) => Some(PathPattern::default()),
-    };
-    Some(Match {
-        methods: methods(&raw.methods, &location.key("methods"), context),
-        headers: header_matches(&raw.headers, &location.key("headers"), context),
-        host: host?,
-        path: path?,
-    })
-}
-
-fn header_matches(
-    raw: &BTreeMap<String, String>,
-    location: &ConfigPath,
-    context: &mut ResolveContext<'_>,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::new();
-    for (text, value) in raw {
-        let location = location.key(text);
-        let Some(name) = header_name_at_key(text, &location, context) else {
-            continue;
-        };
-        if headers.iter().any(|(other, _)| *other == name) {
-            context.error_at_key(&location, format!("\"{name}\" is already matched on"));
-        }
-        match HeaderValue::from_str(value) {
-            Ok(value) => headers.push((name, value)),
-            Err(_) => context.error(
-                &location,
-                "a header value must not contain control characters",
-            ),
-        }
-    }
-    headers
-}
-
-fn methods(raw: &[String], location: &ConfigPath, context: &mut ResolveContext<'_>) -> Vec<Method> {
-    let standard = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
-    let mut methods = Vec::new();
-    for (index, text) in raw.iter().enumerate() {
-        let location = location.item(index);
-        let upper = text.to_ascii_uppercase();
-        match Method::from_bytes(text.as_bytes()) {
-            Ok(Method::CONNECT | Method::TRACE) => {
-                context.error(
-                    &location,
-                    "the gateway itself responds to CONNECT and TRACE with 405",
-                );
-            }
-            Ok(method) if *text == upper => {
-                if methods.contains(&method) {
-                    context.error(&location, "duplicate method");
-                }
-                methods.push(method);
-            }
-            _ => {
-                let hint = did_you_mean(&upper, standard);
-                let message = format!("not a method; methods are upper case{hint}");
-                context.error(&location, message);
-            }
-        }
-    }
-    methods
-}
-
 fn route_limits(
     raw: &[String],
     references: &References<'_>,
@@ -414,7 +309,7 @@ fn cors_rules(raw: &file::Cors, location: &ConfigPath, context: &mut ResolveCont
         headers: names(&raw.headers, "headers"),
         expose: names(&raw.expose, "expose"),
         origins,
-        methods: methods(&raw.methods, &location.key("methods"), context),
+        methods: matches::methods(&raw.methods, &location.key("methods"), context),
         credentials: raw.credentials,
         max_age: raw.max_age.map(|time| time.0),
     }
