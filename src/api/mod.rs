@@ -24,10 +24,15 @@ mod view;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Extension;
 use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, Collected};
 pub use response::ResponseInfo;
 use serde::Serialize;
+use tower::ServiceExt;
 use utoipa::ToSchema;
 use utoipa::openapi::Paths;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
@@ -61,9 +66,52 @@ pub struct ApiState {
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Option<Identity>, Rejection>);
 
-/// The public endpoints. Requests arrive without the prefix, and with the extensions
-/// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where needed, [`Caller`].
-pub fn router(state: ApiState) -> Router {
+/// The public endpoints, as a function from a request to its response.
+#[derive(Clone)]
+pub struct PublicApi(Router);
+
+/// The outcome of a call.
+pub enum ApiResponse {
+    /// A rejection, with the headers that its response needs.
+    Rejected(Rejection, HeaderMap),
+    Complete {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        info: ResponseInfo,
+    },
+}
+
+impl PublicApi {
+    pub fn new(state: ApiState) -> PublicApi {
+        PublicApi(router(state))
+    }
+
+    /// Serves a call. Requests arrive without the prefix, and with the extensions
+    /// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where needed, [`Caller`].
+    pub async fn call(&self, request: http::Request<Bytes>) -> ApiResponse {
+        // The router never fails.
+        let response = match self.0.clone().oneshot(request.map(Body::from)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let (mut head, body) = response.into_parts();
+        if let Some(rejection) = head.extensions.remove::<Rejection>() {
+            return ApiResponse::Rejected(rejection, head.headers);
+        }
+        let Ok(body) = body.collect().await.map(Collected::to_bytes) else {
+            return ApiResponse::Rejected(Refusal::Internal.into(), HeaderMap::new());
+        };
+        ApiResponse::Complete {
+            status: head.status,
+            info: head.extensions.remove::<ResponseInfo>().unwrap_or_default(),
+            headers: head.headers,
+            body,
+        }
+    }
+}
+
+fn router(state: ApiState) -> Router {
     routes()
         .split_for_parts()
         .0
@@ -144,7 +192,7 @@ struct Health {
     responses((status = 200, description = "The public keys", body = Object)),
 )]
 async fn jwks(Extension(snapshot): Extension<Arc<Snapshot>>) -> Response {
-    response::json(http::StatusCode::OK, &snapshot.settings.tokens.jwks())
+    response::json(StatusCode::OK, &snapshot.settings.tokens.jwks())
 }
 
 #[cfg(test)]

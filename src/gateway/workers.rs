@@ -12,11 +12,13 @@ use tokio::task::JoinSet;
 
 use super::Services;
 use super::shutdown::wait_until_closed;
+use crate::api::PublicApi;
+use crate::clock;
+use crate::pipeline::admission::AdmissionServices;
 use crate::pipeline::via::Via;
 use crate::proxy::listener::ListenerState;
 use crate::proxy::{Worker, WorkerProxy};
 use crate::telemetry::logging::{AccessLog, Logs};
-use crate::{api, clock};
 
 /// How long a start waits for the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -149,16 +151,19 @@ fn run_worker(start: Start) -> anyhow::Result<()> {
 fn build_worker(index: usize, services: Services, access_log: AccessLog, via: Via) -> Worker {
     Worker {
         index,
-        api: api::router(services.api_state()),
+        api: PublicApi::new(services.api_state()),
         snapshot: services.snapshot,
-        store: services.store,
-        sessions: services.sessions,
         open_streams: services.open_streams,
         readiness: services.readiness,
+        admission: AdmissionServices {
+            store: services.store,
+            sessions: services.sessions,
+            metrics: Arc::clone(&services.metrics),
+            events: services.events,
+        },
         metrics: services.metrics,
         access_log,
         via,
-        events: services.events,
         boot: services.boot,
     }
 }

@@ -1,77 +1,108 @@
-//! Adapter between Pingora's session and the router of the gateway's own endpoints.
+//! Calls of the gateway's own endpoints, for every engine: an engine reads the body and writes the
+//! response.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method};
-use http_body_util::BodyExt;
-use pingora::proxy::Session;
-use tower::ServiceExt;
+use http::request::Parts;
 
-use super::local_response::{self, send_rejection};
-use super::pingora::header_map;
+use super::local_response;
 use super::request_context::{RequestContext, measure_wait};
-use crate::api::{Caller, ResponseInfo};
+use crate::api::{ApiResponse, Caller, ResponseInfo};
+use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::Fields;
-use crate::pipeline::local_response::{clearing_headers, limit_headers, rejection_headers};
-use crate::rejection::{Refusal, Rejection};
+use crate::pipeline::local_response::{
+    LocalResponse, clearing_headers, limit_headers, rejection_headers,
+};
+use crate::rejection::Refusal;
 use crate::routing::endpoints;
 
 /// Largest body in bytes that is read from any caller.
 const MAX_BODY: usize = 64 * 1024;
 /// How long the body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves a call to one of the gateway's own endpoints.
-///
-/// # Errors
-/// The client went away.
-pub(super) async fn serve(
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    below: String,
-) -> pingora::Result<()> {
-    ctx.is_api_call = true;
-    let call = match build_call(session, ctx, &below).await? {
-        Ok(call) => call,
-        Err(refusal) => {
-            return send_rejection(session, ctx, refusal.into(), &HeaderMap::new()).await;
+/// A call without its body: the original head, the path without the prefix, and the caller.
+pub(super) struct ApiCall {
+    request: http::Request<()>,
+    /// Maximum length of the body; `None`: it is not read.
+    pub max_body: Option<usize>,
+}
+
+impl ApiCall {
+    /// Identifies the caller, and builds the call of the endpoint at `below`.
+    ///
+    /// # Errors
+    /// The target is not valid.
+    pub(super) async fn prepare(
+        ctx: &mut RequestContext,
+        head: &Parts,
+        fields: Fields<'_>,
+        below: &str,
+    ) -> Result<ApiCall, Refusal> {
+        ctx.is_api_call = true;
+        let target = match head.uri.query() {
+            Some(query) => format!("{below}?{query}"),
+            None => below.to_owned(),
+        };
+        let mut request = http::Request::new(());
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = target.parse().map_err(|_| Refusal::BadRequest)?;
+        *request.headers_mut() = head.headers.clone();
+        let extensions = request.extensions_mut();
+        if let Some(origin) = &ctx.client_origin {
+            let host = ctx.host_header.as_ref();
+            extensions.insert(origin.as_client(host.map(HeaderValue::as_bytes)));
         }
-    };
-    // The router never fails.
-    let response = match ctx.worker.api.clone().oneshot(call).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
-    let (mut head, body) = response.into_parts();
-    if let Some(rejection) = head.extensions.remove::<Rejection>() {
-        return send_rejection(session, ctx, rejection, &head.headers).await;
+        extensions.insert(Arc::clone(&ctx.snapshot));
+        extensions.insert(ctx.request_id.clone());
+        let is_authenticated = endpoints::needs_caller(&ctx.method, below)
+            && identify(ctx, head, fields, extensions).await;
+        let most = endpoints::max_body_bytes(below);
+        // An anonymous caller's large body is not read.
+        let is_read = is_authenticated || most <= MAX_BODY;
+        Ok(ApiCall {
+            request,
+            max_body: is_read.then_some(most),
+        })
     }
-    let Ok(body) = body
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-    else {
-        return send_rejection(session, ctx, Refusal::Internal.into(), &HeaderMap::new()).await;
-    };
-    let info = head.extensions.remove::<ResponseInfo>().unwrap_or_default();
-    let mut headers: Vec<_> = head
-        .headers
-        .iter()
-        .filter(|(name, _)| ctx.method == Method::HEAD || **name != header::CONTENT_LENGTH)
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    headers.extend(info_headers(session, ctx, info));
-    local_response::write(session, ctx, head.status, headers, body, true).await
+
+    /// Calls the endpoint with its body, and records the outcome.
+    pub(super) async fn run(
+        self,
+        ctx: &mut RequestContext,
+        head: RequestHead<'_>,
+        body: Bytes,
+    ) -> LocalResponse {
+        let response = ctx.worker.api.call(self.request.map(|()| body)).await;
+        let (status, fields, body, info) = match response {
+            ApiResponse::Rejected(rejection, fields) => {
+                return local_response::reject(ctx, head, rejection, &fields);
+            }
+            ApiResponse::Complete {
+                status,
+                headers,
+                body,
+                info,
+            } => (status, headers, body, info),
+        };
+        let mut headers: Vec<_> = fields
+            .iter()
+            .filter(|(name, _)| ctx.method == Method::HEAD || **name != header::CONTENT_LENGTH)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        headers.extend(info_headers(ctx, head, info));
+        LocalResponse::new(status, headers, body)
+    }
 }
 
 /// Records the outcome of a response with a body of its own, and returns the headers that it needs.
 fn info_headers(
-    session: &Session,
     ctx: &mut RequestContext,
+    head: RequestHead<'_>,
     info: ResponseInfo,
 ) -> Vec<(HeaderName, HeaderValue)> {
     if let Some(user) = info.user {
@@ -83,15 +114,9 @@ fn info_headers(
         Some(mut rejection) => {
             ctx.refusal = Some(rejection.refusal);
             ctx.record_rejection(&mut rejection);
-            let head = session.req_header();
-            let list = header_map::list(&head.headers);
-            let head = header_map::head(head, Fields::new(&list));
-            rejection_headers(&rejection, &local_response::rejected_request(head, ctx))
+            rejection_headers(&rejection, &ctx.rejected_request(head))
         }
-        None => limit_headers(
-            &info.limits,
-            Duration::from_millis(ctx.worker.store.clock()),
-        ),
+        None => limit_headers(&info.limits, ctx.worker.store_clock()),
     };
     if info.clear_cookie {
         headers.extend(clearing_headers(&ctx.snapshot.settings.sessions.cookie));
@@ -99,56 +124,17 @@ fn info_headers(
     headers
 }
 
-/// Builds the call: the original head, the path without the prefix, the body, and the caller.
-async fn build_call(
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    below: &str,
-) -> pingora::Result<Result<http::Request<Body>, Refusal>> {
-    let head = session.req_header();
-    let target = match head.uri.query() {
-        Some(query) => format!("{below}?{query}"),
-        None => below.to_owned(),
-    };
-    let Ok(uri) = target.parse::<http::Uri>() else {
-        return Ok(Err(Refusal::BadRequest));
-    };
-    let mut call = http::Request::new(Body::empty());
-    *call.method_mut() = head.method.clone();
-    *call.uri_mut() = uri;
-    *call.headers_mut() = head.headers.clone();
-    let extensions = call.extensions_mut();
-    if let Some(origin) = &ctx.client_origin {
-        let host = ctx.host_header.as_ref();
-        extensions.insert(origin.as_client(host.map(HeaderValue::as_bytes)));
-    }
-    extensions.insert(Arc::clone(&ctx.snapshot));
-    extensions.insert(ctx.request_id.clone());
-    let is_authenticated =
-        endpoints::needs_caller(&ctx.method, below) && identify(session, ctx, extensions).await;
-    let most = endpoints::max_body_bytes(below);
-    // An anonymous caller's large body is not read.
-    if is_authenticated || most <= MAX_BODY {
-        match read_body(session, most).await? {
-            Ok(body) => *call.body_mut() = Body::from(body),
-            Err(refusal) => return Ok(Err(refusal)),
-        }
-    }
-    Ok(Ok(call))
-}
-
 /// Identifies the caller. `false`: the call is anonymous.
 async fn identify(
-    session: &Session,
     ctx: &mut RequestContext,
+    head: &Parts,
+    fields: Fields<'_>,
     extensions: &mut http::Extensions,
 ) -> bool {
     let current = Arc::clone(&ctx.snapshot);
     let worker = Arc::clone(&ctx.worker);
     let admission = worker.admission(&current, &ctx.request_id);
-    let head = session.req_header();
-    let list = header_map::list(&head.headers);
-    let Some(facts) = ctx.facts(head, Fields::new(&list)) else {
+    let Some(facts) = ctx.facts(head, fields) else {
         return false;
     };
     let (found, waited) = measure_wait(admission.identify(&facts)).await;
@@ -170,32 +156,4 @@ async fn identify(
             false
         }
     }
-}
-
-async fn read_body(session: &mut Session, most: usize) -> pingora::Result<Result<Bytes, Refusal>> {
-    let headers = &session.req_header().headers;
-    let declared = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > most) {
-        return Ok(Err(Refusal::BodyTooLarge));
-    }
-    if headers.get(header::EXPECT).is_some() {
-        session.write_continue_response().await?;
-    }
-    let mut body = BytesMut::new();
-    let deadline = tokio::time::Instant::now() + BODY_TIMEOUT;
-    loop {
-        let Ok(part) = tokio::time::timeout_at(deadline, session.read_request_body()).await else {
-            session.set_keepalive(None);
-            return Ok(Err(Refusal::RequestTimeout));
-        };
-        let Some(part) = part? else { break };
-        if body.len() + part.len() > most {
-            session.set_keepalive(None);
-            return Ok(Err(Refusal::BodyTooLarge));
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(Ok(body.freeze()))
 }

@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, Version, header};
 
 use super::connection_auth::Slot;
 use super::grpc::{self, Messages};
@@ -20,9 +20,12 @@ use super::worker::Worker;
 use crate::auth::session::SessionId;
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
-use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHost, client_origin, host};
+use crate::pipeline::facts::{
+    ClientOrigin, RequestFacts, RequestHead, RequestHost, client_origin, host,
+};
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields;
+use crate::pipeline::local_response::RejectedRequest;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::Route;
@@ -69,6 +72,7 @@ pub struct RequestContext {
     /// The trace that the request belongs to, where its identifier is not the request's.
     pub trace_id: Option<TraceId>,
     pub method: Method,
+    pub is_http2: bool,
     pub host: String,
     /// Without the query.
     pub path: String,
@@ -154,6 +158,7 @@ impl RequestContext {
             request_id: RequestId::default(),
             trace_id: None,
             method: Method::GET,
+            is_http2: false,
             host: String::new(),
             path: String::new(),
             host_header: None,
@@ -196,6 +201,7 @@ impl RequestContext {
     /// Records the head of the request, its host, and its identifier.
     pub(super) fn record_head(&mut self, head: &Parts, fields: Fields<'_>) {
         self.method = head.method.clone();
+        self.is_http2 = head.version == Version::HTTP_2;
         self.path = head.uri.path().to_owned();
         self.grpc = grpc::is_call(&head.method, &head.headers).then(Messages::default);
         let [host_field, origin_header] =
@@ -217,6 +223,19 @@ impl RequestContext {
             listener.client_ip_from,
             fields,
         ));
+    }
+
+    /// What the response to a rejection depends on.
+    pub(super) fn rejected_request<'a>(&'a self, head: RequestHead<'a>) -> RejectedRequest<'a> {
+        RejectedRequest {
+            head,
+            request_id: &self.request_id,
+            is_grpc: self.grpc.is_some(),
+            is_api_call: self.is_api_call,
+            route: self.route.as_deref(),
+            settings: Some(&self.snapshot.settings),
+            store_clock: self.worker.store_clock(),
+        }
     }
 
     /// The input of the decision; `None` before the head was recorded.
@@ -243,7 +262,7 @@ impl RequestContext {
     /// Counts a use of the session; it is written to the store later.
     pub(super) fn record_session_use(&self, identity: &Identity) {
         if let (Some(session), Some(origin)) = (identity.session(), &self.client_origin) {
-            let sessions = &self.worker.sessions;
+            let sessions = &self.worker.admission.sessions;
             sessions.record_request(session.id, identity.confirmed_at, origin.ip);
         }
     }

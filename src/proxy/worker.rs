@@ -2,6 +2,7 @@
 //! upstream connections. A request stays on its worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Method;
@@ -12,16 +13,14 @@ use super::open_streams::OpenStreams;
 use super::open_streams::stream_control::CloseReason;
 use super::request_context::RequestContext;
 use super::retry::Failure;
+use crate::api::PublicApi;
 use crate::api::admin::Readiness;
 use crate::clock;
-use crate::events::Events;
-use crate::pipeline::admission::{Admission, Identity};
+use crate::pipeline::admission::{Admission, AdmissionServices, Identity};
 use crate::pipeline::snapshot::Snapshot;
 use crate::pipeline::via::Via;
 use crate::rejection::{Reason, Refusal};
-use crate::sessions::Sessions;
 use crate::settings;
-use crate::store::Store;
 use crate::telemetry::logging::{AccessLog, AccessRecord};
 use crate::telemetry::metrics::{ConnectionRefusal, Metrics, NO_ROUTE};
 use crate::telemetry::request_id::RequestId;
@@ -30,16 +29,14 @@ use crate::telemetry::request_id::RequestId;
 pub struct Worker {
     pub index: usize,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub store: Store,
-    pub sessions: Sessions,
+    pub admission: AdmissionServices,
     pub open_streams: Arc<OpenStreams>,
     /// While the gateway drains, every HTTP/1 response announces that its connection closes.
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
-    pub api: axum::Router,
+    pub api: PublicApi,
     pub via: Via,
-    pub events: Events,
     pub boot: Arc<settings::Boot>,
 }
 
@@ -52,17 +49,15 @@ impl Worker {
     /// The admission for one configuration.
     pub fn admission<'a>(
         &'a self,
-        snapshot: &'a Snapshot,
+        current: &'a Snapshot,
         request_id: &'a RequestId,
     ) -> Admission<'a> {
-        Admission {
-            snapshot,
-            store: &self.store,
-            sessions: &self.sessions,
-            metrics: &self.metrics,
-            events: &self.events,
-            request_id,
-        }
+        self.admission.by(current, request_id)
+    }
+
+    /// The store's clock, by which limits are counted, since the epoch.
+    pub fn store_clock(&self) -> Duration {
+        self.admission.store_clock()
     }
 
     /// Counts a connection that is closed before it has carried a request.

@@ -76,10 +76,7 @@ const FOUNDATION: [(&str, &[&str]); 11] = [
 ];
 
 /// Dependencies that break the rules today. Each is to be removed, and its row with it.
-const EXCEPTIONS: [(&str, &str, &str); 2] = [
-    ("proxy", "store", "it holds the limits of admission"),
-    ("proxy", "events", "it holds the parts of admission"),
-];
+const EXCEPTIONS: [(&str, &str, &str); 0] = [];
 
 /// Foreign APIs, with the modules that name them and the exceptions of today.
 struct ForeignApi {
@@ -97,8 +94,7 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
             "pingora_timeout",
         ],
         modules: &["proxy/pingora", "gateway", "upstream/balance.rs"],
-        // Parts that both engines will need still take the types of this one.
-        exceptions: &["proxy/api_bridge.rs", "proxy/local_response"],
+        exceptions: &[],
     },
     ForeignApi {
         // `redis::` in `store` itself is the module of that name.
@@ -114,8 +110,7 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
     ForeignApi {
         crates: &["axum"],
         modules: &["api", "forward_auth"],
-        // They serve or call the router of the API.
-        exceptions: &["proxy/api_bridge.rs", "proxy/worker.rs"],
+        exceptions: &[],
     },
     ForeignApi {
         crates: &["reqwest"],

@@ -20,10 +20,12 @@ mod confirm;
 mod degraded;
 mod identity;
 mod rejection_details;
+mod services;
 mod verdict;
 
 pub use charges::counter_from_key_parts;
 use claim::Claim;
+pub use services::AdmissionServices;
 pub use verdict::{Client, CredentialKind, Identity, Permit};
 
 /// Decides requests by one configuration.

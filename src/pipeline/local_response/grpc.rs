@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -31,16 +32,21 @@ pub(super) fn respond(
     headers.retain(|(name, _)| *name != header::CONTENT_TYPE && *name != header::VARY);
     headers.push((header::CONTENT_TYPE, HeaderValue::from_static(GRPC)));
     let outcome = CallOutcome::of(rejection.refusal, rejection.retry_delay());
-    let fields = outcome.fields();
-    headers.extend(
-        fields
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
+    headers.extend(outcome.headers());
+    trailers_only(headers)
+}
+
+/// Responds with the outcome alone to a call that has received no head yet.
+pub fn end_call(outcome: CallOutcome) -> LocalResponse {
+    let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static(GRPC))];
+    headers.extend(outcome.headers());
+    trailers_only(headers)
+}
+
+fn trailers_only(headers: Vec<(HeaderName, HeaderValue)>) -> LocalResponse {
     LocalResponse {
-        status: StatusCode::OK,
-        headers,
-        body: String::new(),
+        is_trailers_only: true,
+        ..LocalResponse::new(StatusCode::OK, headers, Bytes::new())
     }
 }
 
@@ -109,22 +115,26 @@ impl CallOutcome {
         retry_after: None,
     };
 
-    /// The fields that report the outcome, in the head or the trailers.
-    pub fn fields(self) -> HeaderMap {
-        let mut fields = HeaderMap::with_capacity(4);
-        fields.insert(GRPC_STATUS, HeaderValue::from(self.status as u16));
+    /// The fields that report the outcome, as trailers.
+    pub fn trailers(self) -> HeaderMap {
+        self.headers().collect()
+    }
+
+    /// The same, as fields of a head.
+    fn headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let message = utf8_percent_encode(self.message, ENCODED).to_string();
-        if let Ok(message) = HeaderValue::try_from(message) {
-            fields.insert(GRPC_MESSAGE, message);
-        }
-        if let Some(code) = self.code {
-            fields.insert(CODE, HeaderValue::from_static(code));
-        }
-        if let Some(wait) = self.retry_after {
+        let pushback = self.retry_after.map(|wait| {
             let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            fields.insert(PUSHBACK, HeaderValue::from(wait));
-        }
-        fields
+            HeaderValue::from(wait)
+        });
+        [
+            (GRPC_STATUS, Some(HeaderValue::from(self.status as u16))),
+            (GRPC_MESSAGE, HeaderValue::try_from(message).ok()),
+            (CODE, self.code.map(HeaderValue::from_static)),
+            (PUSHBACK, pushback),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
     }
 }
 
@@ -154,7 +164,7 @@ mod tests {
     #[test]
     fn the_fields_report_the_outcome() {
         let wait = Some(Duration::from_millis(1500));
-        let fields = CallOutcome::of(Refusal::RateLimited, wait).fields();
+        let fields = CallOutcome::of(Refusal::RateLimited, wait).trailers();
         let text = |name: &str| fields.get(name).unwrap().to_str().unwrap();
         assert_eq!(text("grpc-status"), "8");
         assert_eq!(text("grpc-message"), "Too many requests.");
@@ -165,7 +175,7 @@ mod tests {
             ..CallOutcome::ENDED
         };
         assert_eq!(
-            odd.fields().get("grpc-message").unwrap(),
+            odd.trailers().get("grpc-message").unwrap(),
             "50 %25 %C3%A9%0A"
         );
     }

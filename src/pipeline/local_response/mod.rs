@@ -1,14 +1,17 @@
 //! Local responses: status, body, challenge, `Retry-After`, cookie clearing, CORS and limit
 //! headers, for every listener.
 
+mod complete;
 mod error_body;
 mod grpc;
 mod sign_in;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+pub use complete::Completion;
 use error_body::ErrorFormat;
-pub use grpc::CallOutcome;
+pub use grpc::{CallOutcome, end_call};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
@@ -30,12 +33,28 @@ pub const GRPC: &str = "application/grpc";
 
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
-/// A response that the gateway makes itself, without its framing.
+/// A response that the gateway makes itself.
 #[derive(Debug)]
 pub struct LocalResponse {
     pub status: StatusCode,
     pub headers: Headers,
-    pub body: String,
+    pub body: Bytes,
+    /// Whether another request may follow on the connection.
+    pub may_keep: bool,
+    /// The outcome of a gRPC call: on HTTP/2 a head alone.
+    pub is_trailers_only: bool,
+}
+
+impl LocalResponse {
+    pub fn new(status: StatusCode, headers: Headers, body: impl Into<Bytes>) -> LocalResponse {
+        LocalResponse {
+            status,
+            headers,
+            body: body.into(),
+            may_keep: true,
+            is_trailers_only: false,
+        }
+    }
 }
 
 /// The input of the response to a rejection, beside the rejection.
@@ -61,21 +80,29 @@ pub fn respond(
     request: &RejectedRequest<'_>,
     extra: &HeaderMap,
 ) -> LocalResponse {
-    if request.is_grpc {
-        return grpc::respond(rejection, request, extra);
+    let response = if request.is_grpc {
+        grpc::respond(rejection, request, extra)
+    } else if let Some(location) = sign_in::redirect_target(rejection.refusal, request) {
+        redirect_to_sign_in(rejection, request, location)
+    } else {
+        error(rejection, request, extra)
+    };
+    LocalResponse {
+        // The end of the body of a misunderstood head is unknown, too.
+        may_keep: rejection.refusal != Refusal::BadRequest,
+        ..response
     }
-    if let Some(location) = sign_in::redirect_target(rejection.refusal, request) {
-        return redirect_to_sign_in(rejection, request, location);
-    }
+}
+
+/// An error in the format that the client prefers.
+fn error(rejection: &Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap) -> LocalResponse {
     let format = ErrorFormat::negotiate(request.head.fields);
     let status = rejection.refusal.status();
     let link = format == ErrorFormat::Html && status == StatusCode::UNAUTHORIZED;
     let link = link.then(|| sign_in::address(request)).flatten();
-    LocalResponse {
-        status,
-        headers: headers(rejection, request, format, extra),
-        body: format.body(rejection, request.request_id.as_str(), link.as_deref()),
-    }
+    let headers = headers(rejection, request, format, extra);
+    let body = format.body(rejection, request.request_id.as_str(), link.as_deref());
+    LocalResponse::new(status, headers, body)
 }
 
 /// The headers of a rejection, whatever the body: the challenge, the retry delay, the limits, the
@@ -125,7 +152,6 @@ fn headers(
         (header::CONTENT_TYPE, format.content_type()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::VARY, HeaderValue::from_static("Accept")),
-        (header::X_CONTENT_TYPE_OPTIONS, NOSNIFF),
     ]);
     if format == ErrorFormat::Html
         && let Ok(policy) = HeaderValue::try_from(html_page::content_security_policy("'none'"))
@@ -158,11 +184,7 @@ fn redirect_to_sign_in(
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::VARY, HeaderValue::from_static("Accept")),
     ]);
-    LocalResponse {
-        status: StatusCode::SEE_OTHER,
-        headers,
-        body: String::new(),
-    }
+    LocalResponse::new(StatusCode::SEE_OTHER, headers, Bytes::new())
 }
 
 /// The limit headers, and the cleared cookie.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Version};
 
+use super::http1::{self, Persistence};
 use crate::clock;
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::Fields;
-use crate::pipeline::local_response::{self, RejectedRequest};
+use crate::pipeline::local_response::{self, Completion, RejectedRequest};
 use crate::rejection::Refusal;
-use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
+use crate::telemetry::request_id::RequestId;
 
 /// A response to bytes that never became a request.
 pub struct EarlyResponse {
@@ -39,32 +40,15 @@ pub fn render_early_response(refusal: Refusal) -> EarlyResponse {
         store_clock: Duration::ZERO,
     };
     let response = local_response::respond(&refusal.into(), &request, &HeaderMap::new());
-    let (status, body) = (response.status, response.body);
-    let mut bytes = format!(
-        "HTTP/1.1 {} {}\r\n",
-        status.as_str(),
-        status.canonical_reason().unwrap_or_default()
-    )
-    .into_bytes();
-    let mut headers = response.headers;
-    headers.push((X_REQUEST_ID, request_id.header()));
-    for (name, value) in headers {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(
-        format!(
-            "date: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            httpdate::fmt_http_date(clock::system_time()),
-            body.len(),
-        )
-        .as_bytes(),
-    );
+    let response = response.complete(&Completion {
+        request_id: &request_id,
+        method: request.head.method,
+        is_http2: false,
+        hsts: None,
+    });
     EarlyResponse {
+        bytes: http1::serialize(&response, Persistence::Close, clock::system_time()),
+        body_length: response.body.len(),
         request_id,
-        bytes,
-        body_length: body.len(),
     }
 }

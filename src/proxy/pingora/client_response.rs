@@ -1,7 +1,5 @@
 //! Headers that every response gets on its way to the client, and the record of its outcome.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
@@ -16,7 +14,6 @@ use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::hop_by_hop::ResponseConnection;
 use crate::pipeline::local_response::limit_headers;
 use crate::proxy::connection_auth;
-use crate::proxy::local_response;
 use crate::proxy::open_streams::StreamKind;
 use crate::proxy::open_streams::idle_timer::PendingChunk;
 use crate::proxy::request_context::{Admitted, RequestContext};
@@ -49,7 +46,7 @@ pub(in crate::proxy) fn complete(
     let upgrade = upgraded || response.status == StatusCode::UPGRADE_REQUIRED;
     let keep_upgrade = upgrade && client == Version::HTTP_11;
     // Trailers pass only from HTTP/2 to HTTP/2.
-    let keep_trailer = local_response::is_http2(session) && received == Version::HTTP_2;
+    let keep_trailer = ctx.is_http2 && received == Version::HTTP_2;
     let connection = ResponseConnection::of(Fields::new(&list), keep_upgrade, keep_trailer);
     let Some(head) = client_head(ctx, received, length) else {
         return Err(forward::not_admitted());
@@ -117,7 +114,6 @@ fn client_head(
     length: LengthAction,
 ) -> Option<ClientHead<'_>> {
     let Admitted { permit, .. } = ctx.admitted.as_ref()?;
-    let store_clock = Duration::from_millis(ctx.worker.store.clock());
     Some(ClientHead {
         permit,
         request_id: &ctx.request_id,
@@ -126,7 +122,7 @@ fn client_head(
         origin_header: ctx.origin_header.as_ref().map(HeaderValue::as_bytes),
         version,
         length,
-        limits: limit_headers(&permit.decisions, store_clock),
+        limits: limit_headers(&permit.decisions, ctx.worker.store_clock()),
     })
 }
 
@@ -153,14 +149,13 @@ fn check(
 /// The gateway gave up the upstream: without an error, the end of the connection would pass for the
 /// end of a body that has no length.
 pub(in crate::proxy) fn observe_body(
-    session: &Session,
     body: &mut Option<Bytes>,
     end: bool,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
     ctx.forwarded.bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
     let idle_timer = &ctx.arrival.control.idle_timer;
-    if local_response::is_http2(session)
+    if ctx.is_http2
         && let Some(piece) = body.take_if(|piece| !piece.is_empty())
     {
         *body = Some(PendingChunk::wrap(piece, &ctx.arrival.control));

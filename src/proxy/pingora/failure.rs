@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, header};
+use http::header;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::error_kind::{failure_of, is_graceful, is_unprocessed};
+use super::local_response;
 use crate::pipeline::header_fields::HeaderError;
 use crate::pipeline::local_response::CallOutcome;
 use crate::proxy::grpc::Messages;
-use crate::proxy::local_response;
 use crate::proxy::request_context::RequestContext;
 use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
 use crate::rejection::{Reason, Refusal, Rejection};
@@ -227,7 +227,7 @@ pub(in crate::proxy) async fn respond_with_error(
     let refusal = ctx.refusal.or(failure.refusal());
     let refusal = refusal.unwrap_or(Refusal::BadRequest);
     let ended = ctx.reason == Some(Reason::CredentialEnded);
-    if let (false, true, Some(_)) = (client_gone, local_response::is_http2(session), &ctx.grpc)
+    if let (false, true, Some(_)) = (client_gone, ctx.is_http2, &ctx.grpc)
         && (ended || has_responded(session))
     {
         return end_call(session, ctx, ended, refusal).await;
@@ -251,8 +251,8 @@ pub(in crate::proxy) async fn respond_with_error(
     };
     session.set_keepalive(None);
     // The client may have gone meanwhile.
-    let sent = local_response::send_rejection(session, ctx, rejection, &HeaderMap::new()).await;
-    if sent.is_ok() && !local_response::is_http2(session) {
+    let sent = local_response::send_rejection(session, ctx, rejection).await;
+    if sent.is_ok() && !ctx.is_http2 {
         // Closed gracefully: a client that still sends its body would see a reset before the
         // response.
         session.as_downstream_mut().shutdown().await;

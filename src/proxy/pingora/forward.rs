@@ -16,7 +16,6 @@ use super::{failure, header_map, peer};
 use crate::clock;
 use crate::pipeline::fields::{Field, FieldKind, Fields};
 use crate::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
-use crate::proxy::local_response;
 use crate::proxy::request_context::{Admitted, RequestContext};
 use crate::proxy::retry::Failure;
 use crate::proxy::server_selection;
@@ -63,7 +62,7 @@ pub(in crate::proxy) fn choose(
         // WebSocket is HTTP/1.1 only.
         peer.options.set_http_version(1, 1);
     }
-    let own_deadline = is_http1(&peer) || !local_response::is_http2(session) || is_grpc_stream;
+    let own_deadline = is_http1(&peer) || !ctx.is_http2 || is_grpc_stream;
     if own_deadline || accepts_event_stream(session) || has_long_body(session) {
         // The idle timer measures the upstream (`begin`). Where both sides speak HTTP/2 the gateway
         // could end a request only with a reset; there Pingora's timeout gives a better response, a

@@ -18,11 +18,11 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::sync::watch;
 
 use super::connection::DownstreamConnection;
-use super::local_response;
 use super::open_streams::stream_control::StreamControl;
 use super::request_context::{Arrival, REQUEST, RequestContext};
 use super::worker::Worker;
 
+mod api_call;
 pub(super) mod client_response;
 mod error_kind;
 mod failure;
@@ -31,6 +31,7 @@ mod grpc_session;
 pub(super) mod header_map;
 mod http10;
 mod http2;
+mod local_response;
 mod peer;
 mod probe;
 mod request;
@@ -189,12 +190,12 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Box<RequestContext>,
     ) -> pingora::Result<Option<Duration>> {
-        client_response::observe_body(session, body, end, ctx)?;
+        client_response::observe_body(body, end, ctx)?;
         Ok(None)
     }
 

@@ -9,13 +9,14 @@ use http::{HeaderMap, Method, Version, header};
 use pingora::proxy::Session;
 
 use super::header_map::{self, Removal, declared_length};
+use super::{api_call, local_response};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::destination::is_accepted;
 use crate::pipeline::fields::Fields;
 use crate::pipeline::hop_by_hop::RequestConnection;
+use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Step};
 use crate::proxy::request_context::{RequestContext, measure_wait};
-use crate::proxy::{api_bridge, local_response};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings;
 
@@ -45,12 +46,13 @@ pub(super) async fn filter(
         },
         Step::Reject(rejection) => reject(session, ctx, *rejection).await?,
         Step::Respond(status, headers) => {
-            local_response::write(session, ctx, status, headers, Bytes::new(), true).await?;
+            let response = LocalResponse::new(status, headers, Bytes::new());
+            local_response::send(session, ctx, response).await?;
         }
         Step::CallApi(path) => {
             let request_id = ctx.request_id.clone();
             // Boxed: otherwise every request would reserve room for the call of an endpoint.
-            Box::pin(request_id.scope(api_bridge::serve(session, ctx, path))).await?;
+            Box::pin(request_id.scope(api_call::serve(session, ctx, &path))).await?;
         }
     }
     Ok(true)
@@ -102,7 +104,7 @@ async fn reject_undeclared_body(session: &mut Session) -> Result<(), Refusal> {
     let head = session.req_header();
     let declared_empty = declared_length(&head.headers) == Some(0);
     // A method that is not accepted is rejected at once.
-    if !local_response::is_http2(session) || !declared_empty || !is_accepted(&head.method) {
+    if head.version != Version::HTTP_2 || !declared_empty || !is_accepted(&head.method) {
         return Ok(());
     }
     let end = async {
@@ -146,7 +148,7 @@ fn begin_forwarding(
     let route = &permit.route;
     let upstream = ctx.snapshot.settings.upstreams.get(route.upstream);
     let is_grpc_stream = ctx.grpc.is_some()
-        && local_response::is_http2(session)
+        && ctx.is_http2
         && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     let length = declared_length(&session.req_header().headers);
     // In a gRPC stream the limit applies to each message.
@@ -173,5 +175,5 @@ async fn reject(
 ) -> pingora::Result<()> {
     // Only a request that its cookie has authenticated is checked for its origin.
     ctx.authenticated |= rejection.refusal == Refusal::CsrfRejected;
-    local_response::send_rejection(session, ctx, rejection, &HeaderMap::new()).await
+    local_response::send_rejection(session, ctx, rejection).await
 }
