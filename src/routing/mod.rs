@@ -183,11 +183,17 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
+    /// Of several values for one name, the last is set.
     pub fn new(set: Vec<(HeaderName, HeaderValue)>, remove: Vec<HeaderName>) -> HeaderEdits {
-        let names = set.iter().map(|(name, _)| name.clone()).chain(remove);
+        let mut distinct: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(set.len());
+        for (name, value) in set {
+            distinct.retain(|(other, _)| *other != name);
+            distinct.push((name, value));
+        }
+        let names = distinct.iter().map(|(name, _)| name.clone()).chain(remove);
         HeaderEdits {
             names: names.collect(),
-            set,
+            set: distinct,
         }
     }
 }
@@ -221,6 +227,22 @@ impl PathAmbiguities {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_value_of_a_name_is_set() {
+        let [a, b] = ["x-a", "x-b"].map(HeaderName::from_static);
+        let [one, two] = ["1", "2"].map(HeaderValue::from_static);
+        let set = vec![(a.clone(), one.clone()), (b.clone(), one.clone())];
+        let set = [set, vec![(a.clone(), two.clone())]].concat();
+        let edits = HeaderEdits::new(set, vec![HeaderName::from_static("x-c")]);
+        assert_eq!(edits.set, [(b, one), (a, two)]);
+        assert!(
+            ["x-a", "x-b", "x-c"]
+                .map(str::as_bytes)
+                .iter()
+                .all(|it| edits.names.contains(it))
+        );
+    }
 
     #[test]
     fn any_role_and_all_scopes_are_required() {
