@@ -1,5 +1,7 @@
 //! `portcullis explain`.
 
+mod route;
+
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -10,13 +12,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::print;
 use crate::config;
-use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::pipeline::destination::{self, Destination, NoDestination};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHead, RequestHost};
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::rejection::Refusal;
-use crate::routing::{self, Auth, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
-use crate::settings::{Settings, Upstream};
+use crate::routing::{self, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
+use crate::settings::Settings;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
@@ -189,7 +190,7 @@ fn explain_destination(
         Destination::Route(route, ambiguities) => {
             explain_precedence(settings, facts, output);
             check_path(ambiguities, route)?;
-            describe_route(settings, request, route, output);
+            route::describe_route(settings, request, route, output);
         }
     }
     Ok(())
@@ -305,96 +306,6 @@ fn forbidden_ambiguities(found: PathAmbiguities, allowed: PathAmbiguities) -> Ve
     .filter(|(one, _)| found.allows(*one) && !allowed.allows(*one))
     .map(|(_, name)| name)
     .collect()
-}
-
-fn describe_route(settings: &Settings, request: &Request, route: &Route, output: &mut String) {
-    let auth = match route.auth {
-        Auth::Required => "required",
-        Auth::Optional => "optional: anonymous without a credential",
-        Auth::None => "none: credentials are ignored",
-    };
-    write_line(output, "auth", auth);
-    if route.on_unauthenticated == routing::OnUnauthenticated::Redirect {
-        write_line(output, "sign-in", "browsers are sent to the sign-in page");
-    }
-    if !route.require.roles.is_empty() {
-        let roles = route.require.roles.join(", ");
-        write_line(output, "require", &format!("any role of {roles}"));
-    }
-    if !route.require.scopes.is_empty() {
-        let scopes = route.require.scopes.join(", ");
-        write_line(output, "require", &format!("all scopes of {scopes}"));
-    }
-    for (limits, stage) in [
-        (&route.limits_before, "before"),
-        (&route.limits_after, "after"),
-    ] {
-        for limit in limits {
-            let limit = describe_limit(limit);
-            write_line(output, "limit", &format!("{limit}, {stage} authentication"));
-        }
-    }
-    if let Some(upstream) = settings.reloadable.upstreams.get(route.upstream) {
-        write_line(output, "upstream", &describe_servers(upstream));
-        if route.assertion {
-            write_line(output, "assertion", &format!("for {}", upstream.name));
-        }
-    }
-    let sent = if route.strip_prefix {
-        routing::strip_prefix(&request.path, &route.matches.path)
-    } else {
-        &request.path
-    };
-    let query = request
-        .query
-        .as_ref()
-        .map_or_else(String::new, |query| format!("?{query}"));
-    write_line(output, "sent", &format!("{} {sent}{query}", request.method));
-}
-
-fn describe_limit(limit: &Limit) -> String {
-    let key: Vec<String> = limit.key.iter().map(describe_key_part).collect();
-    let algorithm = match limit.algorithm {
-        Algorithm::SlidingWindow => "sliding_window".to_owned(),
-        Algorithm::SlidingLog => "sliding_log".to_owned(),
-        Algorithm::TokenBucket { burst } => format!("token_bucket with burst {burst}"),
-    };
-    let window = humantime::format_duration(limit.window);
-    let mut text = format!(
-        "{}: {} in {window} by {} ({algorithm})",
-        limit.name,
-        limit.limit,
-        key.join(" and "),
-    );
-    if !limit.roles.is_empty() {
-        let _ = write!(text, ", for {}", limit.roles.join(", "));
-    }
-    if !limit.except_roles.is_empty() {
-        let _ = write!(text, ", not for {}", limit.except_roles.join(", "));
-    }
-    if limit.leased {
-        text.push_str(", leased");
-    }
-    if limit.shadow {
-        text.push_str(", only counted");
-    }
-    text
-}
-
-fn describe_key_part(part: &KeyPart) -> String {
-    match part {
-        KeyPart::Ip => "ip".to_owned(),
-        KeyPart::User => "user".to_owned(),
-        KeyPart::Session => "session".to_owned(),
-        KeyPart::Token => "token".to_owned(),
-        KeyPart::Route => "route".to_owned(),
-        KeyPart::Header(name) => format!("header:{name}"),
-    }
-}
-
-fn describe_servers(upstream: &Upstream) -> String {
-    let urls: Vec<&str> = upstream.servers.iter().map(|server| &*server.url).collect();
-    format!("{}: {}", upstream.name, urls.join(", "))
 }
 
 fn write_line(output: &mut String, name: &str, text: &str) {
