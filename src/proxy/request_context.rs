@@ -203,7 +203,8 @@ impl RequestContext {
         self.method = head.method.clone();
         self.is_http2 = head.version == Version::HTTP_2;
         self.path = head.uri.path().to_owned();
-        self.grpc = grpc::is_call(&head.method, &head.headers).then(Messages::default);
+        self.grpc = grpc::is_call(&head.method, fields.first(FieldKind::ContentType))
+            .then(Messages::default);
         let [host_field, origin_header] =
             header_fields::first(&head.headers, [&header::HOST, &header::ORIGIN]);
         self.origin_header = origin_header.cloned();

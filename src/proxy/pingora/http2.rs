@@ -7,6 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
 use pingora::protocols::{Digest, Stream};
@@ -207,7 +209,8 @@ impl Http2Connection {
     async fn serve_stream(&self, stream: HttpSession, shutdown: &watch::Receiver<bool>) {
         let arrival = Arrival::new(Arc::clone(&self.peer), None);
         let head = stream.req_header();
-        let session = if grpc::is_call(&head.method, &head.headers) {
+        let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let session = if grpc::is_call(&head.method, content_type) {
             let control = Arc::clone(&arrival.control);
             ServerSession::new_custom(Box::new(GrpcSession::new(stream, control)))
         } else {
