@@ -13,7 +13,7 @@ use super::caller::reject_cross_site;
 use super::view::{SignedInView, Success};
 use super::{ApiState, backend, sign_in};
 use crate::identity::{Credentials, NewUser, normalize};
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::{IdentitySource, Reloadable};

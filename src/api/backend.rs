@@ -15,7 +15,7 @@ use crate::auth::credential;
 use crate::identity::normalize::AccountName;
 use crate::identity::{BackendResponse, BackendSignIn, SignedIn};
 use crate::limits::Decision;
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
 use crate::settings::backend::{BackendSettings, SignInResponse};

@@ -88,7 +88,7 @@ impl PublicApi {
     }
 
     /// Serves a call. Requests arrive without the prefix, and with the extensions
-    /// [`Client`](crate::pipeline::admission::Client), [`RequestId`] and, where needed, [`Caller`].
+    /// [`Client`](crate::pipeline::facts::Client), [`RequestId`] and, where needed, [`Caller`].
     pub async fn call(&self, request: http::Request<Bytes>) -> ApiResponse {
         // The router never fails.
         let response = match self.0.clone().oneshot(request.map(Body::from)).await {

@@ -12,7 +12,8 @@ use super::caller::{AuthenticatedCaller, is_allowed_origin, presented_credential
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{Millis, SessionId};
 use crate::auth::token::Claims;
-use crate::pipeline::admission::{Client, Identity};
+use crate::pipeline::admission::Identity;
+use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;

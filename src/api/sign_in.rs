@@ -12,7 +12,7 @@ use crate::auth::credential::{self, PresentedCredential};
 use crate::auth::session::{Device, SessionToken};
 use crate::identity::{AccountError, ClientInfo, SignedIn};
 use crate::limits::Decision;
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::{IdentitySource, Reloadable};
 use crate::telemetry::metrics::SignInMethod;

@@ -16,7 +16,7 @@ use super::view::{Revoked, Success};
 use super::{ApiState, Caller};
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::EndReason;
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
 

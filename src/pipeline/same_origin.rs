@@ -1,7 +1,7 @@
 //! Same-origin check: whether a browser's request comes from the gateway's own pages or from
 //! allowed origins. The browser sends the origin in `Origin`, which no page can forge.
 
-use super::admission::Client;
+use super::facts::Client;
 use super::fields::{FieldKind, Fields, text_of};
 
 /// Whether the host and port of `Origin` are those of the request, or the origin is allowed;

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 
 use crate::auth::credential::FORM_COOKIES;
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::same_origin;
 

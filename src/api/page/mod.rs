@@ -19,7 +19,7 @@ use maud::Markup;
 use super::response::ResponseInfo;
 use super::{ApiState, Caller, body};
 use crate::events::{Event, EventKind};
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::pipeline::html_page;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};

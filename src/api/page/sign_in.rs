@@ -17,7 +17,7 @@ use super::{PageError, html, is_signed_in, page_path, page_response, return_to, 
 use crate::identity::normalize::AccountName;
 use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::limits::Decision;
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};

@@ -13,7 +13,7 @@ use super::super::{ApiState, Caller};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
 use super::{PageError, html, is_signed_in, page_path, page_response};
-use crate::pipeline::admission::Client;
+use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};

@@ -26,7 +26,7 @@ mod verdict;
 pub use charges::counter_from_key_parts;
 use claim::Claim;
 pub use services::AdmissionServices;
-pub use verdict::{Client, CredentialKind, Identity, Permit};
+pub use verdict::{CredentialKind, Identity, Permit};
 
 /// Decides requests by one configuration.
 #[derive(Clone, Copy)]

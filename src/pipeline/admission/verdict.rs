@@ -1,7 +1,6 @@
 //! The outcome of admission: an identity, and a permit.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::principal::Principal;
@@ -86,15 +85,6 @@ pub enum CredentialKind {
     Cookie,
     SessionHeader,
     Bearer,
-}
-
-/// The origin of a request, as far as the gateway can vouch for it.
-#[derive(Debug, Clone)]
-pub struct Client {
-    pub ip: IpAddr,
-    /// The scheme, host and port that the client used, as reported by trusted proxies.
-    pub https: bool,
-    pub host: String,
 }
 
 /// Proof that a request was admitted. Choosing a server and writing identity headers require it.

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::pipeline::admission::Client;
 use crate::pipeline::fields::{FieldKind, Fields, text_of};
 use crate::settings::ForwardedBy;
 
@@ -19,6 +18,15 @@ pub struct ClientOrigin {
     /// The `Host` that the client used, if a trusted proxy reports another than the request's own.
     pub host: Option<String>,
     pub peer_trusted: bool,
+}
+
+/// The origin of a request, as far as the gateway can vouch for it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub ip: IpAddr,
+    /// The scheme, host and port that the client used, as reported by trusted proxies.
+    pub https: bool,
+    pub host: String,
 }
 
 impl ClientOrigin {

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use http::{Method, Version};
 
-use super::admission::Client;
 use super::fields::{FieldKind, Fields};
 use crate::auth::session::Millis;
 use crate::auth::token::CertificateHash;
@@ -13,7 +12,7 @@ pub mod client_origin;
 pub mod host;
 pub mod trace_context;
 
-pub use client_origin::ClientOrigin;
+pub use client_origin::{Client, ClientOrigin};
 
 /// The head of a request, without the authority of its target.
 #[derive(Debug, Clone, Copy)]
