@@ -80,8 +80,10 @@ pub struct RequestContext {
     pub client_origin: Option<ClientOrigin>,
     pub origin_header: Option<HeaderValue>,
     pub route: Option<Arc<Route>>,
-    /// Set once the request may go to an upstream.
-    pub admitted: Option<Admitted>,
+    /// The index of the upstream to which an admitted request goes.
+    pub upstream: Option<usize>,
+    /// The caller of an admitted request.
+    pub identity: Option<Identity>,
     pub refusal: Option<Refusal>,
     /// The reason for the log.
     pub reason: Option<Reason>,
@@ -94,10 +96,8 @@ pub struct RequestContext {
     /// The user of a request without a permit, for the log.
     pub user: Option<String>,
     pub session: Option<SessionId>,
-    /// The messages of a gRPC call; `None`: the request is no such call.
-    pub grpc: Option<Messages>,
+    pub is_grpc: bool,
     pub store_time: Duration,
-    pub attempts: UpstreamAttempts,
     pub upstream_time: Option<Duration>,
     pub body_received: u64,
     pub body_sent: u64,
@@ -106,14 +106,21 @@ pub struct RequestContext {
     pub started_wall: SystemTime,
 }
 
-/// The state of a request that may go to an upstream.
+/// The state of a request that may go to an upstream. Only admission makes one.
 pub struct Admitted {
     pub permit: Permit,
     /// Lets the request be closed from outside.
     pub registration: StreamRegistration,
-    /// A gRPC call over HTTP/2 on both sides, which may last as long as the client wants. The media
-    /// type alone is the client's claim, and lifts no limit.
-    pub is_grpc_stream: bool,
+    /// The messages of a gRPC call over HTTP/2 on both sides, which may last as long as the client
+    /// wants. The media type alone is the client's claim, and lifts no limit.
+    pub grpc_stream: Option<Messages>,
+    pub attempts: UpstreamAttempts,
+}
+
+impl Admitted {
+    pub(super) fn is_grpc_stream(&self) -> bool {
+        self.grpc_stream.is_some()
+    }
 }
 
 /// The attempts to send a request to a server of its upstream.
@@ -165,7 +172,8 @@ impl RequestContext {
             client_origin: None,
             origin_header: None,
             route: None,
-            admitted: None,
+            upstream: None,
+            identity: None,
             refusal: None,
             reason: None,
             grounds: None,
@@ -174,9 +182,8 @@ impl RequestContext {
             is_api_call: false,
             user: None,
             session: None,
-            grpc: None,
+            is_grpc: false,
             store_time: Duration::ZERO,
-            attempts: UpstreamAttempts::default(),
             upstream_time: None,
             body_received: 0,
             body_sent: 0,
@@ -203,8 +210,7 @@ impl RequestContext {
         self.method = head.method.clone();
         self.is_http2 = head.version == Version::HTTP_2;
         self.path = head.uri.path().to_owned();
-        self.grpc = grpc::is_call(&head.method, fields.first(FieldKind::ContentType))
-            .then(Messages::default);
+        self.is_grpc = grpc::is_call(&head.method, fields.first(FieldKind::ContentType));
         let [host_field, origin_header] =
             header_fields::first(&head.headers, [&header::HOST, &header::ORIGIN]);
         self.origin_header = origin_header.cloned();
@@ -231,7 +237,7 @@ impl RequestContext {
         RejectedRequest {
             head,
             request_id: &self.request_id,
-            is_grpc: self.grpc.is_some(),
+            is_grpc: self.is_grpc,
             is_api_call: self.is_api_call,
             route: self.route.as_deref(),
             settings: Some(&self.snapshot.settings),
@@ -268,8 +274,10 @@ impl RequestContext {
         }
     }
 
-    /// Keeps the permit, counts the use of its session, and lets the request be closed from outside.
-    pub(super) fn admit(&mut self, permit: Permit, is_grpc_stream: bool) {
+    /// Counts the use of the permit's session, and lets the request be closed from outside.
+    pub(super) fn admit(&mut self, permit: Permit, is_grpc_stream: bool) -> Admitted {
+        self.upstream = Some(permit.route.upstream);
+        self.identity.clone_from(&permit.identity);
         let identity = permit.identity.as_ref();
         if let Some(identity) = identity {
             self.authenticated = true;
@@ -284,16 +292,12 @@ impl RequestContext {
             self.client_origin.as_ref().map(|origin| origin.ip),
         );
         let registry = &self.worker.open_streams;
-        self.admitted = Some(Admitted {
+        Admitted {
             registration: registry.register(self.worker.index, open),
             permit,
-            is_grpc_stream,
-        });
-    }
-
-    /// Whether the request is admitted as a gRPC stream.
-    pub(super) fn is_grpc_stream(&self) -> bool {
-        self.admitted.as_ref().is_some_and(|it| it.is_grpc_stream)
+            grpc_stream: is_grpc_stream.then(Messages::default),
+            attempts: UpstreamAttempts::default(),
+        }
     }
 
     /// Records for the log why the request was rejected, and whose it was.

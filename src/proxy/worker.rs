@@ -111,14 +111,12 @@ impl Worker {
         let series = &ctx.snapshot.series;
         let outcome = (&ctx.method, ctx.status);
         series.count(&self.metrics, ctx.route_label(), outcome, took);
-        let upstream = ctx.route.as_ref().map(|route| route.upstream);
-        if let (Some(time), Some(index)) = (ctx.upstream_time, upstream) {
+        if let (Some(time), Some(index)) = (ctx.upstream_time, ctx.upstream) {
             series.observe_upstream(index, time);
         }
-        let upstream = upstream.filter(|_| ctx.admitted.is_some());
-        let upstream = upstream.and_then(|index| ctx.snapshot.settings.upstreams.get(index));
-        let admitted = ctx.admitted.as_ref();
-        let identity = admitted.and_then(|admitted| admitted.permit.identity.as_ref());
+        let upstreams = &ctx.snapshot.settings.upstreams;
+        let upstream = ctx.upstream.and_then(|index| upstreams.get(index));
+        let identity = ctx.identity.as_ref();
         let session = identity
             .and_then(Identity::session)
             .map(|session| session.id);

@@ -8,6 +8,7 @@ use pingora::{Error, ErrorType};
 
 use super::header_map::{self, Removal};
 use super::{failure, forward};
+use crate::pipeline::admission::Permit;
 use crate::pipeline::client_response::ClientHead;
 use crate::pipeline::client_response::framing::{self, LengthAction};
 use crate::pipeline::fields::{FieldKind, Fields};
@@ -16,7 +17,7 @@ use crate::pipeline::local_response::limit_headers;
 use crate::proxy::connection_auth;
 use crate::proxy::open_streams::StreamKind;
 use crate::proxy::open_streams::idle_timer::PendingChunk;
-use crate::proxy::request_context::{Admitted, RequestContext};
+use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
 use crate::rejection::{Reason, Refusal};
 use crate::telemetry::metrics;
 
@@ -31,15 +32,15 @@ pub(in crate::proxy) fn complete(
     session: &mut Session,
     response: &mut ResponseHeader,
     ctx: &mut RequestContext,
+    admitted: &mut Admitted,
 ) -> pingora::Result<()> {
     let list = header_map::list(&response.headers);
     let length = check(session, response, Fields::new(&list)).map_err(|fault| {
         ctx.reason = Some(Reason::Framing(fault));
         Error::new_up(ErrorType::InvalidHTTPHeader)
     })?;
-    let interim =
-        response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
-    observe_head(session, response, ctx, interim);
+    let interim = is_interim(response);
+    observe_head(session, response, ctx, admitted);
     let received = response.version;
     let client = session.req_header().version;
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -48,9 +49,7 @@ pub(in crate::proxy) fn complete(
     // Trailers pass only from HTTP/2 to HTTP/2.
     let keep_trailer = ctx.is_http2 && received == Version::HTTP_2;
     let connection = ResponseConnection::of(Fields::new(&list), keep_upgrade, keep_trailer);
-    let Some(head) = client_head(ctx, received, length) else {
-        return Err(forward::not_admitted());
-    };
+    let head = client_head(ctx, &admitted.permit, received, length);
     let removal = Removal::of(&response.headers, &list, connection.edit(), |field| {
         is_pingoras(field.kind) || (connection.passes(field) && head.passes(field))
     });
@@ -76,18 +75,24 @@ pub(in crate::proxy) fn complete(
     Ok(())
 }
 
+/// Whether another head follows.
+fn is_interim(response: &ResponseHeader) -> bool {
+    response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+}
+
 /// Records what the head says about the progress of the response.
 fn observe_head(
     session: &mut Session,
     response: &ResponseHeader,
     ctx: &mut RequestContext,
-    interim: bool,
+    admitted: &mut Admitted,
 ) {
-    if let (false, Some(started)) = (interim, ctx.attempts.started) {
+    let interim = is_interim(response);
+    if let (false, Some(started)) = (interim, admitted.attempts.started) {
         ctx.upstream_time = Some(started.elapsed());
     }
     if response.status == StatusCode::CONTINUE {
-        forward::expect_body(session, ctx);
+        forward::expect_body(session, ctx, admitted);
     }
     ctx.arrival.control.idle_timer.record_activity();
     if !interim {
@@ -97,24 +102,24 @@ fn observe_head(
     }
     // A response before the end of the body costs the connection; an interim response does not.
     session.set_close_on_response_before_downstream_finish(!interim);
-    track_open_stream(session, response, ctx);
+    track_open_stream(session, response, ctx, admitted);
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
     if response.status == StatusCode::UNAUTHORIZED {
-        handle_connection_challenge(response, ctx);
+        handle_connection_challenge(response, ctx, &mut admitted.attempts);
     }
     if !interim && !upgraded && is_bodiless(session, response) {
-        end_response(ctx);
+        end_response(ctx, &admitted.attempts);
     }
 }
 
-/// The changes to the head; `None`: the request is not admitted.
-fn client_head(
-    ctx: &RequestContext,
+/// The changes to the head.
+fn client_head<'a>(
+    ctx: &'a RequestContext,
+    permit: &'a Permit,
     version: Version,
     length: LengthAction,
-) -> Option<ClientHead<'_>> {
-    let Admitted { permit, .. } = ctx.admitted.as_ref()?;
-    Some(ClientHead {
+) -> ClientHead<'a> {
+    ClientHead {
         permit,
         request_id: &ctx.request_id,
         via: &ctx.worker.via,
@@ -123,7 +128,7 @@ fn client_head(
         version,
         length,
         limits: limit_headers(&permit.decisions, ctx.worker.store_clock()),
-    })
+    }
 }
 
 /// Whether Pingora reads the field and writes its own.
@@ -152,6 +157,7 @@ pub(in crate::proxy) fn observe_body(
     body: &mut Option<Bytes>,
     end: bool,
     ctx: &mut RequestContext,
+    admitted: &Admitted,
 ) -> pingora::Result<()> {
     ctx.forwarded.bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
     let idle_timer = &ctx.arrival.control.idle_timer;
@@ -165,14 +171,14 @@ pub(in crate::proxy) fn observe_body(
     } else if idle_timer.has_expired() {
         return Err(Error::new_up(ErrorType::ReadTimedout));
     } else {
-        end_response(ctx);
+        end_response(ctx, &admitted.attempts);
     }
     Ok(())
 }
 
 /// Records the end of a response: a gRPC client that continues to send has nothing to wait for.
-pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext) {
-    if ctx.is_grpc_stream()
+pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext, admitted: &Admitted) {
+    if admitted.is_grpc_stream()
         && let Some(timeouts) = ctx.timeouts()
     {
         ctx.arrival
@@ -183,12 +189,12 @@ pub(in crate::proxy) fn observe_trailers(ctx: &RequestContext) {
 }
 
 /// Records that the upstream has sent its whole response.
-fn end_response(ctx: &RequestContext) {
+fn end_response(ctx: &RequestContext, attempts: &UpstreamAttempts) {
     let control = &ctx.arrival.control;
     // The rest of a rejected body is not sent; an authentication handshake continues on its
     // connection.
-    let rejected = control.idle_timer.is_upload_rejected() && !ctx.attempts.is_exclusive;
-    if ctx.attempts.close_after_response || rejected {
+    let rejected = control.idle_timer.is_upload_rejected() && !attempts.is_exclusive;
+    if attempts.close_after_response || rejected {
         control.idle_timer.end_upstream();
     } else {
         control.idle_timer.end();
@@ -198,13 +204,17 @@ fn end_response(ctx: &RequestContext) {
 
 /// Handles an upstream's challenge to authenticate the connection: the client connection gets
 /// upstream connections of its own, and this shared one is not used again.
-fn handle_connection_challenge(response: &ResponseHeader, ctx: &mut RequestContext) {
+fn handle_connection_challenge(
+    response: &ResponseHeader,
+    ctx: &RequestContext,
+    attempts: &mut UpstreamAttempts,
+) {
     if !connection_auth::challenges_connection(&response.headers) {
         return;
     }
     let connections = &ctx.arrival.peer.own_connections;
-    ctx.attempts.close_after_response = !ctx.attempts.is_exclusive;
-    if let Some(chosen) = &ctx.attempts.server {
+    attempts.close_after_response = !attempts.is_exclusive;
+    if let Some(chosen) = &attempts.server {
         connections.claim().pin(chosen);
     }
 }
@@ -224,7 +234,12 @@ fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
 }
 
 /// Records the expected duration of a response, so that a revocation closes a long one at once.
-fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut RequestContext) {
+fn track_open_stream(
+    session: &mut Session,
+    response: &ResponseHeader,
+    ctx: &mut RequestContext,
+    admitted: &Admitted,
+) {
     let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
     if upgraded {
         ctx.arrival.control.set_upgraded();
@@ -244,7 +259,7 @@ fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut
     if kind == StreamKind::Short {
         return;
     }
-    if kind == StreamKind::Endless || ctx.is_grpc_stream() {
+    if kind == StreamKind::Endless || admitted.is_grpc_stream() {
         let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
         ctx.arrival.control.idle_timer.allow_idle(idle);
     }
@@ -252,9 +267,7 @@ fn track_open_stream(session: &mut Session, response: &ResponseHeader, ctx: &mut
         // The end of the stream cannot be reported to a client that has closed its side.
         session.as_downstream_mut().set_abort_on_close(true);
     }
-    if let Some(admitted) = &ctx.admitted {
-        admitted.registration.set_kind(kind);
-    }
+    admitted.registration.set_kind(kind);
 }
 
 /// Derives a response's expected duration from its media type. Case is insignificant (RFC 9110,

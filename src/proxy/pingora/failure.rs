@@ -7,12 +7,13 @@ use http::header;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::context::Context;
 use super::error_kind::{failure_of, is_graceful, is_unprocessed};
 use super::local_response;
 use crate::pipeline::header_fields::HeaderError;
 use crate::pipeline::local_response::CallOutcome;
 use crate::proxy::grpc::Messages;
-use crate::proxy::request_context::RequestContext;
+use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
 use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::settings;
@@ -41,21 +42,23 @@ pub(in crate::proxy) fn from_header_error(error: HeaderError) -> Box<Error> {
 /// A failed connection attempt has carried no data: further servers are tried, each once, whatever
 /// the method. [`super::forward::choose`] fails when none is left.
 pub(in crate::proxy) fn handle_connect_error(
-    ctx: &mut RequestContext,
+    ctx: &RequestContext,
+    admitted: &mut Admitted,
     mut error: Box<Error>,
 ) -> Box<Error> {
-    warn_failed_attempt(ctx, &error);
+    let attempts = &mut admitted.attempts;
+    warn_failed_attempt(ctx, attempts, &error);
     error.set_retry(true);
-    if is_unprocessed(&error) && !ctx.attempts.needs_new_connection {
+    if is_unprocessed(&error) && !attempts.needs_new_connection {
         // A pooled HTTP/2 connection is going away, which is not a failure of its server.
-        ctx.attempts.tried.pop();
-        ctx.attempts.needs_new_connection = true;
+        attempts.tried.pop();
+        attempts.needs_new_connection = true;
         return error;
     }
     let failure = failure_of(&error);
-    report(ctx, failure.outcome(Stage::Connecting));
+    report(attempts, failure.outcome(Stage::Connecting));
     count(ctx, failure);
-    ctx.attempts.last_failure = Some(failure);
+    attempts.last_failure = Some(failure);
     error
 }
 
@@ -65,6 +68,7 @@ pub(in crate::proxy) fn handle_connect_error(
 pub(in crate::proxy) fn handle_proxy_error(
     session: &mut Session,
     ctx: &mut RequestContext,
+    admitted: &mut Admitted,
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
@@ -77,31 +81,31 @@ pub(in crate::proxy) fn handle_proxy_error(
         return error;
     }
     error.retry.decide_reuse(reused);
-    if ctx.refusal.is_none() && failed_attempt(session, ctx, &error, late).may_repeat() {
-        prepare_repetition(ctx, &error);
+    if ctx.refusal.is_none() && failed_attempt(session, ctx, admitted, &error, late).may_repeat() {
+        prepare_repetition(ctx, admitted, &error);
         error.set_retry(true);
         return error;
     }
     error.set_retry(false);
     let timed_out = late || *error.etype() == ErrorType::ReadTimedout;
-    if ctx.grpc.is_some() && !late && ctx.arrival.control.close_reason().is_some() {
+    if ctx.is_grpc && !late && ctx.arrival.control.close_reason().is_some() {
         ctx.reason = Some(Reason::CredentialEnded);
-    } else if timed_out && !ctx.is_grpc_stream() && is_client_late(session, ctx) {
+    } else if timed_out && !admitted.is_grpc_stream() && is_client_late(session, ctx) {
         ctx.record_failure(Failure::BodyStalled);
     } else if late {
         // The error is the end of the connection, which the gateway itself closed.
         let failure = ctx.arrival.control.idle_timer.failure();
         ctx.record_failure(failure);
         count(ctx, failure);
-        report(ctx, failure.outcome(Stage::Exchanging));
+        report(&mut admitted.attempts, failure.outcome(Stage::Exchanging));
     } else if *error.esource() == ErrorSource::Upstream {
-        warn_failed_attempt(ctx, &error);
+        warn_failed_attempt(ctx, &admitted.attempts, &error);
         let failure = failure_of(&error);
-        ctx.attempts.last_failure = Some(failure);
+        admitted.attempts.last_failure = Some(failure);
         count(ctx, failure);
         // A pooled connection that had been closed is not a failure of its server.
         if !reused {
-            report(ctx, failure.outcome(Stage::Exchanging));
+            report(&mut admitted.attempts, failure.outcome(Stage::Exchanging));
         }
     }
     error
@@ -111,6 +115,7 @@ pub(in crate::proxy) fn handle_proxy_error(
 fn failed_attempt<'a>(
     session: &Session,
     ctx: &'a RequestContext,
+    admitted: &Admitted,
     error: &Error,
     late: bool,
 ) -> FailedAttempt<'a> {
@@ -134,21 +139,24 @@ fn failed_attempt<'a>(
         },
         has_responded: has_responded(session),
         is_over: late || control.close_reason().is_some(),
-        sent: ctx.attempts.sent,
+        sent: admitted.attempts.sent,
         retries: upstream_of(ctx).map_or(0, |upstream| upstream.retries),
     }
 }
 
 /// Prepares a request to be sent again. The server is not to blame: it may be tried again, but not
 /// over a connection that is stale or full.
-fn prepare_repetition(ctx: &mut RequestContext, error: &Error) {
-    warn_failed_attempt(ctx, error);
-    ctx.attempts.tried.pop();
+fn prepare_repetition(ctx: &mut RequestContext, admitted: &mut Admitted, error: &Error) {
+    let attempts = &mut admitted.attempts;
+    warn_failed_attempt(ctx, attempts, error);
+    attempts.tried.pop();
     // After a GOAWAY, Pingora does not reuse the connection.
-    ctx.attempts.needs_new_connection = !is_graceful(error);
-    ctx.attempts.last_failure = Some(failure_of(error));
+    attempts.needs_new_connection = !is_graceful(error);
+    attempts.last_failure = Some(failure_of(error));
     ctx.body_received = 0;
-    ctx.grpc = ctx.grpc.is_some().then(Messages::default);
+    if let Some(messages) = &mut admitted.grpc_stream {
+        *messages = Messages::default();
+    }
 }
 
 /// Whether a request that timed out waits for its body and not for the upstream.
@@ -168,8 +176,8 @@ fn is_client_late(session: &mut Session, ctx: &RequestContext) -> bool {
 }
 
 /// Reports an attempt that the upstream failed, whether or not the request is sent again.
-fn warn_failed_attempt(ctx: &RequestContext, error: &Error) {
-    let chosen = ctx.attempts.server.as_ref();
+fn warn_failed_attempt(ctx: &RequestContext, attempts: &UpstreamAttempts, error: &Error) {
+    let chosen = attempts.server.as_ref();
     tracing::warn!(
         request_id = %ctx.request_id,
         upstream = chosen.map(ChosenServer::upstream),
@@ -195,12 +203,11 @@ fn count(ctx: &RequestContext, failure: Failure) {
 }
 
 fn upstream_of(ctx: &RequestContext) -> Option<&Arc<settings::Upstream>> {
-    let route = ctx.route.as_ref()?;
-    ctx.snapshot.settings.upstreams.get(route.upstream)
+    ctx.snapshot.settings.upstreams.get(ctx.upstream?)
 }
 
-fn report(ctx: &mut RequestContext, outcome: AttemptOutcome) {
-    if let Some(chosen) = ctx.attempts.server.take() {
+fn report(attempts: &mut UpstreamAttempts, outcome: AttemptOutcome) {
+    if let Some(chosen) = attempts.server.take() {
         chosen.report(outcome);
     }
 }
@@ -208,9 +215,11 @@ fn report(ctx: &mut RequestContext, outcome: AttemptOutcome) {
 /// Responds for an upstream that failed, if a response is still possible.
 pub(in crate::proxy) async fn respond_with_error(
     session: &mut Session,
-    ctx: &mut RequestContext,
+    context: &mut Context,
     error: &Error,
 ) -> FailToProxy {
+    let decisions = context.decisions();
+    let ctx = &mut context.request;
     let reason = error.etype().as_str();
     tracing::debug!(request_id = %ctx.request_id, %reason, "the request failed");
     let control = &ctx.arrival.control;
@@ -227,9 +236,8 @@ pub(in crate::proxy) async fn respond_with_error(
     let refusal = ctx.refusal.or(failure.refusal());
     let refusal = refusal.unwrap_or(Refusal::BadRequest);
     let ended = ctx.reason == Some(Reason::CredentialEnded);
-    if let (false, true, Some(_)) = (client_gone, ctx.is_http2, &ctx.grpc)
-        && (ended || has_responded(session))
-    {
+    let is_call = ctx.is_http2 && ctx.is_grpc;
+    if !client_gone && is_call && (ended || has_responded(session)) {
         return end_call(session, ctx, ended, refusal).await;
     }
     if client_gone || has_responded(session) {
@@ -244,11 +252,7 @@ pub(in crate::proxy) async fn respond_with_error(
             can_reuse_downstream: false,
         };
     }
-    let permit = ctx.admitted.as_ref().map(|admitted| &admitted.permit);
-    let rejection = Rejection {
-        decisions: permit.map_or_else(Vec::new, |permit| permit.decisions.clone()),
-        ..refusal.into()
-    };
+    let rejection = Rejection::from(refusal).with_decisions(decisions);
     session.set_keepalive(None);
     // The client may have gone meanwhile.
     let sent = local_response::send_rejection(session, ctx, rejection).await;

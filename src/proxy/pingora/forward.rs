@@ -33,28 +33,27 @@ const SHORT_BODY: u64 = 16 * 1024;
 pub(in crate::proxy) fn choose(
     session: &mut Session,
     ctx: &mut RequestContext,
+    admitted: &mut Admitted,
 ) -> pingora::Result<Box<HttpPeer>> {
-    let Some(admitted) = &ctx.admitted else {
-        return Err(not_admitted());
-    };
-    let (permit, is_grpc_stream) = (&admitted.permit, admitted.is_grpc_stream);
+    let is_grpc_stream = admitted.is_grpc_stream();
+    let (permit, attempts) = (&admitted.permit, &mut admitted.attempts);
     let client = Arc::clone(&ctx.arrival.peer);
     let headers = &session.req_header().headers;
     let owner = client.own_connections.of_request(headers);
     let address = ctx.client_origin.as_ref().map_or(client.ip, |it| it.ip);
-    let tried = &ctx.attempts.tried;
+    let tried = &attempts.tried;
     let chosen = server_selection::select(permit, &ctx.snapshot, headers, address, owner, tried);
     let Some(chosen) = chosen else {
-        let last = ctx.attempts.last_failure.take();
+        let last = attempts.last_failure.take();
         ctx.record_failure(last.unwrap_or(Failure::NoServer));
         return Err(Error::new(ErrorType::HTTPStatus(503)));
     };
     let mut peer = peer::of(chosen.address(), &permit.route.timeouts);
     if let Some(owner) = owner {
         owner.pin(&chosen);
-        ctx.attempts.is_exclusive = true;
-        ctx.attempts.pending_slot = Some(peer::isolate(&mut peer, owner));
-    } else if ctx.attempts.needs_new_connection {
+        attempts.is_exclusive = true;
+        attempts.pending_slot = Some(peer::isolate(&mut peer, owner));
+    } else if attempts.needs_new_connection {
         // A key that no pooled connection has.
         peer.group_key = rand::random();
     }
@@ -71,16 +70,10 @@ pub(in crate::proxy) fn choose(
         // request and would cut them off.
         peer.options.read_timeout = None;
     }
-    ctx.attempts.tried.push(chosen.server());
-    ctx.attempts.server = Some(chosen);
-    ctx.attempts.started = Some(clock::monotonic());
+    attempts.tried.push(chosen.server());
+    attempts.server = Some(chosen);
+    attempts.started = Some(clock::monotonic());
     Ok(peer)
-}
-
-/// The error for a request that is forwarded without a permit: none of Pingora's hooks runs before
-/// the decision.
-pub(super) fn not_admitted() -> Box<Error> {
-    Error::new(ErrorType::HTTPStatus(500))
 }
 
 /// Writes the head of the request toward the upstream.
@@ -91,12 +84,13 @@ pub(in crate::proxy) fn prepare(
     session: &Session,
     request: &mut RequestHeader,
     ctx: &mut RequestContext,
+    admitted: &Admitted,
 ) -> pingora::Result<()> {
-    let (Some(Admitted { permit, .. }), Some(origin), Some(host)) =
-        (&ctx.admitted, &ctx.client_origin, &ctx.host_header)
-    else {
-        return Err(not_admitted());
+    let (Some(origin), Some(host)) = (&ctx.client_origin, &ctx.host_header) else {
+        // The decision rejects a request without a host.
+        return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
+    let (permit, attempts) = (&admitted.permit, &admitted.attempts);
     let received = session.req_header();
     let is_http2 = received.version == Version::HTTP_2;
     let input = UpstreamRequest {
@@ -109,13 +103,13 @@ pub(in crate::proxy) fn prepare(
         host,
         path: &ctx.path,
         request_id: &ctx.request_id,
-        server_host: ctx.attempts.server.as_ref().and_then(ChosenServer::host),
+        server_host: attempts.server.as_ref().and_then(ChosenServer::host),
         carries_trailers: is_http2 && request.version == Version::HTTP_2,
     };
     let list = header_map::list(&received.headers);
     let head = UpstreamHead::new(input, permit, Fields::new(&list));
     let head = head.map_err(failure::from_header_error)?;
-    let needs_te = ctx.grpc.is_some() && request.version == Version::HTTP_2;
+    let needs_te = ctx.is_grpc && request.version == Version::HTTP_2;
     header_map::edit_request(request, |headers| {
         let passes = |field: &Field<'_>| head.passes(field) || is_pingoras(field.kind);
         for name in header_map::failing(&received.headers, &list, passes) {
@@ -165,8 +159,9 @@ pub(in crate::proxy) fn count_body(
     body: Option<&Bytes>,
     end: bool,
     ctx: &mut RequestContext,
+    admitted: &mut Admitted,
 ) -> pingora::Result<()> {
-    if end && ctx.is_grpc_stream() && session.response_written().is_none() {
+    if end && admitted.is_grpc_stream() && session.response_written().is_none() {
         // From here on the call waits for the upstream alone.
         let read = ctx.timeouts().map(|timeouts| timeouts.read);
         ctx.arrival.control.idle_timer.set_limit(read);
@@ -188,15 +183,14 @@ pub(in crate::proxy) fn count_body(
     control.idle_timer.record_upload(end);
     if ctx.body_received == 0 && !end {
         // Also for a client that asked for `100 Continue` and sends without waiting for it.
-        expect_body(session, ctx);
+        expect_body(session, ctx, admitted);
     }
     control.body_rate.count(body.len());
     ctx.body_received += body.len() as u64;
-    let limit = ctx.route.as_ref().map_or(0, |route| route.max_body);
-    let is_grpc_stream = ctx.is_grpc_stream();
-    let too_large = match &mut ctx.grpc {
-        Some(messages) if is_grpc_stream => messages.pass(body, limit).is_err(),
-        _ => ctx.body_received > limit,
+    let limit = admitted.permit.route.max_body;
+    let too_large = match &mut admitted.grpc_stream {
+        Some(messages) => messages.pass(body, limit).is_err(),
+        None => ctx.body_received > limit,
     };
     if too_large {
         ctx.record_failure(Failure::BodyTooLarge);
@@ -219,18 +213,18 @@ pub(in crate::proxy) fn end_body(body: &mut Option<Bytes>, end: bool) {
 pub(in crate::proxy) fn begin(
     session: &mut Session,
     peer: &HttpPeer,
-    descriptor: RawFd,
-    reused: bool,
-    ctx: &mut RequestContext,
+    (descriptor, reused): (RawFd, bool),
+    ctx: &RequestContext,
+    admitted: &mut Admitted,
 ) {
-    ctx.attempts.sent += 1;
-    if let (Some(slot), false) = (ctx.attempts.pending_slot.take(), reused) {
+    admitted.attempts.sent += 1;
+    if let (Some(slot), false) = (admitted.attempts.pending_slot.take(), reused) {
         let owner = ctx.arrival.peer.own_connections.claim();
         owner.record_opened(&slot, descriptor);
     }
     // A client that waits for `100 Continue` is not late before the interim response.
     if !session.req_header().headers.contains_key(header::EXPECT) {
-        expect_body(session, ctx);
+        expect_body(session, ctx, admitted);
     }
     if peer.options.read_timeout.is_none() {
         let timeouts = ctx.timeouts();
@@ -238,7 +232,7 @@ pub(in crate::proxy) fn begin(
         let own = is_http1(peer).then_some(descriptor);
         let idle_timer = &ctx.arrival.control.idle_timer;
         idle_timer.begin(timeouts.as_ref().map(|timeouts| timeouts.read), own);
-        if ctx.is_grpc_stream() {
+        if admitted.is_grpc_stream() {
             // A client that streams may be quiet for longer; the end of its request ends that.
             idle_timer.allow_idle(timeouts.and_then(|timeouts| timeouts.stream_idle));
         }
@@ -246,8 +240,12 @@ pub(in crate::proxy) fn begin(
 }
 
 /// Starts to measure the rate of the client's body.
-pub(in crate::proxy) fn expect_body(session: &mut Session, ctx: &RequestContext) {
-    if session.is_body_done() || session.is_upgrade_req() || ctx.is_grpc_stream() {
+pub(in crate::proxy) fn expect_body(
+    session: &mut Session,
+    ctx: &RequestContext,
+    admitted: &Admitted,
+) {
+    if session.is_body_done() || session.is_upgrade_req() || admitted.is_grpc_stream() {
         return;
     }
     if let Some((listener, _)) = ctx.listener() {

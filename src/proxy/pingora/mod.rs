@@ -19,11 +19,12 @@ use tokio::sync::watch;
 
 use super::connection::DownstreamConnection;
 use super::open_streams::stream_control::StreamControl;
-use super::request_context::{Arrival, REQUEST, RequestContext};
+use super::request_context::{Arrival, REQUEST};
 use super::worker::Worker;
 
 mod api_call;
 pub(super) mod client_response;
+mod context;
 mod error_kind;
 mod failure;
 mod forward;
@@ -37,6 +38,7 @@ mod probe;
 mod request;
 mod stream;
 
+use context::Context;
 use grpc_session::GrpcSession;
 pub(super) use pingora::protocols::l4::ext::get_tcp_info;
 /// Timers that cost less than Tokio's where millions are set and few expire.
@@ -112,12 +114,12 @@ struct Proxy {
 #[async_trait]
 impl ProxyHttp for Proxy {
     // Boxed: Pingora moves it into each of its stages.
-    type CTX = Box<RequestContext>;
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Box<RequestContext> {
+    fn new_ctx(&self) -> Box<Context> {
         // Every request is handed to Pingora inside the scope ([`serve`]).
         let arrival = REQUEST.with(Clone::clone);
-        Box::new(RequestContext::new(arrival, Arc::clone(&self.worker)))
+        Box::new(Context::new(arrival, Arc::clone(&self.worker)))
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
@@ -127,18 +129,20 @@ impl ProxyHttp for Proxy {
     async fn request_filter(
         &self,
         session: &mut Session,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        let decided = request::filter(session, ctx).await;
-        decided.map_err(failure::attribute_early_error)
+        let decided = request::filter(session, &mut ctx.request).await;
+        let admitted = decided.map_err(failure::attribute_early_error)?;
+        Ok(ctx.settle(admitted))
     }
 
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<Box<HttpPeer>> {
-        forward::choose(session, ctx)
+        let (request, admitted) = ctx.admitted()?;
+        forward::choose(session, request, admitted)
     }
 
     async fn connected_to_upstream(
@@ -148,9 +152,10 @@ impl ProxyHttp for Proxy {
         peer: &HttpPeer,
         descriptor: RawFd,
         _: Option<&Digest>,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        forward::begin(session, peer, descriptor, reused, ctx);
+        let (request, admitted) = ctx.admitted()?;
+        forward::begin(session, peer, (descriptor, reused), request, admitted);
         Ok(())
     }
 
@@ -158,10 +163,11 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         http10::prepare(session);
-        forward::prepare(session, request, ctx)
+        let (ctx, admitted) = ctx.admitted()?;
+        forward::prepare(session, request, ctx, admitted)
     }
 
     async fn request_body_filter(
@@ -169,12 +175,13 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
+        let (request, admitted) = ctx.admitted()?;
         if end {
-            ctx.arrival.control.body_rate.end();
+            request.arrival.control.body_rate.end();
         }
-        forward::count_body(session, body.as_ref(), end, ctx)?;
+        forward::count_body(session, body.as_ref(), end, request, admitted)?;
         forward::end_body(body, end);
         Ok(())
     }
@@ -183,9 +190,10 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        client_response::complete(session, response, ctx)
+        let (request, admitted) = ctx.admitted()?;
+        client_response::complete(session, response, request, admitted)
     }
 
     fn response_body_filter(
@@ -193,9 +201,10 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Duration>> {
-        client_response::observe_body(body, end, ctx)?;
+        let (request, admitted) = ctx.admitted()?;
+        client_response::observe_body(body, end, request, admitted)?;
         Ok(None)
     }
 
@@ -203,9 +212,10 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         _: &mut HeaderMap,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<Option<Bytes>> {
-        client_response::observe_trailers(ctx);
+        let (request, admitted) = ctx.admitted()?;
+        client_response::observe_trailers(request, admitted);
         Ok(None)
     }
 
@@ -213,10 +223,13 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
         error: Box<pingora::Error>,
     ) -> Box<pingora::Error> {
-        failure::handle_connect_error(ctx, error)
+        match ctx.admitted() {
+            Ok((request, admitted)) => failure::handle_connect_error(request, admitted, error),
+            Err(missing) => missing,
+        }
     }
 
     fn error_while_proxy(
@@ -224,17 +237,22 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<pingora::Error>,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
         reused: bool,
     ) -> Box<pingora::Error> {
-        failure::handle_proxy_error(session, ctx, error, reused)
+        match ctx.admitted() {
+            Ok((request, admitted)) => {
+                failure::handle_proxy_error(session, request, admitted, error, reused)
+            }
+            Err(missing) => missing,
+        }
     }
 
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
         error: &pingora::Error,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) -> FailToProxy {
         failure::respond_with_error(session, ctx, error).await
     }
@@ -243,16 +261,16 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         _: Option<&pingora::Error>,
-        ctx: &mut Box<RequestContext>,
+        ctx: &mut Box<Context>,
     ) {
-        client_response::record_outcome(session, ctx);
-        local_response::linger(session, ctx).await;
+        client_response::record_outcome(session, &mut ctx.request);
+        local_response::linger(session, &ctx.request).await;
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _: &Session,
-        _: &Box<RequestContext>,
+        _: &Box<Context>,
         _: &pingora::Error,
         _: ProxyWarnLogContext,
     ) -> bool {
@@ -260,7 +278,7 @@ impl ProxyHttp for Proxy {
         true
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Box<RequestContext>, _: &pingora::Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &pingora::Error) -> bool {
         // The access log reports it, once.
         true
     }

@@ -16,22 +16,22 @@ use crate::pipeline::fields::Fields;
 use crate::pipeline::hop_by_hop::RequestConnection;
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Step};
-use crate::proxy::request_context::{RequestContext, measure_wait};
+use crate::proxy::request_context::{Admitted, RequestContext, measure_wait};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings;
 
 /// How long the end of a body that is declared empty may take to arrive.
 const EMPTY_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Decides a request and executes the decision. Returns whether the response was sent; otherwise
-/// the request goes to an upstream.
+/// Decides a request and executes the decision. `None`: the response was sent; otherwise the request
+/// goes to an upstream.
 ///
 /// # Errors
 /// The client went away before the response was sent.
 pub(super) async fn filter(
     session: &mut Session,
     ctx: &mut RequestContext,
-) -> pingora::Result<bool> {
+) -> pingora::Result<Option<Admitted>> {
     bound_keepalive(session, ctx);
     record_head(session.req_header(), ctx);
     settle_connection_headers(session)?;
@@ -41,7 +41,7 @@ pub(super) async fn filter(
     };
     match step {
         Step::Forward(permit) => match begin_forwarding(session, ctx, permit) {
-            Ok(()) => return Ok(false),
+            Ok(admitted) => return Ok(Some(admitted)),
             Err(rejection) => reject(session, ctx, rejection).await?,
         },
         Step::Reject(rejection) => reject(session, ctx, *rejection).await?,
@@ -55,7 +55,7 @@ pub(super) async fn filter(
             Box::pin(request_id.scope(api_call::serve(session, ctx, &path))).await?;
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// Replaces the timeout that the client requested in `Keep-Alive` with the listener's.
@@ -144,17 +144,17 @@ fn begin_forwarding(
     session: &mut Session,
     ctx: &mut RequestContext,
     permit: Permit,
-) -> Result<(), Rejection> {
+) -> Result<Admitted, Rejection> {
     let route = &permit.route;
     let upstream = ctx.snapshot.settings.upstreams.get(route.upstream);
-    let is_grpc_stream = ctx.grpc.is_some()
+    let is_grpc_stream = ctx.is_grpc
         && ctx.is_http2
         && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     let length = declared_length(&session.req_header().headers);
     // In a gRPC stream the limit applies to each message.
     let too_large = !is_grpc_stream && length.is_some_and(|length| length > route.max_body);
     let decisions = too_large.then(|| permit.decisions.clone());
-    ctx.admit(permit, is_grpc_stream);
+    let admitted = ctx.admit(permit, is_grpc_stream);
     if let Some(decisions) = decisions {
         return Err(Rejection {
             decisions,
@@ -164,7 +164,7 @@ fn begin_forwarding(
     // A client may close its side after the request and still wait for the response (RFC 9112, section
     // 9.6).
     session.as_downstream_mut().set_abort_on_close(false);
-    Ok(())
+    Ok(admitted)
 }
 
 /// Responds to a request that was rejected before it went to an upstream.
