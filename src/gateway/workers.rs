@@ -19,6 +19,7 @@ use crate::pipeline::via::Via;
 use crate::proxy::listener::ListenerState;
 use crate::proxy::{Worker, WorkerProxy};
 use crate::telemetry::logging::{AccessLog, Logs};
+use crate::telemetry::metrics;
 
 /// How long a start waits for the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -120,6 +121,7 @@ fn start_thread(start: Start, logs: Logs) -> anyhow::Result<JoinHandle<()>> {
 }
 
 fn run_worker(start: Start) -> anyhow::Result<()> {
+    metrics::claim_shards();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

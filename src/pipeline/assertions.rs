@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use crate::auth::session::Millis;
 use crate::auth::token::{AssertionClaims, SignError, Tokens};
 use crate::pipeline::admission::Identity;
-use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
+use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics, ShardedCounter};
 
 /// How long an assertion is reused: it is valid for a minute, so a forwarded one has at least half
 /// a minute left.
@@ -25,8 +25,8 @@ const ENTRY_OVERHEAD: u64 = 128;
 /// Makes the assertions of one configuration.
 pub struct Assertions {
     tokens: Arc<Tokens>,
-    hits: IntCounter,
-    misses: IntCounter,
+    hits: ShardedCounter,
+    misses: ShardedCounter,
     /// Keyed by every claim but the time, so that a change of roles leads to a new assertion.
     cache: Cache<Box<str>, CachedAssertion, CachedAssertionWeight>,
 }

@@ -12,7 +12,7 @@ use crate::limits::{
     Charge, Counter, Decision, Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, Limit,
     Micros, TakeOutcome, UnusedUnits,
 };
-use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
+use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics, ShardedCounter};
 
 /// Number of shards, each with a lock; selected by the counter's hash.
 const SHARDS: usize = 64;
@@ -46,8 +46,8 @@ pub(super) struct LeaseTable {
     pending_refills: Mutex<Vec<(Charge, LeaseRequest)>>,
     /// Notified when a batch request has completed.
     batch_returned: Notify,
-    hits: IntCounter,
-    misses: IntCounter,
+    hits: ShardedCounter,
+    misses: ShardedCounter,
 }
 
 impl LeaseTable {

@@ -80,7 +80,7 @@ impl Gateway {
     fn queries(&self) -> u64 {
         let labels = ["decide"];
         let duration = &self.metrics.store_operation_duration;
-        duration.with_label_values(&labels).get_sample_count()
+        duration.with_label_values(&labels).count()
     }
 
     async fn await_revoked(&self, id: SessionId) {

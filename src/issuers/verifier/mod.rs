@@ -9,7 +9,7 @@ use crate::auth::session::Millis;
 use crate::auth::token::{Claims, Tokens, VerifiedToken, VerifyError};
 use crate::issuers::Issuers;
 use crate::memory_budget::{MIB, MemoryBudget};
-use crate::telemetry::metrics::{CacheName, CacheOutcome, IntCounter, Metrics};
+use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics, ShardedCounter};
 
 /// Memory budget of the cache; the maximum holds more than half a million of the gateway's tokens.
 const MEMORY_BUDGET: MemoryBudget = MemoryBudget {
@@ -29,8 +29,8 @@ const ENTRY_OVERHEAD: u64 = 512;
 pub struct Verifier {
     tokens: Arc<Tokens>,
     issuers: Issuers,
-    hits: IntCounter,
-    misses: IntCounter,
+    hits: ShardedCounter,
+    misses: ShardedCounter,
     /// Keyed by the whole text, so that only an identical token is a hit. Contains only valid
     /// tokens, so it cannot be filled without a key.
     cache: Cache<Box<str>, CachedToken, CachedTokenWeight>,

@@ -9,10 +9,9 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
-pub use prometheus::{Histogram, IntCounter};
 
 use crate::auth::session::EndReason;
 use crate::rejection::Refusal;
@@ -21,14 +20,19 @@ use crate::telemetry::logging::StandardStream;
 mod labels;
 mod routing_series;
 mod series;
+mod sharded;
+mod sharded_histogram;
 mod sign_ins;
 
 pub use labels::{
     CacheName, CacheOutcome, CleanUpKind, CleanUpStatus, ConnectionRefusal, FetchStatus,
     LimitOutcome, ReloadStatus, StoreOperation,
 };
+pub use prometheus::IntCounter;
 pub use routing_series::{API_ROUTE, NO_ROUTE, RoutingSeries};
-pub use series::SeriesCache;
+use series::{SeriesMap, SeriesTable};
+pub use sharded::{ShardedCounter, ShardedCounterVec, ShardedGauge, claim_shards};
+pub use sharded_histogram::{ShardedHistogram, ShardedHistogramVec};
 pub use sign_ins::SignInMethod;
 
 /// Buckets in seconds, from a local response on loopback to a slow upstream.
@@ -69,7 +73,10 @@ macro_rules! registered_metrics {
     };
 }
 
-registered_metrics!(plain: Gauge, IntCounter, IntGauge; labelled: IntCounterVec, IntGaugeVec);
+registered_metrics!(
+    plain: Gauge, IntCounter, IntGauge, ShardedGauge;
+    labelled: IntCounterVec, IntGaugeVec, ShardedCounterVec
+);
 
 impl RegisteredMetric for Histogram {
     fn build(opts: Opts, _: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
@@ -77,9 +84,9 @@ impl RegisteredMetric for Histogram {
     }
 }
 
-impl RegisteredMetric for HistogramVec {
+impl RegisteredMetric for ShardedHistogramVec {
     fn build(opts: Opts, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
-        HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels)
+        sharded_histogram::histogram_vec(opts, labels, buckets)
     }
 }
 
@@ -108,23 +115,23 @@ macro_rules! metrics {
 }
 
 metrics! {
-    requests: IntCounterVec = "requests_total", ["route", "method", "code"], &[],
+    requests: ShardedCounterVec = "requests_total", ["route", "method", "code"], &[],
         "Requests that were responded to.";
-    requests_in_flight: IntGauge = "requests_in_flight", [], &[],
+    requests_in_flight: ShardedGauge = "requests_in_flight", [], &[],
         "Requests in flight.";
-    request_duration: HistogramVec = "request_duration_seconds", ["route", "class"], REQUEST_BUCKETS,
+    request_duration: ShardedHistogramVec = "request_duration_seconds", ["route", "class"], REQUEST_BUCKETS,
         "Time from the request head to the last byte of the response, by status class.";
-    upstream_duration: HistogramVec = "upstream_duration_seconds", ["upstream"], REQUEST_BUCKETS,
+    upstream_duration: ShardedHistogramVec = "upstream_duration_seconds", ["upstream"], REQUEST_BUCKETS,
         "Time from the selection of a server to the head of its response.";
     upstream_errors: IntCounterVec = "upstream_errors_total", ["upstream", "kind"], &[],
         "Failed attempts to get a response from a server, by kind.";
-    auth: IntCounterVec = "auth_total", ["outcome"], &[],
+    auth: ShardedCounterVec = "auth_total", ["outcome"], &[],
         "Authentications, by outcome.";
     sign_ins: IntCounterVec = "sign_ins_total", ["method", "outcome"], &[],
         "Sign-ins, by method and outcome.";
-    ratelimit: IntCounterVec = "ratelimit_total", ["limit", "outcome"], &[],
+    ratelimit: ShardedCounterVec = "ratelimit_total", ["limit", "outcome"], &[],
         "Limit decisions, by limit and outcome.";
-    store_operation_duration: HistogramVec = "store_operation_duration_seconds", ["operation"], STORE_BUCKETS,
+    store_operation_duration: ShardedHistogramVec = "store_operation_duration_seconds", ["operation"], STORE_BUCKETS,
         "Duration of store operations, until the response or the timeout.";
     store_errors: IntCounterVec = "store_errors_total", ["operation", "kind"], &[],
         "Failed store operations, by kind.";
@@ -136,7 +143,7 @@ metrics! {
         "State of the connections to the store: 0 all in use, 1 some, 2 none.";
     store_data_lost: IntCounter = "store_data_lost_total", [], &[],
         "Detected losses of the store's data.";
-    cache: IntCounterVec = "cache_total", ["cache", "outcome"], &[],
+    cache: ShardedCounterVec = "cache_total", ["cache", "outcome"], &[],
         "Cache look-ups, by cache and outcome.";
     sessions_created: IntCounter = "sessions_created_total", [], &[],
         "Sessions created by a sign-in.";
@@ -173,12 +180,26 @@ metrics! {
 }
 
 /// Series that requests use frequently.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct RequestSeries {
-    auth: SeriesCache<Option<Refusal>>,
-    caches: SeriesCache<(CacheName, CacheOutcome)>,
-    limits: SeriesCache<(Arc<str>, LimitOutcome)>,
-    store: SeriesCache<StoreOperation, Histogram>,
+    /// First that of successes, then those of refusals.
+    auth: SeriesTable<ShardedCounter>,
+    /// Those of the first cache, then those of the next one.
+    caches: SeriesTable<ShardedCounter>,
+    /// By name, and then by outcome.
+    limits: SeriesMap<Arc<str>, SeriesTable<ShardedCounter>>,
+    store: SeriesTable<ShardedHistogram>,
+}
+
+impl Default for RequestSeries {
+    fn default() -> RequestSeries {
+        RequestSeries {
+            auth: SeriesTable::new(1 + Refusal::ALL.len()),
+            caches: SeriesTable::new(CacheName::ALL.len() * CacheOutcome::ALL.len()),
+            limits: SeriesMap::default(),
+            store: SeriesTable::new(StoreOperation::ALL.len()),
+        }
+    }
 }
 
 impl Metrics {
@@ -223,14 +244,14 @@ impl Metrics {
         took: Duration,
         error: Option<&'static str>,
     ) {
-        self.request_series.store.with(
-            operation,
-            |operation| {
-                self.store_operation_duration
-                    .with_label_values(&[operation.as_str()])
-            },
-            |series| series.observe(took.as_secs_f64()),
-        );
+        let look_up = || {
+            self.store_operation_duration
+                .with_label_values(&[operation.as_str()])
+        };
+        let series = &self.request_series.store;
+        if let Some(series) = series.get(operation as usize, look_up) {
+            series.observe(took.as_secs_f64());
+        }
         if let Some(error) = error {
             self.count_store_errors(operation, error, 1);
         }
@@ -244,7 +265,7 @@ impl Metrics {
     }
 
     /// Returns the series of a cache and an outcome, for a cache that counts its look-ups itself.
-    pub fn cache_series(&self, cache: CacheName, outcome: CacheOutcome) -> IntCounter {
+    pub fn cache_series(&self, cache: CacheName, outcome: CacheOutcome) -> ShardedCounter {
         self.cache
             .with_label_values(&[cache.as_str(), outcome.as_str()])
     }
@@ -256,34 +277,36 @@ impl Metrics {
         } else {
             CacheOutcome::Miss
         };
-        self.request_series.caches.with(
-            (cache, outcome),
-            |(cache, outcome)| self.cache_series(*cache, *outcome),
-            IntCounter::inc,
-        );
+        let index = cache as usize * CacheOutcome::ALL.len() + outcome as usize;
+        let look_up = || self.cache_series(cache, outcome);
+        if let Some(series) = self.request_series.caches.get(index, look_up) {
+            series.inc();
+        }
     }
 
     /// Counts an authentication; `None` for a success.
     pub fn count_authentication(&self, refusal: Option<Refusal>) {
-        let look_up = |refusal: &Option<Refusal>| {
+        let index = refusal.map_or(0, |refusal| 1 + refusal as usize);
+        let look_up = || {
             let label = refusal.map_or("ok".to_owned(), refusal_label);
             self.auth.with_label_values(&[label])
         };
-        self.request_series
-            .auth
-            .with(refusal, look_up, IntCounter::inc);
+        if let Some(series) = self.request_series.auth.get(index, look_up) {
+            series.inc();
+        }
     }
 
     /// Counts a decision of a limit.
     pub fn count_limit_decision(&self, limit: &Arc<str>, outcome: LimitOutcome) {
-        self.request_series.limits.with(
-            (Arc::clone(limit), outcome),
-            |(limit, outcome)| {
-                self.ratelimit
-                    .with_label_values(&[&**limit, outcome.as_str()])
-            },
-            IntCounter::inc,
-        );
+        let look_up = || {
+            self.ratelimit
+                .with_label_values(&[&**limit, outcome.as_str()])
+        };
+        let limits = &self.request_series.limits;
+        let outcomes = limits.get(limit, |_| SeriesTable::new(LimitOutcome::ALL.len()));
+        if let Some(series) = outcomes.and_then(|all| all.get(outcome as usize, look_up)) {
+            series.inc();
+        }
     }
 
     /// Counts a connection that is closed before its first request.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use http::{Method, StatusCode};
-use prometheus::{Histogram, IntCounter};
 
-use super::{LimitOutcome, Metrics, SeriesCache};
+use super::series::SeriesList;
+use super::{LimitOutcome, Metrics, ShardedCounter, ShardedHistogram};
 use crate::settings::Reloadable;
 
 /// The `route` label of the gateway's own endpoints.
@@ -23,15 +23,15 @@ const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 pub struct RoutingSeries {
     routes: HashMap<Arc<str>, RouteSeries, RandomState>,
     /// By the upstream's index.
-    upstream_durations: Vec<Histogram>,
+    upstream_durations: Vec<ShardedHistogram>,
 }
 
 /// The series of one route.
 struct RouteSeries {
     /// By class of the status.
-    durations: [Histogram; CLASSES.len()],
-    /// By method and status.
-    requests: SeriesCache<(&'static str, u16)>,
+    durations: [ShardedHistogram; CLASSES.len()],
+    /// By status and method.
+    requests: SeriesList<(u16, &'static str), ShardedCounter>,
 }
 
 impl RoutingSeries {
@@ -71,13 +71,13 @@ impl RoutingSeries {
         if let Some(duration) = duration.or(series.durations.first()) {
             duration.observe(took.as_secs_f64());
         }
-        let look_up = |&(method, status): &(&str, u16)| {
+        let look_up = |&(status, method): &(u16, &str)| {
             let status = StatusCode::from_u16(status);
             let code = status.as_ref().map_or("000", StatusCode::as_str);
             metrics.requests.with_label_values(&[route, method, code])
         };
-        let key = (method_label(method), status);
-        series.requests.with(key, look_up, IntCounter::inc);
+        let key = (status, method_label(method));
+        series.requests.get(&key, look_up).inc();
     }
 
     /// Records how long an upstream took.
@@ -93,7 +93,7 @@ impl RouteSeries {
         let of_class = |class| metrics.request_duration.with_label_values(&[route, class]);
         RouteSeries {
             durations: CLASSES.map(of_class),
-            requests: SeriesCache::default(),
+            requests: SeriesList::default(),
         }
     }
 }
