@@ -50,7 +50,7 @@ pub struct UpstreamRequest<'a> {
 }
 
 /// The changes to one request on its way to the upstream. Fields about the client's connection are
-/// settled before ([`super::hop_by_hop::RequestConnection`]).
+/// settled before (`RequestConnection`).
 pub struct UpstreamHead<'a> {
     request: UpstreamRequest<'a>,
     permit: &'a Permit,
