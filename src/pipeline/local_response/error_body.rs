@@ -27,17 +27,8 @@ impl ErrorFormat {
         for value in fields.all(FieldKind::Accept) {
             for range in text_of(value).unwrap_or_default().split(',') {
                 let mut parts = range.split(';');
-                let form = match parts
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_ascii_lowercase()
-                    .as_str()
-                {
-                    "application/json" => ErrorFormat::Json,
-                    "application/problem+json" => ErrorFormat::Problem,
-                    "text/html" | "application/xhtml+xml" => ErrorFormat::Html,
-                    _ => continue,
+                let Some(form) = ErrorFormat::of(parts.next().unwrap_or_default().trim()) else {
+                    continue;
                 };
                 let quality = parts
                     .find_map(|part| part.trim().strip_prefix("q="))
@@ -49,6 +40,18 @@ impl ErrorFormat {
             }
         }
         best.0
+    }
+
+    /// Returns the format of a media type, whose case does not matter.
+    fn of(media_type: &str) -> Option<ErrorFormat> {
+        const FORMATS: [(&str, ErrorFormat); 4] = [
+            ("application/json", ErrorFormat::Json),
+            ("application/problem+json", ErrorFormat::Problem),
+            ("text/html", ErrorFormat::Html),
+            ("application/xhtml+xml", ErrorFormat::Html),
+        ];
+        let mut formats = FORMATS.into_iter();
+        formats.find_map(|(name, format)| media_type.eq_ignore_ascii_case(name).then_some(format))
     }
 
     pub(super) fn content_type(self) -> HeaderValue {
@@ -198,6 +201,7 @@ mod tests {
                 ErrorFormat::Html,
             ),
             ("text/html;q=0.5, application/json", ErrorFormat::Json),
+            ("Text/HTML ; q=0.5", ErrorFormat::Html),
             (
                 "text/html;q=0, application/problem+json;q=0.1",
                 ErrorFormat::Problem,
