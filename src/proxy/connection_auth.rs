@@ -117,10 +117,13 @@ impl Slot {
 pub(super) fn challenges_connection(fields: &HeaderMap) -> bool {
     let challenges = fields.get_all(header::WWW_AUTHENTICATE).iter();
     let mut parts = challenges.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    parts.any(|part| is_connection_scheme(part.trim_ascii_start()))
+    parts.any(is_connection_scheme)
 }
 
+/// Whether credentials or a part of a challenge begin with such a scheme. On HTTP/2 the value of a
+/// field may begin with whitespace, which an HTTP/1.1 upstream does not read.
 fn is_connection_scheme(value: &[u8]) -> bool {
+    let value = value.trim_ascii_start();
     let end = value.iter().position(|byte| !byte.is_ascii_alphanumeric());
     let scheme = value.get(..end.unwrap_or(value.len())).unwrap_or_default();
     [&b"ntlm"[..], b"negotiate"]
