@@ -96,11 +96,11 @@ fn cert_key(client: &ClientCertificate) -> CertKey {
     CertKey::new(chain.collect(), client.key.secret_der().to_vec())
 }
 
-/// Keeps the connection to `peer` apart from those of other client connections. Returns the slot of
-/// the connection, in case a new one is made.
+/// Keeps the connection to `peer` apart from those of other client connections, and from those that
+/// its own made with other settings. Returns the slot of the connection, in case a new one is made.
 pub(super) fn isolate(peer: &mut HttpPeer, owner: &Owner) -> Arc<Slot> {
     let slot = Arc::new(Slot::default());
-    peer.group_key = owner.pool_key();
+    peer.group_key ^= owner.pool_key();
     peer.options.tracer = Some(Tracer(Box::new(SlotTracer(Arc::clone(&slot)))));
     slot
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::proxy::connection_auth::OwnConnections;
 use crate::proxy::probe_sender;
 use crate::settings::{self, Balance, Server, UpstreamTls};
 use crate::upstream::fixtures::{checked, start, tcp, unix, upstream, wait_until_available};
@@ -331,11 +333,21 @@ async fn pooled_connections_are_separated_by_their_settings() {
     let plain = upstream(vec![server], Balance::RoundRobin);
     let mut other_ca = plain.clone();
     other_ca.tls.ca = Some(issuer().pem().into_bytes());
+    let (connections, other_client) = (OwnConnections::default(), OwnConnections::default());
     let mut hashes = Vec::new();
     for settings in [plain.clone(), other_ca, plain] {
         let (_orders, chosen) = choose(settings).await;
-        hashes.push(peer_of(&chosen.unwrap()).reuse_hash());
+        let chosen = chosen.unwrap();
+        let exclusive = |connections: &OwnConnections| {
+            let mut peer = peer_of(&chosen);
+            isolate(&mut peer, connections.claim());
+            peer.reuse_hash()
+        };
+        let shared = peer_of(&chosen).reuse_hash();
+        hashes.push([shared, exclusive(&connections), exclusive(&other_client)]);
     }
     assert_eq!(hashes.first(), hashes.get(2));
-    assert_ne!(hashes.first(), hashes.get(1));
+    hashes.truncate(2);
+    let distinct: HashSet<u64> = hashes.iter().flatten().copied().collect();
+    assert_eq!(distinct.len(), 6);
 }
