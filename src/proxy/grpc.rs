@@ -13,7 +13,7 @@ pub(super) fn is_call(method: &Method, content_type: Option<&[u8]>) -> bool {
 }
 
 fn is_media_type(content: &[u8]) -> bool {
-    let length = GRPC.len();
+    let (content, length) = (content.trim_ascii(), GRPC.len());
     let begins = content
         .get(..length)
         .is_some_and(|start| start.eq_ignore_ascii_case(GRPC.as_bytes()));
@@ -78,6 +78,8 @@ mod tests {
             ("POST", "application/grpc", true),
             ("POST", "Application/GRPC+proto", true),
             ("POST", "application/grpc;charset=utf-8", true),
+            // On HTTP/2 a value may begin with whitespace.
+            ("POST", " application/grpc", true),
             ("POST", "application/grpc-web", false),
             ("POST", "application/grpc-web+proto", false),
             ("POST", "application/json", false),
