@@ -92,8 +92,6 @@ pub(super) enum Failure {
     /// The server has reset an HTTP/2 stream, or its connection.
     StreamReset,
     InvalidResponse,
-    /// An error of the exchange that the engine does not name.
-    OtherUpstream,
 
     /// A malfunction of the gateway.
     Internal,
@@ -174,7 +172,6 @@ impl Failure {
             F::InvalidResponse => {
                 server(R::UpstreamProtocolError, Reason::InvalidResponse, Protocol)
             }
-            F::OtherUpstream => (Some(R::UpstreamProtocolError), None, Some(Protocol)),
             F::Internal => own(R::Internal),
         };
         Classification {
@@ -298,7 +295,6 @@ mod tests {
             (Failure::ConnectionEnded, Some(502), "ended", "reset"),
             (Failure::StreamReset, Some(502), "not valid", "reset"),
             (Failure::InvalidResponse, Some(502), "not valid", "protocol"),
-            (Failure::OtherUpstream, Some(502), "", "protocol"),
             (Failure::Internal, Some(500), "", ""),
         ] {
             let actual = failure.refusal().map(|it| it.status().as_u16());

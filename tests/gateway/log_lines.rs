@@ -66,6 +66,28 @@ fn the_line_of_a_504_names_the_timeout_that_passed() {
 }
 
 #[test]
+fn the_line_of_a_response_with_malformed_chunks_names_the_cause() {
+    let server = serve_connections(|mut stream| {
+        read_request(&mut stream);
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let _ = stream.write_all(format!("{head}5\r\nhello\r\nzz\r\n").as_bytes());
+        read_request(&mut stream);
+    });
+    let gateway = Gateway::start(Config::new(server));
+    let mut client = Client::connect(gateway.public);
+    client.send(
+        Request::get("/public/a")
+            .header("X-Request-ID", "cut")
+            .to_bytes(),
+    );
+    assert!(client.read_response_to("GET").is_err());
+    let line = line(&gateway, "cut");
+    assert_eq!(line["status"], 200, "{line}");
+    let reason = "the upstream's response is not valid";
+    assert_eq!(line["reason"], reason, "{line}");
+}
+
+#[test]
 fn the_line_of_an_idle_stream_names_the_timeout_that_passed() {
     let upstream = Upstream::start();
     let timeouts = json!({ "read": "1h", "stream_idle": "300ms" });

@@ -27,8 +27,8 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         (ErrorSource::Internal | ErrorSource::Unset, _) => Failure::Internal,
         (_, E::ConnectionClosed | E::ReadError | E::WriteError) => Failure::ConnectionEnded,
         (_, E::H2Error) if is_reset(error) => Failure::StreamReset,
-        (_, E::InvalidHTTPHeader | E::H2Error | E::InvalidH2) => Failure::InvalidResponse,
-        _ => Failure::OtherUpstream,
+        // Among others, `InvalidChunk`.
+        _ => Failure::InvalidResponse,
     }
 }
 
@@ -86,7 +86,10 @@ mod tests {
                 Error::new_up(E::InvalidHTTPHeader),
                 Failure::InvalidResponse,
             ),
-            (Error::new_up(E::FileReadError), Failure::OtherUpstream),
+            (
+                Error::new_up(E::new("InvalidChunk")),
+                Failure::InvalidResponse,
+            ),
         ];
         for (error, expected) in errors {
             assert_eq!(failure_of(&error), expected, "{error}");
