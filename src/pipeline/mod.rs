@@ -116,7 +116,7 @@ fn redirect(target: HeaderValue) -> Step {
 }
 
 /// The headers of the response to a CORS preflight: `OPTIONS` with an origin and a requested method.
-fn preflight(
+pub(crate) fn preflight(
     cors: &Cors,
     method: &Method,
     fields: Fields<'_>,

@@ -119,6 +119,33 @@ fn explain_names_route_requirements_and_upstream() {
 }
 
 #[test]
+fn explain_names_the_response_to_a_preflight() {
+    let mut file = config();
+    let cors = json!({ "origins": ["https://app.example"], "methods": ["PUT"] });
+    file.put("/routes/0/cors", cors);
+    let path = file.write();
+    let explain = |origin: &str, method: &str| {
+        let origin = format!("Origin: {origin}");
+        let method = format!("Access-Control-Request-Method: {method}");
+        let path = path.to_str().unwrap();
+        let url = "http://x/private/a";
+        run(&[
+            "explain", "--config", path, "OPTIONS", url, "-H", &origin, "-H", &method,
+        ])
+        .1
+    };
+    for (origin, method, expected) in [
+        ("https://app.example", "PUT", "and allows the request"),
+        ("https://app.example", "DELETE", "and does not allow"),
+        ("https://other.example", "PUT", "and does not allow"),
+    ] {
+        let out = explain(origin, method);
+        assert!(out.contains(expected), "{origin} {method}: {out}");
+        assert!(!out.contains("upstream"), "{origin} {method}: {out}");
+    }
+}
+
+#[test]
 fn schema_command_describes_the_file() {
     let (status, out, _) = run(&["schema"]);
     assert_eq!(status, 0);

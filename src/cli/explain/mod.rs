@@ -7,10 +7,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use http::Version;
+use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use request::{Request, listener_of};
 
 use super::print;
 use crate::config;
+use crate::pipeline;
 use crate::pipeline::destination::{self, Destination, NoDestination};
 use crate::pipeline::facts::{RequestFacts, RequestHead, RequestHost};
 use crate::pipeline::fields::{Field, FieldList, Fields};
@@ -115,10 +117,26 @@ fn explain_destination(
         Destination::Route(route, ambiguities) => {
             explain_precedence(settings, facts, output);
             check_path(ambiguities, route)?;
-            route::describe_route(settings, request, route, output);
+            if let Some(text) = describe_preflight(route, facts) {
+                write_line(output, "cors", text);
+            } else {
+                route::describe_route(settings, request, route, output);
+            }
         }
     }
     Ok(())
+}
+
+/// Describes the response to a CORS preflight, which does not reach the upstream.
+fn describe_preflight(route: &Route, facts: &RequestFacts<'_>) -> Option<&'static str> {
+    let cors = route.cors.as_ref()?;
+    let permissions = pipeline::preflight(cors, facts.head.method, facts.head.fields)?;
+    let mut names = permissions.iter().map(|(name, _)| name);
+    Some(if names.any(|it| it == ACCESS_CONTROL_ALLOW_ORIGIN) {
+        "the gateway responds to this preflight, and allows the request"
+    } else {
+        "the gateway responds to this preflight, and does not allow the request"
+    })
 }
 
 fn describe_refusal(refusal: Refusal, detail: &str) -> String {
