@@ -13,6 +13,8 @@ use crate::telemetry::metrics::CleanUpStatus;
 const USE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which expired data is removed and counted.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
+/// Time in which the connections to the store are established, before the first cleanup.
+const FIRST_CLEANUP_DELAY: Duration = Duration::from_secs(1);
 
 /// Starts the maintenance jobs on the current runtime.
 pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
@@ -40,13 +42,7 @@ pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
         services.sessions.clone(),
         |sessions| async move { sessions.write_uses().await },
     ));
-    tokio::spawn(run_every(
-        CLEANUP_INTERVAL,
-        (services.clone(), listeners.to_vec()),
-        |(services, listeners)| async move {
-            clean_up(&services, &listeners).await;
-        },
-    ));
+    tokio::spawn(run_cleanups(services.clone(), listeners.to_vec()));
 }
 
 async fn run_every<T: Clone, F: Future<Output = ()>>(
@@ -71,6 +67,16 @@ pub(super) async fn flush_all(services: &Services) {
     if let Err(error) = services.store.flush_journal().await {
         tracing::warn!(%error, "the latest events are in the log only");
     }
+}
+
+async fn run_cleanups(services: Services, listeners: Vec<Arc<ListenerState>>) {
+    tokio::time::sleep(FIRST_CLEANUP_DELAY).await;
+    run_every(
+        CLEANUP_INTERVAL,
+        (services, listeners),
+        |(services, listeners)| async move { clean_up(&services, &listeners).await },
+    )
+    .await;
 }
 
 async fn clean_up(services: &Services, listeners: &[Arc<ListenerState>]) {

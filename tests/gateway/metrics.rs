@@ -10,6 +10,7 @@ use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
+use crate::support::redis::Redis;
 use crate::support::upstream::{Recorder, Upstream};
 use crate::support::wait::eventually;
 use crate::support::{ports, tls};
@@ -288,4 +289,22 @@ fn certificate_expiry_is_exported() {
     let expiry = gateway.metric("portcullis_tls_certificate_not_after_seconds", &[&label]);
     // The year 4096, which the library that made it gives by default.
     assert_eq!(expiry, 67_090_118_400.0);
+}
+
+#[test]
+fn first_cleanup_waits_for_the_connections_to_the_store() {
+    let redis = Redis::start();
+    let upstream = Upstream::start();
+    for _ in 0..2 {
+        let gateway = Gateway::start(Config::new(upstream.address).store(&redis.url()));
+        let runs = |outcome: &str| {
+            let outcome = format!("outcome=\"{outcome}\"");
+            gateway.metric("portcullis_cleanup_runs_total", &[&outcome])
+        };
+        eventually("the first cleanup", || {
+            let ended = runs("done") + runs("skipped") + runs("failed");
+            (ended >= 1.0).then_some(())
+        });
+        assert!(runs("failed") < 1.0);
+    }
 }
