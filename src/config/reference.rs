@@ -37,6 +37,11 @@ is equivalent to `-`. Headers of the connection cannot be edited in either direc
 `TE`, `Trailer`, `Transfer-Encoding` and `Upgrade`. `Authorization` and `Cookie` can be set, for an
 upstream that requires its own credential.
 
+**Request headers that are removed**, because a program could mistake them for others: every name
+with `_`, `Proxy`, and all spellings of the names of `identity_headers` and of `X-Portcullis-*`. A
+peer that is not in `trusted_proxies` cannot send `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and
+similar headers either.
+
 **Limits that count by a header** are rejected on a route without a limit by `ip`, because a client
 can change a header at will.
 ";

@@ -44,7 +44,8 @@ pub(in crate::config) struct Route {
     /// Overrides of the upstream's timeouts.
     #[serde(default)]
     pub(in crate::config) timeouts: TimeoutOverrides,
-    /// Whether the bearer token is passed to the upstream. The gateway's own cookie never is.
+    /// Whether the bearer token is passed to the upstream, as it always is with `auth: none`. The
+    /// gateway's own cookie never is.
     #[serde(default)]
     pub(in crate::config) forward_credentials: bool,
     /// Whether the upstream receives a signed assertion of the user's identity in
