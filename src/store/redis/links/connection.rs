@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -13,7 +12,7 @@ use super::cluster_map::ClusterMap;
 use super::connection_context::ConnectionContext;
 use super::exchange_error::{self, ExchangeError};
 use super::sentinel::SentinelResolver;
-use super::supervision::{Availability, ConnectionState, supervise};
+use super::supervision::{Availability, Connected, ConnectionState, supervise};
 use crate::settings::RedisNode;
 use crate::store::StoreError;
 use crate::store::redis::codec::scripts::Scripts;
@@ -178,41 +177,27 @@ impl StoreConnection {
     }
 
     async fn execute_once(&self, command: &Cmd) -> Result<Value, ExchangeError> {
-        let (mut connection, failed, last_response_at) = self.current_connection()?;
-        let outcome = command.query_async(&mut connection).await;
-        self.record_outcome(outcome, &failed, &last_response_at)
+        let connected = self.current_connection()?;
+        let outcome = connected.connection.send(command).await;
+        self.record_outcome(outcome, &connected)
     }
 
     async fn execute_all_once(&self, commands: &Pipeline) -> Result<Vec<Value>, ExchangeError> {
-        let (mut connection, failed, last_response_at) = self.current_connection()?;
-        let count = commands.len();
-        let outcome = connection.send_packed_commands(commands, 0, count).await;
-        let replies = self.record_outcome(outcome, &failed, &last_response_at)?;
-        if replies.len() != count {
-            // Which request a reply belongs to is unknown from here on.
-            failed.notify_one();
-            return Err(ExchangeError::unreachable("too few replies"));
-        }
+        let connected = self.current_connection()?;
+        let outcome = connected.connection.send_all(commands).await;
+        let replies = self.record_outcome(outcome, &connected)?;
         for reply in &replies {
             if let Value::ServerError(error) = reply {
-                self.handle_error(
-                    &ExchangeError::from(redis::RedisError::from(error.clone())),
-                    &failed,
-                );
+                let error = ExchangeError::from(redis::RedisError::from(error.clone()));
+                self.handle_error(&error, &connected);
             }
         }
         Ok(replies)
     }
 
-    fn current_connection(
-        &self,
-    ) -> Result<(MultiplexedConnection, Arc<Notify>, Arc<AtomicU64>), ExchangeError> {
+    fn current_connection(&self) -> Result<Arc<Connected>, ExchangeError> {
         match &**self.state.availability.load() {
-            Availability::Up(up) => Ok((
-                up.connection.clone(),
-                Arc::clone(&up.failed),
-                Arc::clone(&up.last_response_at),
-            )),
+            Availability::Up(connected) => Ok(Arc::clone(connected)),
             Availability::Down(error) => Err(ExchangeError {
                 error: *error,
                 fatal: false,
@@ -224,12 +209,12 @@ impl StoreConnection {
     fn record_outcome<T>(
         &self,
         outcome: Result<T, redis::RedisError>,
-        failed: &Notify,
-        last_response_at: &AtomicU64,
+        connected: &Connected,
     ) -> Result<T, ExchangeError> {
         let error = match outcome {
             Ok(reply) => {
-                last_response_at.store(self.state.elapsed(), Ordering::Relaxed);
+                let now = self.state.elapsed();
+                connected.last_response_at.store(now, Ordering::Relaxed);
                 if self.state.timeouts.load(Ordering::Relaxed) > 0 {
                     self.state.timeouts.store(0, Ordering::Relaxed);
                 }
@@ -237,17 +222,17 @@ impl StoreConnection {
             }
             Err(error) => ExchangeError::from(error),
         };
-        self.handle_error(&error, failed);
+        self.handle_error(&error, connected);
         Err(error)
     }
 
-    fn handle_error(&self, error: &ExchangeError, failed: &Notify) {
+    fn handle_error(&self, error: &ExchangeError, connected: &Connected) {
         let is_replica = error.code == exchange_error::READ_ONLY;
         if is_replica && matches!(self.state.target, Target::Server(_)) {
             // The connection serves reads until the address leads to a master.
             self.state.demoted.notify_one();
         } else if error.fatal {
-            failed.notify_one();
+            connected.failed.notify_one();
         }
         let is_redirect = matches!(self.state.target, Target::Member(..))
             && matches!(error.code.as_str(), "MOVED" | "ASK" | "TRYAGAIN");

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use redis::aio::{AsyncPushSender, MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, Value};
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisResult, Value};
 use secrecy::ExposeSecret;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional, duplex};
 use tokio::net::TcpStream;
-use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 
 use super::exchange_error::ExchangeError;
+use super::pipelined_connection::PipelinedConnection;
 use super::tls;
 use crate::settings::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 use crate::store::deadline;
@@ -20,8 +20,8 @@ use crate::store::redis::codec::scripts::Scripts;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of round trips of a connection setup.
 const CONNECT_ROUND_TRIPS: u32 = 5;
-/// Number of requests that may wait to be written.
-const PIPELINE_BUFFER_SIZE: usize = 16_384;
+/// Size of the buffers through which the client library authenticates, in bytes.
+const AUTHENTICATION_BUFFER_SIZE: usize = 4096;
 
 enum ServerStream {
     Plain(TcpStream),
@@ -33,10 +33,12 @@ pub(in crate::store::redis) async fn connect_with_scripts(
     server: &RedisNode,
     address: &RedisAddress,
     scripts: &Scripts,
-) -> Result<MultiplexedConnection, ExchangeError> {
+) -> Result<PipelinedConnection, ExchangeError> {
     let connecting = async {
-        let mut connection = connect(server, address).await?;
-        let _: Value = scripts.load_commands().query_async(&mut connection).await?;
+        let connection = connect_pipelined(server, address).await?;
+        for reply in connection.send_all(&scripts.load_commands()).await? {
+            reply.extract_error()?;
+        }
         Ok(connection)
     };
     with_timeout(CONNECT_TIMEOUT, connecting).await
@@ -47,10 +49,10 @@ pub(in crate::store::redis) async fn connect_master(
     server: &RedisNode,
     address: &RedisAddress,
     scripts: &Scripts,
-) -> Result<MultiplexedConnection, ExchangeError> {
+) -> Result<PipelinedConnection, ExchangeError> {
     let connecting = async {
-        let mut connection = connect_with_scripts(server, address, scripts).await?;
-        require_master(&mut connection).await?;
+        let connection = connect_with_scripts(server, address, scripts).await?;
+        require_master(connection.send(&redis::cmd("ROLE")).await)?;
         Ok(connection)
     };
     with_timeout(CONNECT_TIMEOUT, connecting).await
@@ -62,8 +64,8 @@ pub(in crate::store::redis) async fn leads_to_master(
     address: &RedisAddress,
 ) -> bool {
     let connecting = async {
-        let mut connection = connect(server, address).await?;
-        require_master(&mut connection).await
+        let connection = connect_pipelined(server, address).await?;
+        require_master(connection.send(&redis::cmd("ROLE")).await)
     };
     with_timeout(CONNECT_TIMEOUT, connecting).await.is_ok()
 }
@@ -73,13 +75,12 @@ pub(in crate::store::redis) async fn connect_member(
     server: &RedisNode,
     address: &RedisAddress,
     scripts: &Scripts,
-) -> Result<MultiplexedConnection, ExchangeError> {
+) -> Result<PipelinedConnection, ExchangeError> {
     let connecting = async {
-        let mut connection = connect_master(server, address, scripts).await?;
-        let mut command = redis::cmd("CLUSTER");
-        let state = command.arg("INFO").query_async::<Value>(&mut connection);
+        let connection = connect_master(server, address, scripts).await?;
+        let state = connection.send(redis::cmd("CLUSTER").arg("INFO")).await;
         // Without the permission, the first request shows the state.
-        if state.await.is_ok_and(|state| is_not_master(&state)) {
+        if state.is_ok_and(|state| is_not_master(&state)) {
             return Err(ExchangeError::unreachable("CLUSTERDOWN"));
         }
         Ok(connection)
@@ -99,14 +100,14 @@ pub(in crate::store::redis) async fn connect_tracking(
         let mut connection =
             connect_multiplexed(server, address.tls.as_ref(), &info, config).await?;
         if !matches!(address.topology, Topology::Standalone(_)) {
-            require_master(&mut connection).await?;
+            require_master(redis::cmd("ROLE").query_async(&mut connection).await)?;
         }
         Ok(connection)
     };
     with_timeout(CONNECT_TIMEOUT, connecting).await
 }
 
-/// Connects to a server of the store and authenticates.
+/// Connects to a server of the store and authenticates, for a few commands of one caller.
 pub(in crate::store::redis) async fn connect(
     server: &RedisNode,
     address: &RedisAddress,
@@ -118,6 +119,24 @@ pub(in crate::store::redis) async fn connect(
         connection_config(),
     )
     .await
+}
+
+/// Connects to a server of the store and authenticates, for the commands of all callers.
+async fn connect_pipelined(
+    server: &RedisNode,
+    address: &RedisAddress,
+) -> Result<PipelinedConnection, ExchangeError> {
+    let info = connection_info(address);
+    Ok(match open_stream(server, address.tls.as_ref()).await? {
+        ServerStream::Plain(mut stream) => {
+            authenticate(&mut stream, &info).await?;
+            PipelinedConnection::spawn(stream)
+        }
+        ServerStream::Secured(mut stream) => {
+            authenticate(&mut stream, &info).await?;
+            PipelinedConnection::spawn(stream)
+        }
+    })
 }
 
 /// Connects to a Sentinel to send requests.
@@ -170,9 +189,7 @@ fn connection_info(address: &RedisAddress) -> RedisConnectionInfo {
 }
 
 fn connection_config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(PIPELINE_BUFFER_SIZE)
+    AsyncConnectionConfig::new().set_response_timeout(None)
 }
 
 fn sentinel_connection_info(sentinels: &Sentinels) -> RedisConnectionInfo {
@@ -220,17 +237,31 @@ where
     S: Unpin + AsyncRead + AsyncWrite + Send + 'static,
 {
     let (connection, driver) = MultiplexedConnection::new_with_config(info, stream, config).await?;
-    // Unconstrained: otherwise the driver yields after 128 requests, and on a busy runtime the last
-    // of thousands of concurrent requests would time out.
-    tokio::spawn(unconstrained(driver));
+    tokio::spawn(driver);
     Ok(connection)
 }
 
-/// Fails for a replica, which would serve reads and refuse writes.
+/// Has the client library authenticate, through a relay: it would not return the stream.
+async fn authenticate<S>(stream: &mut S, info: &RedisConnectionInfo) -> Result<(), ExchangeError>
+where
+    S: Unpin + AsyncRead + AsyncWrite,
+{
+    let (library, mut relay) = duplex(AUTHENTICATION_BUFFER_SIZE);
+    tokio::select! {
+        outcome = MultiplexedConnection::new_with_config(info, library, connection_config()) => {
+            outcome.map(|_| ()).map_err(ExchangeError::from)
+        }
+        outcome = copy_bidirectional(stream, &mut relay) => {
+            outcome.map_err(redis::RedisError::from)?;
+            Err(ExchangeError::unreachable("connection lost"))
+        }
+    }
+}
+
+/// Fails for a replica, which would serve reads and refuse writes, by the outcome of `ROLE`.
 ///
-/// Without the permission for `ROLE`, the first write shows it.
-async fn require_master(connection: &mut MultiplexedConnection) -> Result<(), ExchangeError> {
-    let role = redis::cmd("ROLE").query_async::<Value>(connection).await;
+/// Without the permission for it, the first write shows it.
+fn require_master(role: RedisResult<Value>) -> Result<(), ExchangeError> {
     if role.is_ok_and(|role| is_not_master(&role)) {
         return Err(ExchangeError::unreachable("READONLY"));
     }

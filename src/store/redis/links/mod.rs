@@ -8,6 +8,7 @@ pub(super) mod connection_context;
 pub(super) mod dial;
 pub(super) mod exchange_error;
 pub(in crate::store) mod inspect;
+pub(super) mod pipelined_connection;
 pub(super) mod replicas;
 pub(super) mod sentinel;
 pub(super) mod slots;

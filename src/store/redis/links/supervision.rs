@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{Notify, watch};
 
@@ -15,6 +14,7 @@ use super::connection::Target;
 use super::connection_context::ConnectionContext;
 use super::dial;
 use super::exchange_error::ExchangeError;
+use super::pipelined_connection::PipelinedConnection;
 use crate::settings::RedisNode;
 use crate::store::StoreError;
 use crate::store::deadline::{REPLY_ROUNDS, timeout_with_grace};
@@ -53,16 +53,15 @@ pub(in crate::store::redis) struct ConnectionState {
 }
 
 pub(in crate::store::redis) enum Availability {
-    Up(Connected),
+    Up(Arc<Connected>),
     Down(StoreError),
 }
 
-#[derive(Clone)]
 pub(in crate::store::redis) struct Connected {
-    pub connection: MultiplexedConnection,
-    pub failed: Arc<Notify>,
+    pub connection: Arc<PipelinedConnection>,
+    pub failed: Notify,
     /// Time of the last response, in milliseconds since the context was created.
-    pub last_response_at: Arc<AtomicU64>,
+    pub last_response_at: AtomicU64,
 }
 
 impl Drop for ConnectionState {
@@ -79,7 +78,7 @@ impl ConnectionState {
         self.context.elapsed()
     }
 
-    fn mark_up(&self, connected: Connected) {
+    fn mark_up(&self, connected: Arc<Connected>) {
         // Counted first, so that a caller that sees the connection up also sees the reconnect.
         self.context.up_count_changed(1);
         self.timeouts.store(0, Ordering::Relaxed);
@@ -165,7 +164,7 @@ pub(in crate::store::redis) async fn supervise(state: Arc<ConnectionState>) {
 /// Connects, and checks that the server responds in time.
 async fn connect(
     state: &ConnectionState,
-) -> Result<(RedisNode, MultiplexedConnection), ExchangeError> {
+) -> Result<(RedisNode, PipelinedConnection), ExchangeError> {
     let server = state.target.resolve().await?;
     let (address, scripts) = (&state.context.address, &state.scripts);
     let dialing = async {
@@ -176,40 +175,41 @@ async fn connect(
         }
     };
     let timeout = (state.context.timeout * 4).max(MIN_CONNECT_TIMEOUT);
-    let mut connection = dial::with_timeout(timeout, dialing).await?;
-    if !ping(&mut connection, state.context.timeout).await? {
+    let connection = dial::with_timeout(timeout, dialing).await?;
+    if !ping(&connection, state.context.timeout).await? {
         return Err(ExchangeError::too_slow());
     }
     Ok((server, connection))
 }
 
 /// Serves requests until the connection fails.
-async fn serve(state: &ConnectionState, connection: MultiplexedConnection) -> ExchangeError {
+async fn serve(state: &ConnectionState, connection: PipelinedConnection) -> ExchangeError {
+    let connection = Arc::new(connection);
     loop {
-        let connected = Connected {
-            connection: connection.clone(),
-            failed: Arc::default(),
-            last_response_at: Arc::new(AtomicU64::new(state.elapsed())),
-        };
-        state.mark_up(connected.clone());
-        let error = watch(state, connected).await;
+        let connected = Arc::new(Connected {
+            connection: Arc::clone(&connection),
+            failed: Notify::new(),
+            last_response_at: AtomicU64::new(state.elapsed()),
+        });
+        state.mark_up(Arc::clone(&connected));
+        let error = watch(state, &connected).await;
         if error.error != StoreError::BreakerOpen {
             return error;
         }
         state.handle_loss("the store does not respond in time", &error);
-        if let Err(error) = probe_until_responsive(state, connection.clone()).await {
+        if let Err(error) = probe_until_responsive(state, &connection).await {
             return error;
         }
     }
 }
 
 /// Monitors the connection until it fails or the server is too slow.
-async fn watch(state: &ConnectionState, mut connected: Connected) -> ExchangeError {
+async fn watch(state: &ConnectionState, connected: &Connected) -> ExchangeError {
     let Connected {
         connection,
         failed,
         last_response_at,
-    } = &mut connected;
+    } = connected;
     let idle_for = || {
         let since = last_response_at.load(Ordering::Relaxed);
         Duration::from_millis(state.elapsed().saturating_sub(since))
@@ -250,23 +250,20 @@ async fn wait_for_new_master(state: &ConnectionState) {
 /// Probes a server that is too slow until it responds within the timeout of an operation.
 async fn probe_until_responsive(
     state: &ConnectionState,
-    mut connection: MultiplexedConnection,
+    connection: &PipelinedConnection,
 ) -> Result<(), ExchangeError> {
     loop {
         tokio::time::sleep(PROBE_INTERVAL.mul_f64(rand::random_range(0.5..=1.0))).await;
-        if ping(&mut connection, state.context.timeout).await? {
+        if ping(connection, state.context.timeout).await? {
             return Ok(());
         }
     }
 }
 
 /// Sends a `PING`; returns whether the server responds within the timeout of an operation.
-async fn ping(
-    connection: &mut MultiplexedConnection,
-    timeout: Duration,
-) -> Result<bool, ExchangeError> {
+async fn ping(connection: &PipelinedConnection, timeout: Duration) -> Result<bool, ExchangeError> {
     let ping = redis::cmd("PING");
-    let mut pong = std::pin::pin!(ping.query_async::<Value>(connection));
+    let mut pong = std::pin::pin!(connection.send(&ping));
     let timeout = timeout.min(PING_TIMEOUT);
     if let Some(reply) = timeout_with_grace(timeout, REPLY_ROUNDS, &mut pong).await {
         return check_pong(reply).map(|()| true);
