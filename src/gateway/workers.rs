@@ -16,6 +16,7 @@ use crate::api::PublicApi;
 use crate::clock;
 use crate::pipeline::admission::AdmissionServices;
 use crate::pipeline::via::Via;
+use crate::proxy::http1::timer_wheel;
 use crate::proxy::listener::ListenerState;
 use crate::proxy::{Worker, WorkerProxy};
 use crate::telemetry::logging::{AccessLog, Logs};
@@ -134,6 +135,7 @@ fn run_worker(start: Start) -> anyhow::Result<()> {
         services.store.wait_until_up(STORE_TIMEOUT).await;
         let open_streams = Arc::clone(&services.open_streams);
         tokio::spawn(open_streams.watch_timeouts(start.index));
+        tokio::spawn(timer_wheel::run(start.stopped.clone()));
         let worker = build_worker(start.index, services, start.access_log, start.via);
         let proxy = Arc::new(WorkerProxy::new(Arc::new(worker)));
         let mut accepting = JoinSet::new();

@@ -17,23 +17,6 @@ pub enum HeaderError {
     ConflictingLengths,
 }
 
-/// Returns the first value of each of these names in one pass over all fields: a look-up in the map
-/// costs a hash for each name, and most messages have few fields.
-pub(crate) fn first<'m, const N: usize>(
-    fields: &'m HeaderMap,
-    names: [&HeaderName; N],
-) -> [Option<&'m HeaderValue>; N] {
-    let mut found = [None; N];
-    for (name, value) in fields {
-        for (slot, wanted) in found.iter_mut().zip(names) {
-            if slot.is_none() && name == wanted {
-                *slot = Some(value);
-            }
-        }
-    }
-    found
-}
-
 /// The destination of added fields: the map of an engine that has one, or the bytes of a head.
 pub trait FieldSink {
     /// Adds a field.

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
-use http::request::Parts;
+use http::{HeaderMap, Method};
 
 use super::local_response;
 use super::request_context::{RequestContext, measure_wait};
@@ -39,19 +38,18 @@ impl ApiCall {
     /// The target is not valid.
     pub(super) async fn prepare(
         ctx: &mut RequestContext,
-        head: &Parts,
-        fields: Fields<'_>,
+        head: RequestHead<'_>,
         below: &str,
     ) -> Result<ApiCall, Refusal> {
         ctx.is_api_call = true;
-        let target = match head.uri.query() {
+        let target = match head.query {
             Some(query) => format!("{below}?{query}"),
             None => below.to_owned(),
         };
         let mut request = http::Request::new(());
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = target.parse().map_err(|_| Refusal::BadRequest)?;
-        *request.headers_mut() = head.headers.clone();
+        *request.headers_mut() = header_map_of(head.fields)?;
         let extensions = request.extensions_mut();
         if let Some(origin) = &ctx.client_origin {
             let host = ctx.host_header.as_ref();
@@ -59,8 +57,8 @@ impl ApiCall {
         }
         extensions.insert(Arc::clone(&ctx.snapshot));
         extensions.insert(ctx.request_id.clone());
-        let is_authenticated = endpoints::needs_caller(&ctx.method, below)
-            && identify(ctx, head, fields, extensions).await;
+        let is_authenticated =
+            endpoints::needs_caller(&ctx.method, below) && identify(ctx, head, extensions).await;
         let most = endpoints::max_body_bytes(below);
         // An anonymous caller's large body is not read.
         let is_read = is_authenticated || most <= MAX_BODY;
@@ -99,6 +97,20 @@ impl ApiCall {
     }
 }
 
+/// The fields as the router reads them.
+///
+/// # Errors
+/// A field that the router cannot hold.
+fn header_map_of(fields: Fields<'_>) -> Result<HeaderMap, Refusal> {
+    let mut map = HeaderMap::with_capacity(fields.count());
+    for (name, value) in fields.pairs() {
+        let name = HeaderName::from_bytes(name).map_err(|_| Refusal::BadRequest)?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| Refusal::BadRequest)?;
+        map.append(name, value);
+    }
+    Ok(map)
+}
+
 /// Records the outcome of a response with a body of its own, and returns the headers that it needs.
 fn info_headers(
     ctx: &mut RequestContext,
@@ -127,14 +139,13 @@ fn info_headers(
 /// Identifies the caller. `false`: the call is anonymous.
 async fn identify(
     ctx: &mut RequestContext,
-    head: &Parts,
-    fields: Fields<'_>,
+    head: RequestHead<'_>,
     extensions: &mut http::Extensions,
 ) -> bool {
     let current = Arc::clone(&ctx.snapshot);
     let worker = Arc::clone(&ctx.worker);
     let admission = worker.admission(&current, &ctx.request_id);
-    let Some(facts) = ctx.facts(head, fields) else {
+    let Some(facts) = ctx.facts(head, None) else {
         return false;
     };
     let (found, waited) = measure_wait(admission.identify(&facts)).await;

@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod connection_auth;
+pub mod http1;
 pub mod listener;
 pub mod local_response;
 pub mod open_streams;

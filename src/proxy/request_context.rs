@@ -6,25 +6,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::request::Parts;
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method, Version};
 
 use super::connection_auth::Slot;
 use super::grpc::{self, Messages};
 use super::listener::Peer;
 use super::open_streams::stream_control::StreamControl;
 use super::open_streams::{OpenStream, StreamRegistration};
-use super::pingora::header_map;
 use super::retry::Failure;
 use super::worker::Worker;
 use crate::auth::session::SessionId;
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
-use crate::pipeline::facts::{
-    ClientOrigin, RequestFacts, RequestHead, RequestHost, client_origin, host,
-};
-use crate::pipeline::fields::{FieldKind, Fields};
-use crate::pipeline::header_fields;
+use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHead, RequestHost, client_origin};
+use crate::pipeline::fields::FieldKind;
 use crate::pipeline::local_response::RejectedRequest;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
@@ -34,28 +29,19 @@ use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 use crate::upstream::ChosenServer;
 
-tokio::task_local! {
-    /// The request that the current task is about to hand to Pingora: the only way for
-    /// `new_ctx` to learn which request it is for.
-    pub(super) static REQUEST: Arrival;
-}
-
 /// The facts about a request before its head is parsed.
 #[derive(Debug, Clone)]
 pub struct Arrival {
     pub peer: Arc<Peer>,
     pub control: Arc<StreamControl>,
-    /// The host without its port, where the gateway parsed the head.
-    pub host: Option<String>,
     pub at: Instant,
 }
 
 impl Arrival {
-    pub fn new(peer: Arc<Peer>, host: Option<String>) -> Arrival {
+    pub fn new(peer: Arc<Peer>) -> Arrival {
         Arrival {
             peer,
             control: Arc::default(),
-            host,
             at: clock::monotonic(),
         }
     }
@@ -205,18 +191,22 @@ impl RequestContext {
         Some(self.listener()?.0.limits.keepalive.as_secs())
     }
 
-    /// Records the head of the request, its host, and its identifier.
-    pub(super) fn record_head(&mut self, head: &Parts, fields: Fields<'_>) {
+    /// Records the head of the request, and its identifier. `host` is the `Host` or the authority,
+    /// and the name in it, where the request has a valid one.
+    pub(super) fn record_head(
+        &mut self,
+        head: RequestHead<'_>,
+        host: Option<(HeaderValue, String)>,
+    ) {
+        let fields = head.fields;
         self.method = head.method.clone();
         self.is_http2 = head.version == Version::HTTP_2;
-        self.path = head.uri.path().to_owned();
-        self.is_grpc = grpc::is_call(&head.method, fields.first(FieldKind::ContentType));
-        let [host_field, origin_header] =
-            header_fields::first(&head.headers, [&header::HOST, &header::ORIGIN]);
-        self.origin_header = origin_header.cloned();
+        self.path = head.path.to_owned();
+        self.is_grpc = grpc::is_call(head.method, fields.first(FieldKind::ContentType));
+        let origin_header = fields.first(FieldKind::Origin);
+        self.origin_header = origin_header.and_then(|it| HeaderValue::from_bytes(it).ok());
         self.request_id = RequestId::keep_or_generate(fields.first(FieldKind::XRequestId));
-        let host = host::read(&head.uri, host_field, self.arrival.host.take());
-        if let Ok((field, name)) = host {
+        if let Some((field, name)) = host {
             self.host_header = Some(field);
             self.host = name;
         }
@@ -245,16 +235,17 @@ impl RequestContext {
         }
     }
 
-    /// The input of the decision; `None` before the head was recorded.
+    /// The input of the decision; `None` before the head was recorded. `scheme` is that of a target in
+    /// absolute form.
     pub(super) fn facts<'a>(
         &'a self,
-        head: &'a Parts,
-        fields: Fields<'a>,
+        head: RequestHead<'a>,
+        scheme: Option<&'a str>,
     ) -> Option<RequestFacts<'a>> {
         let field = self.host_header.as_ref();
         Some(RequestFacts {
-            head: header_map::head(head, fields),
-            scheme: head.uri.scheme_str(),
+            head,
+            scheme,
             host: field.map(|field| RequestHost {
                 field: field.as_bytes(),
                 name: &self.host,
@@ -274,8 +265,32 @@ impl RequestContext {
         }
     }
 
+    /// Prepares the request for its upstream. `length` is that of its body, where it is declared.
+    ///
+    /// # Errors
+    /// The body is larger than the route allows.
+    pub(super) fn begin_forwarding(
+        &mut self,
+        permit: Permit,
+        is_grpc_stream: bool,
+        length: Option<u64>,
+    ) -> Result<Admitted, Rejection> {
+        let most = permit.route.max_body;
+        // In a gRPC stream the limit applies to each message.
+        let too_large = !is_grpc_stream && length.is_some_and(|length| length > most);
+        let decisions = too_large.then(|| permit.decisions.clone());
+        let admitted = self.admit(permit, is_grpc_stream);
+        match decisions {
+            None => Ok(admitted),
+            Some(decisions) => Err(Rejection {
+                decisions,
+                ..Refusal::BodyTooLarge.into()
+            }),
+        }
+    }
+
     /// Counts the use of the permit's session, and lets the request be closed from outside.
-    pub(super) fn admit(&mut self, permit: Permit, is_grpc_stream: bool) -> Admitted {
+    fn admit(&mut self, permit: Permit, is_grpc_stream: bool) -> Admitted {
         self.upstream = Some(permit.route.upstream);
         self.identity.clone_from(&permit.identity);
         let identity = permit.identity.as_ref();

@@ -1,7 +1,7 @@
-//! Strict parser of a chunked request body (RFC 9112, section 7.1).
+//! Strict decoder of chunked bodies (RFC 9112, section 7.1).
 //!
-//! Pingora decodes the chunks; this parser follows the same bytes to reject what another reader
-//! could take for different chunks, and to know where the body ends and the next request begins.
+//! It rejects what another reader could take for different chunks, and finds where the body ends and
+//! the next message begins. Extensions and trailers are validated and dropped.
 
 use super::byte_class::{are_field_bytes, is_field_byte, is_token};
 
@@ -10,7 +10,7 @@ const LINE_MAX: usize = 256;
 /// Bytes of all trailer fields.
 const TRAILERS_MAX: usize = 8 * 1024;
 
-/// The state of the parser.
+/// The state of the decoder.
 #[derive(Debug, Default)]
 pub struct Chunks {
     state: ChunkState,
@@ -34,16 +34,22 @@ enum ChunkState {
 pub struct Malformed;
 
 impl Chunks {
-    /// Parses further bytes and returns how many of them belong to the body.
+    /// Decodes further bytes: passes their data on, and returns how many of them belong to the body.
     ///
     /// # Errors
     /// The framing is malformed.
-    pub fn pass(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    pub fn decode(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, Malformed> {
         let mut rest = bytes;
         while !rest.is_empty() && self.state != ChunkState::Done {
             if let ChunkState::Data(left) = self.state {
                 let taken = left.min(rest.len() as u64);
-                rest = rest.get(taken as usize..).unwrap_or_default();
+                let (ours, after) = rest.split_at(taken as usize);
+                data(ours);
+                rest = after;
                 self.state = match left - taken {
                     0 => ChunkState::DataEnd,
                     left => ChunkState::Data(left),
@@ -53,6 +59,10 @@ impl Chunks {
             let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
             let (part, after) = rest.split_at(end);
             rest = after;
+            if self.line.is_empty() && part.last() == Some(&b'\n') {
+                self.line(part.strip_suffix(b"\r\n").ok_or(Malformed)?)?;
+                continue;
+            }
             self.line.extend_from_slice(part);
             if self.line.len() > LINE_MAX.max(TRAILERS_MAX) {
                 return Err(Malformed);
@@ -60,11 +70,22 @@ impl Chunks {
             if part.last() == Some(&b'\n') {
                 let line = std::mem::take(&mut self.line);
                 self.line(line.strip_suffix(b"\r\n").ok_or(Malformed)?)?;
-            } else if self.state == ChunkState::Size && self.line.len() > LINE_MAX {
+            } else if !self.may_begin_line() {
                 return Err(Malformed);
             }
         }
         Ok(bytes.len() - rest.len())
+    }
+
+    /// Whether what has arrived of a line may become a valid one: the rest need not be waited for.
+    fn may_begin_line(&self) -> bool {
+        match self.state {
+            ChunkState::Size => {
+                self.line.len() <= LINE_MAX && self.line.first().is_some_and(u8::is_ascii_hexdigit)
+            }
+            ChunkState::DataEnd => self.line == b"\r",
+            ChunkState::Data(_) | ChunkState::Trailer | ChunkState::Done => true,
+        }
     }
 
     /// Whether the body has ended.
@@ -170,18 +191,22 @@ mod tests {
     #![expect(clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
+    fn decode(body: &str) -> Result<usize, Malformed> {
+        Chunks::default().decode(body.as_bytes(), |_| ())
+    }
+
     #[test]
     fn body_end_is_found_for_any_split() {
         let body = b"5;a=b;c=\"d \\\" e\"\r\nhello\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n";
         let mut text = body.to_vec();
         text.extend_from_slice(b"GET / HTTP/1.1\r\n");
         let mut whole = Chunks::default();
-        assert_eq!(whole.pass(&text), Ok(body.len()));
+        assert_eq!(whole.decode(&text, |_| ()), Ok(body.len()));
         assert!(whole.is_done());
         let mut by_byte = Chunks::default();
         for at in 0..body.len() {
             assert!(!by_byte.is_done());
-            assert_eq!(by_byte.pass(&body[at..=at]), Ok(1));
+            assert_eq!(by_byte.decode(&body[at..=at], |_| ()), Ok(1));
         }
         assert!(by_byte.is_done());
     }
@@ -198,7 +223,11 @@ mod tests {
         ] {
             let body = format!("5{extension}\r\nhello\r\n0\r\n\r\n");
             let mut chunks = Chunks::default();
-            assert_eq!(chunks.pass(body.as_bytes()), Ok(body.len()), "{body:?}");
+            assert_eq!(
+                chunks.decode(body.as_bytes(), |_| ()),
+                Ok(body.len()),
+                "{body:?}"
+            );
             assert!(chunks.is_done(), "{body:?}");
         }
     }
@@ -229,22 +258,21 @@ mod tests {
             "0\r\n X: y\r\n\r\n",
             "0\r\nX : y\r\n\r\n",
             "0\r\nX: y\n\r\n",
+            // It need not be complete.
+            "5\r\nhelloXX",
+            "XX",
         ] {
-            assert_eq!(
-                Chunks::default().pass(body.as_bytes()),
-                Err(Malformed),
-                "{body:?}"
-            );
+            assert_eq!(decode(body), Err(Malformed), "{body:?}");
         }
     }
 
     #[test]
     fn extensions_and_trailers_are_bounded() {
         let long = format!("5;{}\r\n", "a".repeat(LINE_MAX));
-        assert_eq!(Chunks::default().pass(long.as_bytes()), Err(Malformed));
+        assert_eq!(decode(&long), Err(Malformed));
         let endless = "a".repeat(LINE_MAX + 1);
-        assert_eq!(Chunks::default().pass(endless.as_bytes()), Err(Malformed));
+        assert_eq!(decode(&endless), Err(Malformed));
         let trailers = format!("0\r\n{}", "X: y\r\n".repeat(TRAILERS_MAX / 4));
-        assert_eq!(Chunks::default().pass(trailers.as_bytes()), Err(Malformed));
+        assert_eq!(decode(&trailers), Err(Malformed));
     }
 }

@@ -1,11 +1,9 @@
 //! Limits on reading a head, and the errors in its place.
 
-use std::io;
-use std::time::Duration;
-
-use super::head::{HeadRejection, Outline};
-use super::{DownstreamConnection, Window};
+use super::head::HeadRejection;
+use crate::proxy::http1::timer_wheel::Ticks;
 use crate::rejection::{Reason, Refusal};
+use crate::settings::ConnectionLimits;
 
 /// Why no request head was read.
 #[derive(Debug)]
@@ -47,48 +45,41 @@ pub struct HeadLimits {
     /// Number of header fields.
     pub fields: usize,
     /// From the head's first byte.
-    pub timeout: Duration,
-    /// Until the head's first byte.
-    pub idle: Duration,
+    pub timeout: Ticks,
+    /// From the end of a request to the next head's first byte.
+    pub idle: Ticks,
+}
+
+impl HeadLimits {
+    pub fn new(limits: &ConnectionLimits) -> HeadLimits {
+        HeadLimits {
+            size: limits.head,
+            fields: limits.fields,
+            timeout: Ticks::of(limits.head_timeout),
+            idle: Ticks::of(limits.keepalive),
+        }
+    }
 }
 
 impl HeadError {
-    pub(super) fn too_large() -> HeadError {
+    pub(in crate::proxy) fn too_large() -> HeadError {
         HeadError::Rejected(HeadRejection {
             refusal: Refusal::HeadersTooLarge,
             reason: Reason::Head("the head is larger than allowed"),
         })
     }
 
-    pub(super) fn late() -> HeadError {
+    pub(in crate::proxy) fn late() -> HeadError {
         HeadError::Rejected(HeadRejection {
             refusal: Refusal::RequestTimeout,
             reason: Reason::Head("the head was not complete in time"),
         })
     }
 
-    pub(super) fn broken_off() -> HeadError {
+    pub(in crate::proxy) fn broken_off() -> HeadError {
         HeadError::Rejected(HeadRejection {
             refusal: Refusal::BadRequest,
             reason: Reason::Head("the head broke off"),
         })
-    }
-}
-
-impl DownstreamConnection {
-    /// The parts of a rejected head that can be parsed.
-    pub fn outline(&self) -> Outline {
-        Outline::read(&self.unread)
-    }
-
-    /// Sends the last response. Further bytes from the client are drained at the end of the
-    /// connection.
-    ///
-    /// # Errors
-    /// See [`DownstreamConnection::flush_coalesced`].
-    pub async fn send_last(&mut self, response: &[u8]) -> io::Result<()> {
-        self.window = Window::Everything;
-        self.unsent.extend_from_slice(response);
-        self.flush_coalesced().await
     }
 }

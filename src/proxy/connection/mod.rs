@@ -1,8 +1,8 @@
 //! A client connection, between the socket and Pingora.
 //!
-//! It parses request heads strictly and under deadlines; gives Pingora no byte beyond the current
-//! request (a pipelined request stays buffered, and nothing after an `Upgrade` passes before the
-//! upstream agrees); coalesces small writes; and can be closed from outside while it is idle.
+//! It gives Pingora no byte beyond the current request (a pipelined request stays buffered, and nothing
+//! after an `Upgrade` passes before the upstream agrees); coalesces small writes; and can be closed
+//! from outside while it is idle.
 
 pub mod body_rate;
 pub mod byte_class;
@@ -19,25 +19,24 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, Sleep, timeout_at};
+use tokio::time::Sleep;
 
 use super::connection::chunked::Chunks;
-use super::connection::head::{BodyFraming, Head, HeadReader, Progress};
+use super::connection::head::{BodyFraming, Head};
 use super::open_streams::frame_boundary::FrameBoundary;
 use super::open_streams::stream_control::{CloseReason, ReaderAction, StreamControl};
-use super::pingora::timeout;
 
 mod head_error;
 mod http2_flow;
 mod http2_frames;
 mod transport;
-mod write_coalescing;
+pub mod write_coalescing;
 mod write_deadline;
 
 pub use head_error::{HeadError, HeadLimits, RefusalReport};
 use http2_flow::Http2Flow;
 pub use transport::Transport;
-use write_deadline::WriteDeadline;
+pub use write_deadline::WriteDeadline;
 
 /// Writes are buffered up to this size.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -92,13 +91,12 @@ impl DownstreamConnection {
     /// takes nothing for `write_timeout` is cut off.
     pub fn new(
         transport: Transport,
-        unread: BytesMut,
+        unread: &[u8],
         write_timeout: Duration,
     ) -> DownstreamConnection {
-        let http2 = transport.is_http2();
-        let mut connection = DownstreamConnection {
+        DownstreamConnection {
             transport,
-            unread,
+            unread: BytesMut::from(unread),
             unsent: BytesMut::new(),
             window: Window::Length(0),
             chunks: Chunks::default(),
@@ -110,11 +108,7 @@ impl DownstreamConnection {
             is_coalescable: false,
             refusals: None,
             linger: None,
-        };
-        if http2 {
-            connection.set_http2();
         }
-        connection
     }
 
     /// Reports HTTP/2 requests that Pingora rejects without a hook.
@@ -127,62 +121,16 @@ impl DownstreamConnection {
         self.http2.is_some()
     }
 
-    fn set_http2(&mut self) {
+    /// Expects HTTP/2 frames.
+    pub fn set_http2(&mut self) {
         self.window = Window::Everything;
         self.http2 = Some(Box::new(Http2Flow::new(self.write_timeout)));
     }
 
-    /// Whether no byte of a next request has arrived.
-    pub fn is_idle(&self) -> bool {
-        self.unread.is_empty()
-    }
-
-    /// Reads one request head and returns it with its bytes.
-    ///
-    /// # Errors
-    /// See [`HeadError`]. An oversized head is a 431, a late one a 408.
-    pub async fn read_head(&mut self, limits: HeadLimits) -> Result<(Head, BytesMut), HeadError> {
-        let mut reader = HeadReader::new(limits.fields);
-        let mut deadline = None;
-        loop {
-            match reader.read(&self.unread).map_err(HeadError::Rejected)? {
-                Progress::Complete(head) => {
-                    if head.length > limits.size {
-                        return Err(HeadError::too_large());
-                    }
-                    let bytes = self.unread.split_to(head.length);
-                    self.expect_body(&head);
-                    let bytes = head.in_origin_form(bytes);
-                    return Ok((head, bytes));
-                }
-                Progress::Http2Preface => {
-                    self.set_http2();
-                    return Err(HeadError::Http2);
-                }
-                Progress::Partial if self.unread.len() > limits.size => {
-                    return Err(HeadError::too_large());
-                }
-                Progress::Partial if reader.is_waiting(&self.unread) => {}
-                // The timeout runs from the first byte.
-                Progress::Partial => {
-                    _ = deadline.get_or_insert_with(|| Instant::now() + limits.timeout)
-                }
-            }
-            let read = match deadline {
-                None => timeout(limits.idle, self.read_more())
-                    .await
-                    .map_err(|_| HeadError::Closed)?,
-                Some(at) => timeout_at(at, self.read_more())
-                    .await
-                    .map_err(|_| HeadError::late())?,
-            };
-            match read {
-                Ok(0) if reader.is_waiting(&self.unread) => return Err(HeadError::Closed),
-                Ok(0) => return Err(HeadError::broken_off()),
-                Ok(_) => {}
-                Err(_) => return Err(HeadError::Closed),
-            }
-        }
+    /// Gives up the transport, with the bytes that are not used.
+    pub fn take_transport(&mut self) -> (Transport, BytesMut) {
+        let transport = std::mem::replace(&mut self.transport, Transport::Moved);
+        (transport, std::mem::take(&mut self.unread))
     }
 
     /// Reads the HTTP/2 preface ahead, so that a client cannot hold the connection without one.
@@ -204,10 +152,11 @@ impl DownstreamConnection {
     }
 
     /// Binds the connection to the request that is served next.
-    pub fn attach(&mut self, control: Arc<StreamControl>) {
+    pub fn attach(&mut self, control: Arc<StreamControl>, head: &Head) {
         control.set_own_reader();
         self.control = control;
         self.frames = FrameBoundary::default();
+        self.expect_body(head);
     }
 
     /// Returns the control of the current request.
@@ -274,7 +223,7 @@ impl DownstreamConnection {
         let most = self.unread.len().min(buffer.remaining());
         let Ok(ours) = self
             .chunks
-            .pass(self.unread.get(..most).unwrap_or_default())
+            .decode(self.unread.get(..most).unwrap_or_default(), |_| ())
         else {
             self.control.set_malformed();
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

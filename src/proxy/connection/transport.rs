@@ -16,13 +16,15 @@ use crate::auth::token::CertificateHash;
 pub enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Another owner has it. Nothing can be read or written.
+    Moved,
 }
 
 impl Transport {
     /// Whether ALPN chose HTTP/2.
-    pub(super) fn is_http2(&self) -> bool {
+    pub fn is_http2(&self) -> bool {
         match self {
-            Transport::Plain(_) => false,
+            Transport::Plain(_) | Transport::Moved => false,
             Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
@@ -30,7 +32,7 @@ impl Transport {
     /// The hash of the client certificate; a resumed TLS session has that of its first handshake.
     pub fn client_certificate(&self) -> Option<CertificateHash> {
         match self {
-            Transport::Plain(_) => None,
+            Transport::Plain(_) | Transport::Moved => None,
             Transport::Tls(stream) => {
                 let certificate = stream.get_ref().1.peer_certificates()?.first()?;
                 Some(CertificateHash::of(certificate))
@@ -63,6 +65,7 @@ impl AsRawFd for Transport {
         match self {
             Transport::Plain(stream) => stream.as_raw_fd(),
             Transport::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+            Transport::Moved => -1,
         }
     }
 }
@@ -76,6 +79,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
@@ -89,6 +93,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -96,6 +101,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -103,6 +109,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }

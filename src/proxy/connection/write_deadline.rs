@@ -16,7 +16,7 @@ const CHECKS_PER_TIMEOUT: u32 = 8;
 /// Measures how long a socket has accepted nothing. A successful write costs a flag, a blocked one
 /// a timer that fires a few times within the deadline.
 #[derive(Debug)]
-pub(super) struct WriteDeadline {
+pub struct WriteDeadline {
     timeout: Duration,
     /// When the client last took data; `None`: no write is blocked.
     since: Option<Instant>,
@@ -26,7 +26,7 @@ pub(super) struct WriteDeadline {
 }
 
 impl WriteDeadline {
-    pub(super) fn new(timeout: Duration) -> WriteDeadline {
+    pub fn new(timeout: Duration) -> WriteDeadline {
         WriteDeadline {
             timeout,
             since: None,
@@ -35,8 +35,12 @@ impl WriteDeadline {
         }
     }
 
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Passes on the outcome of a write, or returns an error once the deadline has passed.
-    pub(super) fn observe<T>(
+    pub fn observe<T>(
         &mut self,
         sent: Poll<io::Result<T>>,
         cx: &mut Context<'_>,

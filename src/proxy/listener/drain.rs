@@ -3,12 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-
-use crate::proxy::connection::head::Head;
-use crate::proxy::connection::{DownstreamConnection, HeadError, HeadLimits};
 
 /// How long a connection may be idle before a drain closes it. A client that sends a request within
 /// this time gets its response, which announces the close; an immediate close would lose requests
@@ -24,23 +20,6 @@ pub(in crate::proxy) async fn wait_for_grace(time: Duration, shutdown: &mut watc
     let _ = shutdown.wait_for(|stop| *stop).await;
     // Boxed: every connection reserves room for it, and few need it.
     Box::pin(tokio::time::sleep(time)).await;
-}
-
-/// Reads the next request head. `None`: the gateway drains, and the client sent nothing for [`IDLE`].
-pub(in crate::proxy) async fn next_head(
-    connection: &mut DownstreamConnection,
-    limits: HeadLimits,
-    shutdown: &mut watch::Receiver<bool>,
-) -> Option<Result<(Head, BytesMut), HeadError>> {
-    tokio::select! {
-        biased;
-        read = connection.read_head(limits) => return Some(read),
-        () = wait_for_grace(IDLE, shutdown) => {}
-    }
-    if connection.is_idle() {
-        return None;
-    }
-    Some(connection.read_head(limits).await)
 }
 
 /// Accepts the connections in the kernel's queue, and closes the socket.

@@ -9,20 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::HeaderValue;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::head::HeadRejection;
-use super::connection::{DownstreamConnection, HeadError, HeadLimits, Transport};
+use super::WorkerProxy;
+use super::connection::Transport;
 use super::connection_auth::OwnConnections;
-use super::request_context::Arrival;
-use super::{WorkerProxy, local_response};
+use super::http1::client::Client;
+use super::http1::serve::{self, Next};
 use crate::auth::token::CertificateHash;
 use crate::settings::{Listener, ReloadableListener};
 use crate::telemetry::metrics::ConnectionRefusal;
@@ -179,13 +177,13 @@ impl ListenerState {
             listener: self.index,
             own_connections: OwnConnections::default(),
         });
-        let write_timeout = self.settings.limits.write_timeout;
-        let connection = DownstreamConnection::new(transport, BytesMut::new(), write_timeout);
-        let connection = Box::new(connection);
-        if connection.is_http2() {
+        let limits = &self.settings.limits;
+        let is_http2 = transport.is_http2();
+        let mut client = Client::new(transport, Arc::clone(&peer), limits.write_timeout);
+        if is_http2 || serve::serve(&mut client, limits, &proxy, &shutdown).await == Next::Http2 {
+            let mut connection = Box::new(client.lend());
+            connection.set_http2();
             self.serve_http2(connection, peer, proxy, shutdown).await;
-        } else {
-            self.serve_http1(connection, peer, proxy, shutdown).await;
         }
     }
 
@@ -269,69 +267,4 @@ impl ListenerState {
             }
         }
     }
-
-    async fn serve_http1(
-        &self,
-        mut connection: Box<DownstreamConnection>,
-        peer: Arc<Peer>,
-        proxy: Arc<WorkerProxy>,
-        mut shutdown: watch::Receiver<bool>,
-    ) {
-        let limits = &self.settings.limits;
-        let head_limits = HeadLimits {
-            size: limits.head,
-            fields: limits.fields,
-            timeout: limits.head_timeout,
-            idle: limits.keepalive,
-        };
-        // The first head has its own deadline from the start: the keep-alive timeout applies only
-        // after a request.
-        let mut first = HeadLimits {
-            idle: limits.head_timeout,
-            ..head_limits
-        };
-        loop {
-            if connection.flush_coalesced().await.is_err() {
-                return;
-            }
-            let Some(read) = drain::next_head(&mut connection, first, &mut shutdown).await else {
-                return;
-            };
-            first = head_limits;
-            let (head, bytes) = match read {
-                Ok(read) => read,
-                Err(HeadError::Closed) => return,
-                Err(HeadError::Http2) => {
-                    return self.serve_http2(connection, peer, proxy, shutdown).await;
-                }
-                Err(HeadError::Rejected(fault)) => {
-                    return reject_head(&mut connection, fault, &peer, &proxy).await;
-                }
-            };
-            let arrival = Arrival::new(Arc::clone(&peer), Some(head.host_name));
-            let served = proxy.serve_http1(arrival, connection, bytes, limits.keepalive, &shutdown);
-            let Some(same) = served.await else {
-                return;
-            };
-            connection = same;
-        }
-    }
-}
-
-/// Responds to a head that never became a request, and closes.
-async fn reject_head(
-    connection: &mut DownstreamConnection,
-    fault: HeadRejection,
-    peer: &Peer,
-    proxy: &WorkerProxy,
-) {
-    let outline = connection.outline();
-    let early = local_response::render_early_response(fault.refusal);
-    // The client may have closed the connection.
-    let sent = connection.send_last(&early.bytes).await;
-    let body = sent.map_or(0, |()| early.body_length as u64);
-    proxy
-        .worker
-        .log_rejected_head(peer, fault, &early.request_id, &outline, body);
-    let _ = connection.shutdown().await;
 }

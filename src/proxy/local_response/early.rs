@@ -46,8 +46,15 @@ pub fn render_early_response(refusal: Refusal) -> EarlyResponse {
         is_http2: false,
         hsts: None,
     });
+    let mut bytes = Vec::new();
+    http1::serialize(
+        &mut bytes,
+        &response,
+        Persistence::Close,
+        clock::system_time(),
+    );
     EarlyResponse {
-        bytes: http1::serialize(&response, Persistence::Close, clock::system_time()),
+        bytes,
         body_length: response.body.len(),
         request_id,
     }

@@ -10,20 +10,17 @@ pub(in crate::proxy) enum Persistence {
     /// It ends after the response.
     Close,
     /// It continues; for an HTTP/1.0 client that has to be said (RFC 9112, appendix C.2.2).
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for an engine that writes HTTP/1.1")
-    )]
     Keep { is_http10: bool },
 }
 
-/// Serializes a complete response. Its body is empty where the client expects none.
+/// Writes a complete response to `bytes`. Its body is empty where the client expects none.
 pub(in crate::proxy) fn serialize(
+    bytes: &mut Vec<u8>,
     response: &LocalResponse,
     persistence: Persistence,
     now: SystemTime,
-) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(512 + response.body.len());
+) {
+    bytes.reserve(512 + response.body.len());
     let mut push = |parts: &[&[u8]]| parts.iter().for_each(|it| bytes.extend_from_slice(it));
     let phrase = response.status.canonical_reason().unwrap_or_default();
     push(&[b"HTTP/1.1 ", response.status.as_str().as_bytes(), b" "]);
@@ -39,7 +36,6 @@ pub(in crate::proxy) fn serialize(
         Persistence::Keep { is_http10: false } => b"",
     }]);
     push(&[b"\r\n", &response.body]);
-    bytes
 }
 
 #[cfg(test)]
@@ -66,7 +62,9 @@ mod tests {
             hsts: None,
         });
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        String::from_utf8(serialize(&response, persistence, now)).unwrap()
+        let mut bytes = Vec::new();
+        serialize(&mut bytes, &response, persistence, now);
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod early;
 mod http1;
 
 pub use early::render_early_response;
+pub(super) use http1::{Persistence, serialize};
 
 /// An unread request body up to this size is drained, so that the connection can be kept; a larger
 /// one costs the connection.

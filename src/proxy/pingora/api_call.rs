@@ -24,7 +24,7 @@ pub(super) async fn serve(
     let call = {
         let head = session.req_header();
         let list = header_map::list(&head.headers);
-        ApiCall::prepare(ctx, head, Fields::new(&list), below).await
+        ApiCall::prepare(ctx, header_map::head(head, Fields::new(&list)), below).await
     };
     let body = match &call {
         Ok(ApiCall {

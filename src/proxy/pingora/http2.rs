@@ -207,7 +207,7 @@ impl Http2Connection {
     }
 
     async fn serve_stream(&self, stream: HttpSession, shutdown: &watch::Receiver<bool>) {
-        let arrival = Arrival::new(Arc::clone(&self.peer), None);
+        let arrival = Arrival::new(Arc::clone(&self.peer));
         let head = stream.req_header();
         let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let session = if grpc::is_call(&head.method, content_type) {
@@ -216,7 +216,7 @@ impl Http2Connection {
         } else {
             ServerSession::new_http2(stream)
         };
-        serve(arrival, &self.worker_proxy, session, shutdown).await;
+        serve(arrival.into(), &self.worker_proxy, session, shutdown).await;
     }
 
     /// Waits until no request has been in flight for the keep-alive time.

@@ -1,5 +1,6 @@
 //! The engine on Pingora's `HttpProxy`: its hooks, and the adapters that it needs.
 
+use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,10 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::sync::watch;
 
 use super::connection::DownstreamConnection;
+use super::connection::head::Head;
+use super::http1::client::Client;
 use super::open_streams::stream_control::StreamControl;
-use super::request_context::{Arrival, REQUEST};
+use super::request_context::{Admitted, Arrival, RequestContext};
 use super::worker::Worker;
 
 mod api_call;
@@ -41,8 +44,6 @@ mod stream;
 use context::Context;
 use grpc_session::GrpcSession;
 pub(super) use pingora::protocols::l4::ext::get_tcp_info;
-/// Timers that cost less than Tokio's where millions are set and few expire.
-pub(super) use pingora_timeout::timeout;
 pub use probe::probe_sender;
 
 /// A worker with Pingora's proxy in front of it.
@@ -68,35 +69,72 @@ impl WorkerProxy {
         }
     }
 
-    /// Serves one HTTP/1.1 request, whose head is in `head`. Returns the connection if it is kept.
-    pub(super) async fn serve_http1(
+    /// Forwards a decided request of an HTTP/1.1 client. Returns whether the client's connection is
+    /// kept.
+    pub(super) async fn forward(
         &self,
-        arrival: Arrival,
-        mut connection: Box<DownstreamConnection>,
-        head: BytesMut,
-        keepalive: Duration,
+        request: RequestContext,
+        admitted: Admitted,
+        client: &mut Client,
+        head: &Head,
         shutdown: &watch::Receiver<bool>,
-    ) -> Option<Box<DownstreamConnection>> {
-        connection.attach(Arc::clone(&arrival.control));
+    ) -> bool {
+        let mut connection = Box::new(client.lend());
+        let arrival = request.arrival.clone();
+        connection.attach(Arc::clone(&arrival.control), head);
         let mut session = ServerSession::new_http1(connection);
-        session.set_pipelined_prefix(head);
-        session.set_keepalive(Some(keepalive.as_secs()));
-        let reused = serve(arrival, self, session, shutdown).await?;
+        session.set_pipelined_prefix(BytesMut::from(&*head.bytes));
+        // `request::filter` sets the listener's own.
+        session.set_keepalive(Some(1));
+        let request = Handover {
+            arrival,
+            decided: Cell::new(Some(Box::new(Context::decided(request, admitted)))),
+        };
+        let Some(reused) = serve(request, self, session, shutdown).await else {
+            return false;
+        };
         let (stream, _) = reused.consume();
-        stream.into_any().downcast().ok()
+        let Ok(mut connection) = stream.into_any().downcast::<DownstreamConnection>() else {
+            return false;
+        };
+        let sent = connection.flush_coalesced().await;
+        client.take_back(&mut connection);
+        sent.is_ok()
     }
+}
+
+/// A request on its way to Pingora.
+struct Handover {
+    arrival: Arrival,
+    /// The context of a request that the HTTP/1.1 engine has decided.
+    decided: Cell<Option<Box<Context>>>,
+}
+
+impl From<Arrival> for Handover {
+    fn from(arrival: Arrival) -> Handover {
+        Handover {
+            arrival,
+            decided: Cell::default(),
+        }
+    }
+}
+
+tokio::task_local! {
+    /// The request that the current task is about to hand to Pingora: the only way for
+    /// `new_ctx` to learn which request it is for.
+    static REQUEST: Handover;
 }
 
 /// Serves one request, unless it is closed from outside first.
 async fn serve(
-    arrival: Arrival,
+    request: Handover,
     proxy: &WorkerProxy,
     session: ServerSession,
     shutdown: &watch::Receiver<bool>,
 ) -> Option<ReusedHttpStream> {
-    let control = Arc::clone(&arrival.control);
+    let control = Arc::clone(&request.arrival.control);
     REQUEST
-        .scope(arrival, async {
+        .scope(request, async {
             tokio::select! {
                 biased;
                 () = StreamControl::drop_requested(&control) => None,
@@ -118,8 +156,12 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Box<Context> {
         // Every request is handed to Pingora inside the scope ([`serve`]).
-        let arrival = REQUEST.with(Clone::clone);
-        Box::new(Context::new(arrival, Arc::clone(&self.worker)))
+        REQUEST.with(|request| {
+            request.decided.take().unwrap_or_else(|| {
+                let arrival = request.arrival.clone();
+                Box::new(Context::new(arrival, Arc::clone(&self.worker)))
+            })
+        })
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
@@ -131,6 +173,10 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
+        if ctx.is_admitted() {
+            request::take_over(session, &ctx.request)?;
+            return Ok(false);
+        }
         let decided = request::filter(session, &mut ctx.request).await;
         let admitted = decided.map_err(failure::attribute_early_error)?;
         Ok(ctx.settle(admitted))

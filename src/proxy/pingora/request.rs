@@ -12,6 +12,7 @@ use super::header_map::{self, Removal, declared_length};
 use super::{api_call, local_response};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::destination::is_accepted;
+use crate::pipeline::facts::host;
 use crate::pipeline::fields::Fields;
 use crate::pipeline::hop_by_hop::RequestConnection;
 use crate::pipeline::local_response::LocalResponse;
@@ -41,7 +42,10 @@ pub(super) async fn filter(
     };
     match step {
         Step::Forward(permit) => match begin_forwarding(session, ctx, permit) {
-            Ok(admitted) => return Ok(Some(admitted)),
+            Ok(admitted) => {
+                prepare_session(session);
+                return Ok(Some(admitted));
+            }
             Err(rejection) => reject(session, ctx, rejection).await?,
         },
         Step::Reject(rejection) => reject(session, ctx, *rejection).await?,
@@ -58,6 +62,14 @@ pub(super) async fn filter(
     Ok(None)
 }
 
+/// Prepares the session of a request that the HTTP/1.1 engine has decided.
+pub(super) fn take_over(session: &mut Session, ctx: &RequestContext) -> pingora::Result<()> {
+    bound_keepalive(session, ctx);
+    settle_connection_headers(session)?;
+    prepare_session(session);
+    Ok(())
+}
+
 /// Replaces the timeout that the client requested in `Keep-Alive` with the listener's.
 fn bound_keepalive(session: &mut Session, ctx: &RequestContext) {
     if let Some(seconds) = session.get_keepalive() {
@@ -68,7 +80,8 @@ fn bound_keepalive(session: &mut Session, ctx: &RequestContext) {
 /// Records the head. A function of its own, so that the list is no part of the request's future.
 fn record_head(head: &Parts, ctx: &mut RequestContext) {
     let list = header_map::list(&head.headers);
-    ctx.record_head(head, Fields::new(&list));
+    let host = host::read(&head.uri, head.headers.get(header::HOST));
+    ctx.record_head(header_map::head(head, Fields::new(&list)), host.ok());
 }
 
 /// Removes the headers about the client's connection, before any other code reads them.
@@ -124,7 +137,8 @@ async fn reject_undeclared_body(session: &mut Session) -> Result<(), Refusal> {
 async fn decide(head: &Parts, ctx: &mut RequestContext) -> Step {
     let (worker, snapshot) = (Arc::clone(&ctx.worker), Arc::clone(&ctx.snapshot));
     let list = header_map::list(&head.headers);
-    let Some(facts) = ctx.facts(head, Fields::new(&list)) else {
+    let request = header_map::head(head, Fields::new(&list));
+    let Some(facts) = ctx.facts(request, head.uri.scheme_str()) else {
         return Step::Reject(Box::new(Refusal::Internal.into()));
     };
     let admission = worker.admission(&snapshot, &ctx.request_id);
@@ -141,30 +155,22 @@ async fn decide(head: &Parts, ctx: &mut RequestContext) -> Step {
 /// # Errors
 /// The body is larger than the route allows.
 fn begin_forwarding(
-    session: &mut Session,
+    session: &Session,
     ctx: &mut RequestContext,
     permit: Permit,
 ) -> Result<Admitted, Rejection> {
-    let route = &permit.route;
-    let upstream = ctx.snapshot.settings.upstreams.get(route.upstream);
+    let upstream = ctx.snapshot.settings.upstreams.get(permit.route.upstream);
     let is_grpc_stream = ctx.is_grpc
         && ctx.is_http2
         && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     let length = declared_length(&session.req_header().headers);
-    // In a gRPC stream the limit applies to each message.
-    let too_large = !is_grpc_stream && length.is_some_and(|length| length > route.max_body);
-    let decisions = too_large.then(|| permit.decisions.clone());
-    let admitted = ctx.admit(permit, is_grpc_stream);
-    if let Some(decisions) = decisions {
-        return Err(Rejection {
-            decisions,
-            ..Refusal::BodyTooLarge.into()
-        });
-    }
-    // A client may close its side after the request and still wait for the response (RFC 9112, section
-    // 9.6).
+    ctx.begin_forwarding(permit, is_grpc_stream, length)
+}
+
+/// A client may close its side after the request and still wait for the response (RFC 9112, section
+/// 9.6).
+fn prepare_session(session: &mut Session) {
     session.as_downstream_mut().set_abort_on_close(false);
-    Ok(admitted)
 }
 
 /// Responds to a request that was rejected before it went to an upstream.

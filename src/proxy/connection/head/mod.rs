@@ -1,93 +1,63 @@
-//! Strict parser of HTTP/1 request heads, in front of Pingora's (RFC 9112, sections 2 to 6).
+//! Strict reader of HTTP/1 message heads (RFC 9112, sections 2 to 6).
 //!
-//! Pingora's parser accepts heads that two readers could read differently: bare line feeds, a
-//! missing `Host`, `Content-Length` beside `Transfer-Encoding`, spaces in the target. This parser
-//! rejects them all, so later stages need not check again.
+//! It rejects what two readers could read differently: bare line feeds, a missing `Host`,
+//! `Content-Length` beside `Transfer-Encoding`, spaces in the target. Later stages need not check
+//! again. A head is read in one pass into a flat list of fields over its bytes.
 
-use bytes::{Buf, BytesMut};
-
-use super::byte_class::{are_field_bytes, is_token};
+use super::byte_class::is_token;
+use crate::pipeline::fields::FieldKind;
 use crate::pipeline::hop_by_hop::WEBSOCKET;
+use crate::proxy::http1::buffer_pool;
 use crate::rejection::{Reason, Refusal};
 use crate::routing::host_of;
 
+mod fields;
 mod outline;
+mod request;
 mod target;
 
+pub use fields::HeadField;
+use fields::count_controls;
 pub use outline::Outline;
+pub use request::{BodyFraming, Head};
 use target::Absolute;
 
 /// Bytes of a field's name; `http::HeaderName` has no room for more.
 const MAX_NAME: usize = 65_535;
 /// Empty lines before a request line (RFC 9112, section 2.2); some clients send one after a body.
 const MAX_EMPTY_LINES: u8 = 4;
+/// The first line of the HTTP/2 preface.
+const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0";
 
-/// Parses a head line by line as its bytes arrive, each byte once.
+/// Reads a request head line by line as its bytes arrive, each byte once.
 #[derive(Debug, Default)]
 pub struct HeadReader {
+    head: Head,
+    max_fields: usize,
     line_start: usize,
     scanned: usize,
-    fields: usize,
+    /// Lines before `line_start`, and the part of them that was checked for control characters.
+    lines: usize,
+    checked: (usize, usize),
     empty_lines: u8,
-    upgrades: usize,
-    max_fields: usize,
+    /// Bytes removed from the head: empty lines before it, and the authority of its target.
+    removed: usize,
     started: bool,
-    head: Head,
-}
-
-/// The framing that a complete head declares.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// Length in bytes, with the blank line and the empty lines before the head.
-    pub length: usize,
-    pub body: BodyFraming,
-    /// The request asks for an upgrade to WebSocket, the only supported protocol.
-    pub upgrade: bool,
-    /// The client may be waiting for `100 Continue`.
-    pub expects_continue: bool,
-    /// Bytes of the empty lines before the head.
-    start: usize,
-    absolute: Option<Absolute>,
     is_get: bool,
-    hosts: usize,
-    host: Vec<u8>,
-    /// The host without its port, as `host_of` reads it.
-    pub host_name: String,
-    content_lengths: usize,
-    transfer_encodings: usize,
-    http_10: bool,
+    hosts: u8,
+    content_lengths: u8,
+    transfer_encodings: u8,
+    upgrades: u8,
+    expects: u8,
+    /// Boxed: clients send it to proxies that they know of.
+    absolute: Option<Box<Absolute>>,
 }
 
-impl Head {
-    /// The bytes of the head, from the request line on, with the target in origin form.
-    pub fn in_origin_form(&self, mut bytes: BytesMut) -> BytesMut {
-        bytes.advance(self.start);
-        let Some(absolute) = &self.absolute else {
-            return bytes;
-        };
-        let cut = absolute.cut.start - self.start..absolute.cut.end - self.start;
-        let after = bytes.split_off(cut.end);
-        bytes.truncate(cut.start);
-        bytes.extend_from_slice(absolute.path);
-        bytes.extend_from_slice(&after);
-        bytes
-    }
-}
-
-/// How the request's body is delimited.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum BodyFraming {
-    #[default]
-    None,
-    Length(u64),
-    Chunked,
-}
-
-/// The state of the parser.
-#[derive(Debug, PartialEq, Eq)]
+/// The state of the reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     Partial,
-    Complete(Head),
+    Complete,
     /// The HTTP/2 connection preface (RFC 9113, section 3.4): not HTTP/1 at all.
     Http2Preface,
 }
@@ -99,66 +69,137 @@ pub struct HeadRejection {
     pub reason: Reason,
 }
 
-/// The first line of the HTTP/2 preface.
-const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0";
-
 impl HeadReader {
     /// Rejects a head with more fields than `max_fields`; Pingora rejects more than 256.
     pub fn new(max_fields: usize) -> HeadReader {
         HeadReader {
             max_fields,
+            head: Head::pooled(),
             ..HeadReader::default()
         }
     }
 
-    /// Parses the new bytes in `buffer`, which holds the head from its first byte.
-    ///
-    /// # Errors
-    /// The first violation, with its refusal: 400, 405 or 431.
-    pub fn read(&mut self, buffer: &[u8]) -> Result<Progress, HeadRejection> {
-        while let Some(at) = buffer
-            .get(self.scanned..)
-            .and_then(|rest| memchr::memchr(b'\n', rest))
-        {
-            let end = self.scanned + at;
-            let line = buffer.get(self.line_start..end).unwrap_or_default();
-            let Some(line) = line.strip_suffix(b"\r") else {
-                return bad("a line ends without a carriage return");
-            };
-            let start = self.line_start;
-            self.scanned = end + 1;
-            self.line_start = end + 1;
-            if !self.started {
-                if line.is_empty() && self.empty_lines < MAX_EMPTY_LINES {
-                    self.empty_lines += 1;
-                    continue;
-                }
-                if line == PREFACE_LINE && start == 0 {
-                    return Ok(Progress::Http2Preface);
-                }
-                self.head.start = start;
-                self.request_line(line)?;
-                self.started = true;
-            } else if line.is_empty() {
-                return self.complete();
-            } else {
-                self.field(line)?;
-            }
-        }
-        self.scanned = buffer.len();
-        Ok(Progress::Partial)
+    /// Adds bytes that have arrived.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.head.bytes.extend_from_slice(bytes);
+    }
+
+    /// The bytes that have arrived.
+    pub fn bytes(&self) -> &[u8] {
+        &self.head.bytes
+    }
+
+    /// The size of what was read of the head as the client sent it.
+    pub fn size(&self) -> usize {
+        let read = if self.head.length > 0 {
+            self.head.length
+        } else {
+            self.head.bytes.len()
+        };
+        read + self.removed
     }
 
     /// Whether nothing of a request has arrived yet, apart from empty lines.
-    pub fn is_waiting(&self, buffer: &[u8]) -> bool {
-        !self.started && matches!(buffer.get(self.line_start..), None | Some(b"" | b"\r"))
+    pub fn is_waiting(&self) -> bool {
+        !self.started && matches!(*self.head.bytes, [] | [b'\r'])
     }
 
-    fn request_line(&mut self, line: &[u8]) -> Result<(), HeadRejection> {
-        let mut parts = line.split(|byte| *byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+    /// Returns the complete head, and the bytes behind it.
+    pub fn finish(mut self) -> (Head, Vec<u8>) {
+        let mut rest = Vec::new();
+        if let Some(more @ [_, ..]) = self.head.bytes.get(self.head.length..) {
+            rest = buffer_pool::take();
+            rest.extend_from_slice(more);
+            self.head.bytes.truncate(self.head.length);
+        }
+        (self.head, rest)
+    }
+
+    /// Returns the bytes of what is no head.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.head.bytes)
+    }
+
+    /// Reads the lines that are new.
+    ///
+    /// # Errors
+    /// The first violation, with its refusal: 400, 405 or 431.
+    pub fn read(&mut self) -> Result<Progress, HeadRejection> {
+        let outcome = self.read_lines();
+        if outcome != Ok(Progress::Http2Preface) {
+            self.check_controls()?;
+        }
+        outcome
+    }
+
+    fn read_lines(&mut self) -> Result<Progress, HeadRejection> {
+        while let Some(at) = self
+            .head
+            .bytes
+            .get(self.scanned..)
+            .and_then(|rest| memchr::memchr(b'\n', rest))
+        {
+            let line_end = self.scanned + at;
+            let line = self.head.bytes.get(self.line_start..line_end);
+            let Some([line @ .., b'\r']) = line else {
+                return bad("a line ends without a carriage return");
+            };
+            if line.is_empty() && !self.started && self.empty_lines < MAX_EMPTY_LINES {
+                self.empty_lines += 1;
+                self.removed += 2;
+                self.head.bytes.drain(..2);
+                self.scanned = 0;
+                continue;
+            }
+            let is_last = line.is_empty() && self.started;
+            let end = line_end - 1;
+            if self.started && !is_last {
+                self.field(end)?;
+            } else if !self.started {
+                if line == PREFACE_LINE && self.empty_lines == 0 {
+                    return Ok(Progress::Http2Preface);
+                }
+                self.request_line(end)?;
+            }
+            // An absolute target has become shorter.
+            let next = if self.started {
+                line_end + 1
+            } else {
+                self.head.line_end as usize
+            };
+            self.started = true;
+            self.lines += 1;
+            self.scanned = next;
+            self.line_start = next;
+            if is_last {
+                self.head.length = next;
+                return self.complete();
+            }
+        }
+        self.scanned = self.head.bytes.len();
+        Ok(Progress::Partial)
+    }
+
+    /// Checks all values at once: the complete lines have the two control characters at their ends,
+    /// and no other.
+    fn check_controls(&mut self) -> Result<(), HeadRejection> {
+        let (bytes, lines) = self.checked;
+        let new = self.head.bytes.get(bytes..self.line_start);
+        if count_controls(new.unwrap_or_default()) != 2 * (self.lines - lines) {
+            return bad("a header value has a control character");
+        }
+        self.checked = (self.line_start, self.lines);
+        Ok(())
+    }
+
+    fn request_line(&mut self, end: usize) -> Result<(), HeadRejection> {
+        let line = self.head.bytes.get(..end).unwrap_or_default();
+        let method_end = memchr::memchr(b' ', line);
+        let (method, rest) = line.split_at(method_end.unwrap_or(end));
+        let rest = rest.get(1..).unwrap_or_default();
+        let target_length = memchr::memchr(b' ', rest);
+        let (target, version) = rest.split_at(target_length.unwrap_or(rest.len()));
+        let Some(version) = version.get(1..).filter(|version| !version.contains(&b' ')) else {
             return bad("the request line has not three parts");
         };
         if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
@@ -166,11 +207,11 @@ impl HeadReader {
         }
         target::check(target)?;
         let path_form = matches!(target.first(), Some(b'/')) || target == b"*";
+        let mut absolute = None;
         if !path_form && method != b"CONNECT" {
-            let at = self.head.start + method.len() + 1;
-            self.head.absolute = Some(target::absolute(target, at, method == b"OPTIONS")?);
+            let read = target::absolute(target, method.len() + 1, method == b"OPTIONS")?;
+            absolute = Some(Box::new(read));
         }
-        self.head.is_get = method == b"GET";
         match version {
             b"HTTP/1.1" => {}
             b"HTTP/1.0" => self.head.http_10 = true,
@@ -182,85 +223,102 @@ impl HeadReader {
                 reason: Reason::Head("CONNECT and TRACE are not served"),
             });
         }
+        self.is_get = method == b"GET";
+        self.head.method_end = method.len() as u32;
+        self.head.target_end = (method.len() + 1 + target.len()) as u32;
+        self.head.line_end = end as u32 + 2;
+        if let Some(absolute) = absolute {
+            self.rewrite_target(absolute);
+        }
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8]) -> Result<(), HeadRejection> {
-        self.fields += 1;
-        if self.fields > self.max_fields {
-            return too_large(Reason::TooManyFields);
-        }
-        let Some(colon) = memchr::memchr(b':', line) else {
-            return bad("a header line has no colon");
-        };
-        let (name, value) = (
-            line.get(..colon).unwrap_or_default(),
-            line.get(colon + 1..).unwrap_or_default(),
-        );
-        if name.len() > MAX_NAME {
-            return too_large(Reason::Head("the name of a header is too long"));
-        }
-        // A line that begins with a space (obs-fold) or a space before the colon fails here too.
-        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-            return bad("a header name is not a token");
-        }
-        if !are_field_bytes(value) {
-            return bad("a header value has a control character");
-        }
-        self.framing(name, value.trim_ascii())
+    /// Brings an absolute target into origin form.
+    #[cold]
+    fn rewrite_target(&mut self, absolute: Box<Absolute>) {
+        let shorter = absolute.cut.len() - absolute.path.len();
+        let path = absolute.path.iter().copied();
+        self.head.bytes.splice(absolute.cut.clone(), path);
+        self.head.target_end -= shorter as u32;
+        self.head.line_end -= shorter as u32;
+        self.removed += shorter;
+        self.absolute = Some(absolute);
     }
 
-    fn framing(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadRejection> {
-        let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
-        // Most names differ in length from all of these.
-        match name.len() {
-            4 if is(b"host") => {
-                self.head.hosts += 1;
-                self.head.host = value.to_vec();
+    fn field(&mut self, end: usize) -> Result<(), HeadRejection> {
+        if self.head.fields.len() >= self.max_fields {
+            return too_large(Reason::TooManyFields);
+        }
+        let bytes = &self.head.bytes;
+        let Some(field) = HeadField::read(bytes, self.line_start, end) else {
+            return field_fault(bytes.get(self.line_start..end).unwrap_or_default());
+        };
+        if (field.colon - field.start) as usize > MAX_NAME {
+            return too_large(Reason::Head("the name of a header is too long"));
+        }
+        if field.kind != FieldKind::Other {
+            self.framing(&field)?;
+        }
+        self.head.fields.push(field);
+        Ok(())
+    }
+
+    fn framing(&mut self, field: &HeadField) -> Result<(), HeadRejection> {
+        let head = &mut self.head;
+        let value = field.value(&head.bytes);
+        match field.kind {
+            FieldKind::Host => {
+                self.hosts = self.hosts.saturating_add(1);
+                head.host = (field.value, field.value_end);
             }
-            6 if is(b"expect") => {
-                self.head.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+            FieldKind::Expect => {
+                self.expects = self.expects.saturating_add(1);
+                // Another form of it, or another expectation, may be read as none by a server
+                // that then waits for the body.
+                if self.expects > 1 || !value.eq_ignore_ascii_case(b"100-continue") {
+                    return bad("Expect is not 100-continue alone");
+                }
             }
-            7 if is(b"upgrade") => {
-                self.upgrades += 1;
-                self.head.upgrade =
+            FieldKind::Upgrade => {
+                self.upgrades = self.upgrades.saturating_add(1);
+                head.upgrade =
                     self.upgrades == 1 && value.eq_ignore_ascii_case(WEBSOCKET.as_bytes());
             }
-            14 if is(b"content-length") => {
-                self.head.content_lengths += 1;
-                self.head.body = BodyFraming::Length(parse_length(value)?);
+            FieldKind::ContentLength => {
+                self.content_lengths = self.content_lengths.saturating_add(1);
+                head.body = BodyFraming::Length(parse_length(value)?);
             }
-            17 if is(b"transfer-encoding") => {
-                self.head.transfer_encodings += 1;
+            FieldKind::TransferEncoding => {
+                self.transfer_encodings = self.transfer_encodings.saturating_add(1);
                 if !value.eq_ignore_ascii_case(b"chunked") {
                     return bad("the transfer coding is not chunked");
                 }
             }
+            FieldKind::Connection => head.connection.add(value),
             _ => {}
         }
         Ok(())
     }
 
     fn complete(&mut self) -> Result<Progress, HeadRejection> {
-        let mut head = std::mem::take(&mut self.head);
-        head.length = self.scanned;
-        if head.hosts != 1 {
+        let head = &mut self.head;
+        if self.hosts != 1 {
             return bad("there is not exactly one Host");
         }
-        let host = std::str::from_utf8(&head.host).unwrap_or_default();
+        let host = std::str::from_utf8(head.host()).unwrap_or_default();
         let Ok(name) = host_of(host) else {
             return bad("the Host is not one");
         };
-        head.host_name = name.into_owned();
         let other = |absolute: &Absolute| !absolute.names(host);
-        if head.absolute.as_ref().is_some_and(other) {
+        if self.absolute.as_deref().is_some_and(other) {
             return bad("the target names another host than the Host");
         }
-        if head.content_lengths > 1 {
+        head.host_name = name.into();
+        if self.content_lengths > 1 {
             return bad("there is more than one Content-Length");
         }
-        if head.transfer_encodings > 0 {
-            if head.transfer_encodings > 1 || head.content_lengths > 0 || head.http_10 {
+        if self.transfer_encodings > 0 {
+            if self.transfer_encodings > 1 || self.content_lengths > 0 || head.http_10 {
                 return bad("Transfer-Encoding does not stand alone");
             }
             head.body = BodyFraming::Chunked;
@@ -268,8 +326,22 @@ impl HeadReader {
         if head.body == BodyFraming::Length(0) {
             head.body = BodyFraming::None;
         }
-        head.upgrade &= head.is_get && !head.http_10 && head.body == BodyFraming::None;
-        Ok(Progress::Complete(head))
+        head.upgrade &= self.is_get && !head.http_10 && head.body == BodyFraming::None;
+        // A client that speaks HTTP/1.0 understands no interim response (RFC 9110, section 10.1.1).
+        head.expects_continue = self.expects > 0 && !head.http_10;
+        Ok(Progress::Complete)
+    }
+}
+
+/// Why a line is no field.
+#[cold]
+fn field_fault<T>(line: &[u8]) -> Result<T, HeadRejection> {
+    match memchr::memchr(b':', line) {
+        None => bad("a header line has no colon"),
+        Some(colon) if colon > MAX_NAME => {
+            too_large(Reason::Head("the name of a header is too long"))
+        }
+        Some(_) => bad("a header name is not a token"),
     }
 }
 

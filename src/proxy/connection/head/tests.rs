@@ -1,7 +1,7 @@
 //! Tests of heads that are accepted, rewritten and rejected.
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
-use bytes::BytesMut;
+use proptest::prelude::*;
 
 use super::target::MAX_TARGET;
 use super::*;
@@ -9,7 +9,17 @@ use super::*;
 const MAX_FIELDS: usize = 200;
 
 fn read(text: &str) -> Result<Progress, HeadRejection> {
-    HeadReader::new(MAX_FIELDS).read(text.as_bytes())
+    let mut reader = HeadReader::new(MAX_FIELDS);
+    reader.extend(text.as_bytes());
+    reader.read()
+}
+
+/// Reads a complete head, and the bytes behind it.
+fn whole(text: &str) -> (Head, Vec<u8>) {
+    let mut reader = HeadReader::new(MAX_FIELDS);
+    reader.extend(text.as_bytes());
+    assert_eq!(reader.read(), Ok(Progress::Complete), "{text:?}");
+    reader.finish()
 }
 
 fn refused(text: &str, refusal: Refusal) {
@@ -23,11 +33,11 @@ fn refused(text: &str, refusal: Refusal) {
 fn an_ordinary_head_is_read_with_its_framing() {
     let text =
         "POST /a?b HTTP/1.1\r\nHost: x\r\ncontent-length: 12\r\nExpect: 100-Continue\r\n\r\nbody";
-    let Ok(Progress::Complete(head)) = read(text) else {
-        panic!("not complete")
-    };
+    let (head, rest) = whole(text);
     assert_eq!(head.body, BodyFraming::Length(12));
-    assert_eq!(text.len() - head.length, 4);
+    assert_eq!(rest, b"body");
+    assert_eq!((head.method(), head.target()), (&b"POST"[..], "/a?b"));
+    assert_eq!((head.host(), head.host_name()), (&b"x"[..], "x"));
     assert!(head.expects_continue && !head.upgrade);
 }
 
@@ -35,13 +45,15 @@ fn an_ordinary_head_is_read_with_its_framing() {
 fn a_head_may_come_byte_by_byte() {
     let text = b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n";
     let mut reader = HeadReader::new(MAX_FIELDS);
-    for end in 1..text.len() {
-        assert_eq!(reader.read(&text[..end]).unwrap(), Progress::Partial);
+    for byte in &text[..text.len() - 1] {
+        reader.extend(&[*byte]);
+        assert_eq!(reader.read(), Ok(Progress::Partial));
     }
-    let Progress::Complete(head) = reader.read(text).unwrap() else {
-        panic!("not complete")
-    };
-    assert_eq!((head.body, head.length), (BodyFraming::Chunked, text.len()));
+    reader.extend(b"\n");
+    assert_eq!(reader.read(), Ok(Progress::Complete));
+    let (head, rest) = reader.finish();
+    assert_eq!(head.body, BodyFraming::Chunked);
+    assert_eq!((&*head.bytes, &*rest), (&text[..], &b""[..]));
 }
 
 #[test]
@@ -103,19 +115,20 @@ fn ambiguous_heads_are_rejected() {
         "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue, a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nExpect: y 100-continue\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nExpect:\r\n\r\n",
+        // A control character is found before the head is complete, and before later faults.
+        "GET / HTTP/1.1\r\nA: b\x01c\r\nHost: x",
     ] {
         refused(text, Refusal::BadRequest);
     }
 }
 
-/// Returns the bytes of a head that Pingora receives.
+/// Returns the bytes of a head as they are passed on.
 fn passed(text: &str) -> String {
-    let Ok(Progress::Complete(head)) = read(text) else {
-        panic!("{text:?} is refused")
-    };
-    let mut bytes = BytesMut::from(text);
-    let bytes = head.in_origin_form(bytes.split_to(head.length));
-    String::from_utf8(bytes.to_vec()).unwrap()
+    String::from_utf8(whole(text).0.bytes.clone()).unwrap()
 }
 
 #[test]
@@ -150,12 +163,14 @@ fn absolute_form_is_rewritten_to_origin_form() {
 #[test]
 fn an_empty_line_before_a_request_is_ignored() {
     let mut reader = HeadReader::new(MAX_FIELDS);
-    for part in ["", "\r", "\r\n", "\r\n\r"] {
-        assert_eq!(reader.read(part.as_bytes()), Ok(Progress::Partial));
-        assert!(reader.is_waiting(part.as_bytes()), "{part:?}");
+    for part in ["", "\r", "\n", "\r"] {
+        reader.extend(part.as_bytes());
+        assert_eq!(reader.read(), Ok(Progress::Partial));
+        assert!(reader.is_waiting(), "{part:?}");
     }
-    assert_eq!(reader.read(b"\r\n\r\nG"), Ok(Progress::Partial));
-    assert!(!reader.is_waiting(b"\r\n\r\nG"));
+    reader.extend(b"\nG");
+    assert_eq!(reader.read(), Ok(Progress::Partial));
+    assert!(!reader.is_waiting());
     let head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_eq!(passed(&format!("\r\n\r\n{head}")), head);
 }
@@ -164,10 +179,7 @@ fn an_empty_line_before_a_request_is_ignored() {
 fn only_a_websocket_is_an_upgrade() {
     let upgrade = |method: &str, version: &str, fields: &str| {
         let text = format!("{method} / {version}\r\nHost: x\r\n{fields}\r\n");
-        let Ok(Progress::Complete(head)) = read(&text) else {
-            panic!("{text:?} is refused")
-        };
-        head.upgrade
+        whole(&text).0.upgrade
     };
     let websocket = "Upgrade: WebSocket\r\n";
     assert!(upgrade("GET", "HTTP/1.1", websocket));
@@ -229,4 +241,113 @@ fn fields_are_counted() {
         "A: b\r\n".repeat(MAX_FIELDS)
     );
     refused(&text, Refusal::HeadersTooLarge);
+}
+
+#[test]
+fn fields_are_listed_with_their_kinds() {
+    let (head, _) =
+        whole("GET / HTTP/1.1\r\nhost:\tX:80 \r\nX-A: b c\r\nCONNECTION: close, x-a\r\n\r\n");
+    let list = head.list();
+    let found: Vec<_> = list.iter().map(|it| (it.name, it.value, it.kind)).collect();
+    let expected: [(&[u8], &[u8], FieldKind); 3] = [
+        (b"host", b"X:80", FieldKind::Host),
+        (b"X-A", b"b c", FieldKind::Other),
+        (b"CONNECTION", b"close, x-a", FieldKind::Connection),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(head.host_name(), "x");
+    assert!(!head.persists() && head.nominates());
+    assert_eq!(head.request_line(), b"GET / HTTP/1.1\r\n");
+    let runs: Vec<u8> = head
+        .fields
+        .iter()
+        .flat_map(|it| &head.bytes[it.start as usize..it.end as usize])
+        .copied()
+        .collect();
+    assert_eq!(runs, &head.bytes[head.fields_start()..head.bytes.len() - 2]);
+}
+
+#[test]
+fn persistence_follows_version_and_connection() {
+    for (head, persists) in [
+        ("GET / HTTP/1.1\r\n", true),
+        ("GET / HTTP/1.1\r\nConnection: Close\r\n", false),
+        (
+            "GET / HTTP/1.1\r\nConnection: keep-alive\r\nConnection: x, close\r\n",
+            false,
+        ),
+        ("GET / HTTP/1.0\r\n", false),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n", true),
+    ] {
+        let (read, _) = whole(&format!("{head}Host: x\r\n\r\n"));
+        assert_eq!(read.persists(), persists, "{head:?}");
+    }
+}
+
+/// Pieces of which heads are composed, valid and not.
+const PIECES: [&str; 24] = [
+    "GET / HTTP/1.1\r\n",
+    "POST /a?b=c HTTP/1.1\r\n",
+    "GET http://x/a HTTP/1.0\r\n",
+    "OPTIONS * HTTP/1.1\r\n",
+    "Host: x\r\n",
+    "host:x:80\r\n",
+    "Content-Length: 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Connection: close\r\n",
+    "Upgrade: websocket\r\n",
+    "Expect: 100-continue\r\n",
+    "A: b c\t\r\n",
+    "x_y.z: \u{e9}\r\n",
+    "A : b\r\n",
+    " a: b\r\n",
+    "A:\r\n",
+    "\r\n",
+    "\r\n\r\n",
+    "\n",
+    "\0",
+    "\r",
+    ":",
+    " ",
+    "\x7f",
+];
+
+proptest! {
+    /// `httparse` reads every head that the reader accepts as the same method, target, version and
+    /// fields.
+    #[test]
+    fn accepted_heads_are_read_alike(
+        line in 0..4_usize,
+        parts in prop::collection::vec((4..PIECES.len(), 0..6_u8), 0..7),
+        cut in 1..80_usize,
+    ) {
+        // Faults are rare, so that many heads are accepted.
+        let parts = parts.iter().map(|(part, rare)| match (*part, *rare) {
+            (13.., 1..) => PIECES[11],
+            (part, _) => PIECES[part],
+        });
+        let text = format!("{}Host: x\r\n{}\r\n", PIECES[line], parts.collect::<String>());
+        let mut reader = HeadReader::new(MAX_FIELDS);
+        let mut outcome = Ok(Progress::Partial);
+        let mut rest = text.as_bytes();
+        while outcome == Ok(Progress::Partial) && !rest.is_empty() {
+            let (part, after) = rest.split_at(cut.min(rest.len()));
+            rest = after;
+            reader.extend(part);
+            outcome = reader.read();
+        }
+        prop_assert_eq!(outcome, read(&text), "in pieces");
+        prop_assume!(outcome == Ok(Progress::Complete));
+        let (head, _) = reader.finish();
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut request = httparse::Request::new(&mut fields);
+        prop_assert!(request.parse(&head.bytes).unwrap().is_complete());
+        prop_assert_eq!(request.method.unwrap().as_bytes(), head.method());
+        prop_assert_eq!(request.path.unwrap(), head.target());
+        prop_assert_eq!(request.version, Some(u8::from(!head.http_10)));
+        let theirs: Vec<_> = request.headers.iter().map(|it| (it.name.as_bytes(), it.value)).collect();
+        let list = head.list();
+        let ours: Vec<_> = list.iter().map(|it| (it.name, it.value)).collect();
+        prop_assert_eq!(ours, theirs);
+    }
 }

@@ -182,7 +182,7 @@ impl Drop for DownstreamConnection {
 
 /// Lets other ready tasks run first. Tokio's `yield_now` would also poll for new events, which
 /// costs a system call per response.
-async fn yield_once() {
+pub async fn yield_once() {
     let mut gave = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut gave, true) {

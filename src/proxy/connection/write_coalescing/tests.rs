@@ -16,7 +16,7 @@ async fn pair() -> (DownstreamConnection, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap());
     let (client, accepted) = tokio::join!(client, listener.accept());
     let transport = Transport::Plain(accepted.unwrap().0);
-    let connection = DownstreamConnection::new(transport, BytesMut::new(), WRITE_TIMEOUT);
+    let connection = DownstreamConnection::new(transport, &[], WRITE_TIMEOUT);
     (connection, client.unwrap())
 }
 

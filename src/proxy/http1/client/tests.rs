@@ -1,0 +1,107 @@
+//! A connected client, and tests of its heads and its end.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+use std::net::Ipv4Addr;
+
+use http::HeaderValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::proxy::connection_auth::OwnConnections;
+
+const LIMITS: HeadLimits = HeadLimits {
+    size: 1024,
+    fields: 10,
+    timeout: Ticks::of(Duration::from_secs(15)),
+    idle: Ticks::of(Duration::from_secs(75)),
+};
+
+/// A connection, and the socket of its client.
+pub(crate) async fn connected() -> (Client, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap());
+    let (socket, accepted) = tokio::join!(socket, listener.accept());
+    let peer = Arc::new(Peer {
+        ip: Ipv4Addr::LOCALHOST.into(),
+        ip_header: HeaderValue::from_static("127.0.0.1"),
+        tls: false,
+        certificate: None,
+        listener: 0,
+        own_connections: OwnConnections::default(),
+    });
+    let transport = Transport::Plain(accepted.unwrap().0);
+    let client = Client::new(transport, peer, Duration::from_secs(1));
+    (client, socket.unwrap())
+}
+
+async fn next_target(client: &mut Client) -> Result<String, HeadError> {
+    let (_sender, stop) = watch::channel(false);
+    let head = client.read_head(&LIMITS, LIMITS.idle, &stop).await?;
+    Ok(head.target().to_owned())
+}
+
+#[tokio::test]
+async fn pipelined_heads_are_read_one_by_one() {
+    let (mut client, mut socket) = connected().await;
+    let heads = "GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\nGET /c";
+    socket.write_all(heads.as_bytes()).await.unwrap();
+    assert_eq!(next_target(&mut client).await.unwrap(), "/a");
+    assert_eq!(next_target(&mut client).await.unwrap(), "/b");
+    socket.shutdown().await.unwrap();
+    let broken = next_target(&mut client).await;
+    assert!(matches!(broken, Err(HeadError::Rejected(_))), "{broken:?}");
+    assert_eq!(client.unread, b"GET /c");
+}
+
+#[tokio::test]
+async fn idle_connection_holds_no_buffer() {
+    let (mut client, mut socket) = connected().await;
+    socket
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    next_target(&mut client).await.unwrap();
+    client.out().extend_from_slice(b"response");
+    client.flush_coalesced().await.unwrap();
+    assert_eq!((client.unread.capacity(), client.unsent.capacity()), (0, 0));
+    let mut response = [0; 8];
+    socket.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"response");
+    drop(socket);
+    let end = next_target(&mut client).await;
+    assert!(matches!(end, Err(HeadError::Closed)), "{end:?}");
+}
+
+#[tokio::test]
+async fn http2_preface_stays_unread() {
+    let (mut client, mut socket) = connected().await;
+    socket
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let preface = next_target(&mut client).await;
+    assert!(matches!(preface, Err(HeadError::Http2)), "{preface:?}");
+    assert!(client.unread.starts_with(b"PRI * HTTP/2.0\r\n"));
+}
+
+#[tokio::test]
+async fn sending_client_receives_response_without_reset() {
+    let (mut client, mut socket) = connected().await;
+    socket.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+    client.out().extend_from_slice(b"finish");
+    let closing = async {
+        client.close(true).await;
+        drop(client);
+    };
+    // It keeps sending until it has the response.
+    let sending = async {
+        let mut response = [0; 6];
+        socket.read_exact(&mut response).await.unwrap();
+        socket.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+        socket.shutdown().await.unwrap();
+        assert_eq!(&response, b"finish");
+        assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 0);
+    };
+    tokio::join!(closing, sending);
+}

@@ -1,0 +1,266 @@
+//! One request: it is decided, and responded to or handed on.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::{HeaderMap, Method, Version};
+use tokio::sync::watch;
+
+use super::client::Client;
+use super::request_body::{BodyError, RequestBody};
+use crate::clock;
+use crate::pipeline::facts::{RequestHead, trace_context};
+use crate::pipeline::fields::{FieldList, Fields};
+use crate::pipeline::hop_by_hop::RequestConnection;
+use crate::pipeline::local_response::LocalResponse;
+use crate::pipeline::{self, Step};
+use crate::proxy::WorkerProxy;
+use crate::proxy::api_bridge::{ApiCall, BODY_TIMEOUT};
+use crate::proxy::connection::head::{BodyFraming, Head};
+use crate::proxy::local_response::{
+    self, DRAIN_TIMEOUT, DRAIN_UP_TO, Persistence, UnreadBody, reject,
+};
+use crate::proxy::request_context::{Admitted, Arrival, RequestContext, measure_wait};
+use crate::proxy::retry::CLIENT_GONE;
+use crate::rejection::{Reason, Refusal, Rejection};
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What becomes of the client's connection after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    Keep,
+    /// It is closed once the response is sent. `sends`: the client may still send its request.
+    Close {
+        sends: bool,
+    },
+    /// It has ended already.
+    Gone,
+}
+
+/// What the gateway responds with itself.
+enum Local {
+    Response(LocalResponse),
+    /// A call of the endpoint with this path.
+    ApiCall(String),
+}
+
+/// Serves one request. Its log line is written when it is over, however it ends.
+pub(super) async fn handle(
+    client: &mut Client,
+    head: &Head,
+    proxy: &WorkerProxy,
+    stop: &watch::Receiver<bool>,
+) -> After {
+    let arrival = Arrival::new(Arc::clone(&client.peer));
+    let mut ctx = RequestContext::new(arrival, Arc::clone(&proxy.worker));
+    match decide(head, &mut ctx).await {
+        Ok(admitted) => match proxy.forward(ctx, admitted, client, head, stop).await {
+            true => After::Keep,
+            false => After::Gone,
+        },
+        Err(Local::Response(response)) => {
+            let body = RequestBody::new(head.body);
+            respond(client, head, &mut ctx, response, body).await
+        }
+        Err(Local::ApiCall(path)) => {
+            let request_id = ctx.request_id.clone();
+            let call = call_api(client, head, &mut ctx, &path);
+            // Boxed: otherwise every connection would reserve room for the call of an endpoint.
+            Box::pin(request_id.scope(call)).await
+        }
+    }
+}
+
+/// Records the request and decides it.
+async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local> {
+    // Its bytes are those of a token.
+    let method = Method::from_bytes(head.method()).unwrap_or_default();
+    record_head(head, &method, ctx);
+    let list = settled_fields(head);
+    let request = request_head(head, &method, Fields::new(&list));
+    let (worker, snapshot) = (Arc::clone(&ctx.worker), Arc::clone(&ctx.snapshot));
+    let step = match ctx.facts(request, None) {
+        Some(facts) => {
+            let admission = worker.admission(&snapshot, &ctx.request_id);
+            let deciding = pipeline::decide(&facts, &worker.boot, &worker.via, &admission);
+            // A decision waits for the store alone.
+            let (decision, waited) = measure_wait(deciding).await;
+            ctx.store_time = waited;
+            ctx.route = decision.route;
+            decision.step
+        }
+        None => Step::Reject(Box::new(Refusal::Internal.into())),
+    };
+    let response = match step {
+        Step::Forward(permit) => match ctx.begin_forwarding(permit, false, declared_length(head)) {
+            Ok(admitted) => return Ok(admitted),
+            Err(rejection) => reject(ctx, request, rejection, &HeaderMap::new()),
+        },
+        Step::Reject(rejection) => {
+            // Only a request that its cookie has authenticated is checked for its origin.
+            ctx.authenticated |= rejection.refusal == Refusal::CsrfRejected;
+            reject(ctx, request, *rejection, &HeaderMap::new())
+        }
+        Step::Respond(status, headers) => LocalResponse::new(status, headers, Bytes::new()),
+        Step::CallApi(path) => return Err(Local::ApiCall(path)),
+    };
+    ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_str());
+    Err(Local::Response(response))
+}
+
+/// Records the head. A function of its own, so that the list is no part of the request's future.
+fn record_head(head: &Head, method: &Method, ctx: &mut RequestContext) {
+    let list = head.list();
+    let host = HeaderValue::from_bytes(head.host());
+    let host = host.map(|field| (field, head.host_name().to_owned()));
+    ctx.record_head(request_head(head, method, Fields::new(&list)), host.ok());
+}
+
+/// The fields without those that are about the client's connection.
+fn settled_fields(head: &Head) -> FieldList<'_> {
+    let list = head.list();
+    let connection = RequestConnection::of(Fields::new(&list), head.upgrade);
+    let settled = list.iter().filter(|field| connection.passes(field));
+    settled.copied().collect()
+}
+
+fn request_head<'h>(head: &'h Head, method: &'h Method, fields: Fields<'h>) -> RequestHead<'h> {
+    let target = head.target();
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    RequestHead {
+        method,
+        version: match head.http_10 {
+            true => Version::HTTP_10,
+            false => Version::HTTP_11,
+        },
+        path,
+        query,
+        fields,
+    }
+}
+
+/// The length of the body, where the head declares it.
+fn declared_length(head: &Head) -> Option<u64> {
+    match head.body {
+        BodyFraming::None => Some(0),
+        BodyFraming::Length(length) => Some(length),
+        BodyFraming::Chunked => None,
+    }
+}
+
+/// Writes a local response. A small body that is not read yet is drained, because the next request
+/// begins after it.
+async fn respond(
+    client: &mut Client,
+    head: &Head,
+    ctx: &mut RequestContext,
+    response: LocalResponse,
+    mut body: RequestBody,
+) -> After {
+    let response = local_response::complete(ctx, response);
+    let unread = UnreadBody {
+        declared: declared_length(head),
+        awaits_continue: head.expects_continue && !body.is_done(),
+    };
+    let may_keep = response.may_keep && unread.is_drainable();
+    let keeps = may_keep && head.persists() && !ctx.worker.readiness.is_draining();
+    let persistence = match keeps {
+        true => Persistence::Keep {
+            is_http10: head.http_10,
+        },
+        false => Persistence::Close,
+    };
+    local_response::serialize(client.out(), &response, persistence, clock::system_time());
+    ctx.body_sent = response.body.len() as u64;
+    if may_keep && !body.is_done() && body.take(client, &mut |_| ()).is_ok() && !body.is_done() {
+        // The client need not have sent its body to receive the response.
+        if poll_fn(|cx| client.poll_send(cx)).await.is_err() {
+            return After::Gone;
+        }
+        let drained = body.read(client, DRAIN_UP_TO, DRAIN_TIMEOUT, |_| ()).await;
+        if drained == Err(BodyError::Gone) {
+            return After::Gone;
+        }
+    }
+    ctx.body_received = body.received;
+    match keeps && body.is_done() {
+        true => After::Keep,
+        false => After::Close {
+            sends: !body.is_done(),
+        },
+    }
+}
+
+/// Serves a call of one of the gateway's own endpoints.
+async fn call_api(
+    client: &mut Client,
+    head: &Head,
+    ctx: &mut RequestContext,
+    below: &str,
+) -> After {
+    let mut body = RequestBody::new(head.body);
+    let method = ctx.method.clone();
+    let list = settled_fields(head);
+    let request = request_head(head, &method, Fields::new(&list));
+    ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_str());
+    let response = match ApiCall::prepare(ctx, request, below).await {
+        Ok(call) => match read_body(client, head, &mut body, call.max_body).await {
+            Ok(bytes) => call.run(ctx, request, bytes).await,
+            Err(BodyError::Gone) => {
+                ctx.status = CLIENT_GONE;
+                return After::Gone;
+            }
+            Err(error) => {
+                let rejection = rejection_of(error);
+                LocalResponse {
+                    // A body that was not begun may still be drained.
+                    may_keep: error == BodyError::TooLarge && body.received == 0,
+                    ..reject(ctx, request, rejection, &HeaderMap::new())
+                }
+            }
+        },
+        Err(refusal) => reject(ctx, request, refusal.into(), &HeaderMap::new()),
+    };
+    respond(client, head, ctx, response, body).await
+}
+
+/// Reads the body of a call, up to `most` bytes; `None`: it is not read.
+async fn read_body(
+    client: &mut Client,
+    head: &Head,
+    body: &mut RequestBody,
+    most: Option<usize>,
+) -> Result<Bytes, BodyError> {
+    let Some(most) = most.map(|most| most as u64) else {
+        return Ok(Bytes::new());
+    };
+    if declared_length(head).is_some_and(|length| length > most) {
+        return Err(BodyError::TooLarge);
+    }
+    if head.expects_continue && !body.is_done() {
+        client.out().extend_from_slice(CONTINUE);
+        let sent = poll_fn(|cx| client.poll_send(cx)).await;
+        sent.map_err(|_| BodyError::Gone)?;
+    }
+    let mut bytes = Vec::new();
+    let read = body.read(client, most, BODY_TIMEOUT, |part| {
+        bytes.extend_from_slice(part);
+    });
+    read.await?;
+    Ok(bytes.into())
+}
+
+fn rejection_of(error: BodyError) -> Rejection {
+    match error {
+        BodyError::TooLarge => Refusal::BodyTooLarge.into(),
+        BodyError::Late => Refusal::RequestTimeout.into(),
+        BodyError::Malformed => Rejection::new(Refusal::BadRequest, Reason::MalformedChunks),
+        BodyError::Gone => Refusal::BadRequest.into(),
+    }
+}
