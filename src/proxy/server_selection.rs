@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::HeaderName;
 
 use super::connection_auth::Owner;
 use crate::pipeline::admission::{Identity, Permit};
@@ -12,11 +12,12 @@ use crate::settings::{Balance, HashKey};
 use crate::upstream::ChosenServer;
 
 /// Selects a server that is not among those `tried`. A client connection that has upstream connections
-/// of its own keeps their server on the first attempt. `None`: no server is in rotation.
-pub(super) fn select(
+/// of its own keeps their server on the first attempt. `header` looks up the first value of a field of
+/// the request. `None`: no server is in rotation.
+pub(super) fn select<'a>(
     permit: &Permit,
     snapshot: &Snapshot,
-    headers: &HeaderMap,
+    header: impl FnOnce(&HeaderName) -> Option<&'a [u8]>,
     client: IpAddr,
     owner: Option<&Arc<Owner>>,
     tried: &[usize],
@@ -26,7 +27,7 @@ pub(super) fn select(
     let pinned = pinned.and_then(|owner| owner.server(upstream));
     pinned.or_else(|| {
         let hash = match &upstream.settings().balance {
-            Balance::ConsistentHash(key) => Some(hash_input(key, permit, headers, client)),
+            Balance::ConsistentHash(key) => Some(hash_input(key, permit, header, client)),
             Balance::RoundRobin | Balance::Random | Balance::LeastRequests => None,
         };
         upstream.choose(hash.as_deref(), tried)
@@ -35,7 +36,12 @@ pub(super) fn select(
 
 /// Returns the input of a consistent hash. A request that lacks it is hashed by its address, as it
 /// is counted by its address for limits.
-fn hash_input(key: &HashKey, permit: &Permit, headers: &HeaderMap, client: IpAddr) -> Vec<u8> {
+fn hash_input<'a>(
+    key: &HashKey,
+    permit: &Permit,
+    header: impl FnOnce(&HeaderName) -> Option<&'a [u8]>,
+    client: IpAddr,
+) -> Vec<u8> {
     let identity = permit.identity.as_ref();
     let found = match key {
         HashKey::Ip => None,
@@ -43,7 +49,7 @@ fn hash_input(key: &HashKey, permit: &Permit, headers: &HeaderMap, client: IpAdd
         HashKey::Session => identity
             .and_then(Identity::session)
             .map(|session| session.id.0.to_vec()),
-        HashKey::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
+        HashKey::Header(name) => header(name).map(<[u8]>::to_vec),
     };
     found.unwrap_or_else(|| client.to_string().into_bytes())
 }

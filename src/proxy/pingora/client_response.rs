@@ -21,9 +21,6 @@ use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
 use crate::rejection::{Reason, Refusal};
 use crate::telemetry::metrics;
 
-/// The media type of an event stream (HTML, section 9.2).
-pub(in crate::proxy) const EVENT_STREAM: &[u8] = b"text/event-stream";
-
 /// Completes the head of an upstream's response.
 ///
 /// # Errors
@@ -209,7 +206,8 @@ fn handle_connection_challenge(
     ctx: &RequestContext,
     attempts: &mut UpstreamAttempts,
 ) {
-    if !connection_auth::challenges_connection(&response.headers) {
+    let challenges = response.headers.get_all(header::WWW_AUTHENTICATE).iter();
+    if !connection_auth::challenges_connection(challenges.map(HeaderValue::as_bytes)) {
         return;
     }
     let connections = &ctx.arrival.peer.own_connections;
@@ -254,7 +252,7 @@ fn track_open_stream(
     let kind = if upgraded {
         StreamKind::Endless
     } else {
-        stream_kind_of(content)
+        StreamKind::of_media_type(content)
     };
     if kind == StreamKind::Short {
         return;
@@ -268,24 +266,6 @@ fn track_open_stream(
         session.as_downstream_mut().set_abort_on_close(true);
     }
     admitted.registration.set_kind(kind);
-}
-
-/// Derives a response's expected duration from its media type. Case is insignificant (RFC 9110,
-/// section 8.3.1), and gRPC's may continue after a `+`.
-fn stream_kind_of(content: &[u8]) -> StreamKind {
-    let begins = |name: &[u8]| {
-        let start = content.get(..name.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
-    };
-    let rest = content.get(EVENT_STREAM.len()..).unwrap_or_default();
-    let whole = matches!(rest.trim_ascii_start().first(), None | Some(b';'));
-    if begins(EVENT_STREAM) && whole {
-        StreamKind::Endless
-    } else if begins(b"application/grpc") {
-        StreamKind::Call
-    } else {
-        StreamKind::Short
-    }
 }
 
 /// Records the outcome of a response when Pingora reports its end.
@@ -311,27 +291,5 @@ impl RequestContext {
     /// Whether there was an authentication to count.
     pub(in crate::proxy) fn has_authentication_outcome(&self) -> bool {
         self.authenticated || self.refusal.is_some_and(Refusal::is_authentication_outcome)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stream_kind_follows_the_media_type() {
-        for (content, kind) in [
-            ("text/event-stream", StreamKind::Endless),
-            ("Text/Event-Stream;charset=UTF-8", StreamKind::Endless),
-            ("TEXT/EVENT-STREAM ; charset=utf-8", StreamKind::Endless),
-            ("text/event-streams", StreamKind::Short),
-            ("text/event", StreamKind::Short),
-            ("application/grpc", StreamKind::Call),
-            ("Application/GRPC+proto", StreamKind::Call),
-            ("application/json", StreamKind::Short),
-            ("", StreamKind::Short),
-        ] {
-            assert_eq!(stream_kind_of(content.as_bytes()), kind, "{content}");
-        }
     }
 }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
-use super::client_response::EVENT_STREAM;
 use super::{failure, header_map, peer};
 use crate::clock;
 use crate::pipeline::fields::{Field, FieldKind, Fields};
 use crate::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
+use crate::proxy::open_streams::EVENT_STREAM;
 use crate::proxy::request_context::{Admitted, RequestContext};
 use crate::proxy::retry::Failure;
 use crate::proxy::server_selection;
@@ -39,10 +39,14 @@ pub(in crate::proxy) fn choose(
     let (permit, attempts) = (&admitted.permit, &mut admitted.attempts);
     let client = Arc::clone(&ctx.arrival.peer);
     let headers = &session.req_header().headers;
-    let owner = client.own_connections.of_request(headers);
+    let credentials = headers.get_all(header::AUTHORIZATION).iter();
+    let owner = client
+        .own_connections
+        .of_request(credentials.map(HeaderValue::as_bytes));
     let address = ctx.client_origin.as_ref().map_or(client.ip, |it| it.ip);
     let tried = &attempts.tried;
-    let chosen = server_selection::select(permit, &ctx.snapshot, headers, address, owner, tried);
+    let value = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    let chosen = server_selection::select(permit, &ctx.snapshot, value, address, owner, tried);
     let Some(chosen) = chosen else {
         let last = attempts.last_failure.take();
         ctx.record_failure(last.unwrap_or(Failure::NoServer));

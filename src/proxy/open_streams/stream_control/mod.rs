@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
@@ -42,6 +42,15 @@ pub enum ReaderAction {
     Close(CloseReason),
     /// Fail, once.
     Fail,
+}
+
+/// What an engine that polls for it has to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupt {
+    /// End it at once.
+    Close(CloseReason),
+    /// Stop waiting, and report why if a response is still possible.
+    GiveUp,
 }
 
 /// State shared by a request, its connection and the registry of open streams.
@@ -118,6 +127,17 @@ impl StreamControl {
             }
         })
         .await;
+    }
+
+    /// Returns the pending interrupt; the task is woken by a later one.
+    pub fn poll_interrupt(&self, cx: &Context<'_>) -> Option<Interrupt> {
+        self.server.register(cx.waker());
+        self.reader.register(cx.waker());
+        match self.state().stage {
+            Stage::Serving => None,
+            Stage::Closing(why) | Stage::Dropping(Some(why)) => Some(Interrupt::Close(why)),
+            Stage::Failing | Stage::Overdue | Stage::Dropping(None) => Some(Interrupt::GiveUp),
+        }
     }
 
     /// Records that the connection now speaks WebSocket.
@@ -323,6 +343,19 @@ mod tests {
         assert!(!is_dropping(&control));
         control.check_reader();
         assert!(is_dropping(&control) && control.close_reason().is_none());
+    }
+
+    #[test]
+    fn polling_engine_sees_every_interrupt() {
+        let cx = Context::from_waker(Waker::noop());
+        let control = StreamControl::default();
+        control.set_own_reader();
+        assert_eq!(control.poll_interrupt(&cx), None);
+        control.give_up();
+        assert_eq!(control.poll_interrupt(&cx), Some(Interrupt::GiveUp));
+        assert!(control.close(CloseReason::Drain));
+        let close = Some(Interrupt::Close(CloseReason::Drain));
+        assert_eq!(control.poll_interrupt(&cx), close);
     }
 
     #[test]
