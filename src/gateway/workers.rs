@@ -16,9 +16,10 @@ use crate::api::PublicApi;
 use crate::clock;
 use crate::pipeline::admission::AdmissionServices;
 use crate::pipeline::via::Via;
+use crate::proxy::http1::pool::UpstreamConnections;
 use crate::proxy::http1::timer_wheel;
 use crate::proxy::listener::ListenerState;
-use crate::proxy::{Worker, WorkerProxy};
+use crate::proxy::{Engine, Worker, WorkerProxy};
 use crate::telemetry::logging::{AccessLog, Logs};
 use crate::telemetry::metrics;
 
@@ -38,6 +39,7 @@ pub(super) struct Workers {
 /// What one worker starts with.
 struct Start {
     index: usize,
+    engine: Engine,
     services: Services,
     access_log: AccessLog,
     listeners: Vec<Arc<ListenerState>>,
@@ -52,6 +54,7 @@ impl Workers {
     /// Starts one thread per worker, each with a runtime of its own.
     pub(super) fn start(
         count: usize,
+        engine: Engine,
         services: &Services,
         logs: &Logs,
         listeners: &[Arc<ListenerState>],
@@ -65,6 +68,7 @@ impl Workers {
             let sockets = sockets.iter().map(StdListener::try_clone);
             let start = Start {
                 index,
+                engine,
                 services: services.clone(),
                 access_log: logs.access_log(count),
                 listeners: listeners.to_vec(),
@@ -137,7 +141,10 @@ fn run_worker(start: Start) -> anyhow::Result<()> {
         tokio::spawn(open_streams.watch_timeouts(start.index));
         tokio::spawn(timer_wheel::run(start.stopped.clone()));
         let worker = build_worker(start.index, services, start.access_log, start.via);
-        let proxy = Arc::new(WorkerProxy::new(Arc::new(worker)));
+        let connections = Arc::<UpstreamConnections>::default();
+        tokio::spawn(Arc::clone(&connections).sweep());
+        let proxy = WorkerProxy::new(Arc::new(worker), connections, start.engine);
+        let proxy = Arc::new(proxy);
         let mut accepting = JoinSet::new();
         for (listener, socket) in start.listeners.iter().zip(start.sockets) {
             let socket = TcpListener::from_std(socket)?;

@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 
-use crate::upstream::{ChosenServer, PinnedServer, Upstream};
+use super::http1::dial::UpstreamStream;
+use crate::upstream::{AddressId, ChosenServer, PinnedServer, Upstream};
 
 /// Maximum number of upstreams with a pinned server per client connection.
 const MAX_PINNED: usize = 16;
@@ -24,6 +25,8 @@ pub(super) struct Owner {
     open: Mutex<Vec<Arc<Slot>>>,
     /// The server of each upstream: another one would not know the handshake.
     pinned: Mutex<Vec<PinnedServer>>,
+    /// Idle connections, which end with the client's.
+    idle: Mutex<Vec<(AddressId, UpstreamStream)>>,
 }
 
 /// One upstream connection: its descriptor while it is open.
@@ -50,6 +53,7 @@ impl OwnConnections {
                 key: rand::random(),
                 open: Mutex::default(),
                 pinned: Mutex::default(),
+                idle: Mutex::default(),
             })
         })
     }
@@ -76,6 +80,22 @@ impl Owner {
         let mut open = self.open.lock();
         open.retain(|slot| slot.0.lock().is_some());
         open.push(Arc::clone(slot));
+    }
+
+    /// Takes an idle connection to this address.
+    pub(super) fn take_connection(&self, address: AddressId) -> Option<UpstreamStream> {
+        let mut idle = self.idle.lock();
+        let at = idle.iter().position(|(other, _)| *other == address)?;
+        let (_, mut stream) = idle.swap_remove(at);
+        stream.is_quiet().then_some(stream)
+    }
+
+    /// Keeps a connection for later requests of the client connection.
+    pub(super) fn keep_connection(&self, address: AddressId, stream: UpstreamStream) {
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_PINNED {
+            idle.push((address, stream));
+        }
     }
 
     /// The pinned server of an upstream, if it is still in rotation.

@@ -10,10 +10,12 @@ pub mod request_context;
 pub mod worker;
 
 mod api_bridge;
+mod engine;
 mod grpc;
 mod pingora;
 mod retry;
 mod server_selection;
 
+pub use self::engine::Engine;
 pub use self::pingora::{WorkerProxy, probe_sender};
 pub use worker::Worker;

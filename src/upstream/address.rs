@@ -16,9 +16,15 @@ use super::connection::{ConnectionError, ConnectionSettings};
 /// `localhost` often resolves to two addresses of which only one has a listener.
 const AVOIDANCE: Duration = Duration::from_secs(60);
 
+/// Identifies an address with its connection settings, for as long as the process runs: connections
+/// with one identifier may carry the same requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressId(u64);
+
 /// One address of a server.
 #[derive(Debug)]
 pub struct Address {
+    id: AddressId,
     socket: SocketAddress,
     connection: Arc<ConnectionSettings>,
     created_at: Instant,
@@ -36,12 +42,18 @@ pub enum SocketAddress {
 
 impl Address {
     pub(super) fn new(socket: SocketAddress, connection: &Arc<ConnectionSettings>) -> Address {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Address {
+            id: AddressId(NEXT.fetch_add(1, Ordering::Relaxed)),
             socket,
             connection: Arc::clone(connection),
             created_at: Instant::now(),
             avoided_until: AtomicU64::new(0),
         }
+    }
+
+    pub fn id(&self) -> AddressId {
+        self.id
     }
 
     /// The socket to connect to.

@@ -14,7 +14,7 @@ mod state;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use address::{Address, SocketAddress};
+pub use address::{Address, AddressId, SocketAddress};
 pub use chosen::{AttemptOutcome, ChosenServer, PinnedServer};
 pub use connection::{ClientCertificate, ConnectionSettings, TlsIdentity, TlsSettings};
 pub use errors::UpstreamError;

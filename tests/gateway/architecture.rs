@@ -93,7 +93,12 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
             "pingora_proxy",
             "pingora_timeout",
         ],
-        modules: &["proxy/pingora", "gateway", "upstream/balance.rs"],
+        modules: &[
+            "proxy/pingora",
+            "proxy/http1/dial.rs",
+            "gateway",
+            "upstream/balance.rs",
+        ],
         exceptions: &[],
     },
     ForeignApi {

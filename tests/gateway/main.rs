@@ -41,6 +41,7 @@ mod demo;
 mod durable;
 mod durable_outage;
 mod early_responses;
+mod exchange;
 mod fleet;
 mod grpc_calls;
 mod guessing;

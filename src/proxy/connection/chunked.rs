@@ -1,4 +1,4 @@
-//! Strict decoder of chunked bodies (RFC 9112, section 7.1).
+//! Strict decoder of chunked bodies (RFC 9112, section 7.1), and the writer of chunks.
 //!
 //! It rejects what another reader could take for different chunks, and finds where the body ends and
 //! the next message begins. Extensions and trailers are validated and dropped.
@@ -7,8 +7,12 @@ use super::byte_class::{are_field_bytes, is_field_byte, is_token};
 
 /// Bytes of a chunk-size line, extensions included.
 const LINE_MAX: usize = 256;
+const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Bytes of all trailer fields.
 const TRAILERS_MAX: usize = 8 * 1024;
+
+/// The last chunk of a body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// The state of the decoder.
 #[derive(Debug, Default)]
@@ -180,6 +184,28 @@ fn quoted(text: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Writes a chunk with this data, and nothing without data: an empty chunk would end the body.
+pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    let mut length = data.len();
+    let mut digits = [0; 16];
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = HEX.get(length & 15).copied().unwrap_or_default();
+        start -= 1;
+        length >>= 4;
+        if length == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(start..).unwrap_or_default());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
 fn is_field(line: &[u8]) -> bool {
     token(line)
         .and_then(|rest| rest.strip_prefix(b":"))
@@ -188,11 +214,36 @@ fn is_field(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::indexing_slicing, reason = "tests")]
+    #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decode(body: &str) -> Result<usize, Malformed> {
         Chunks::default().decode(body.as_bytes(), |_| ())
+    }
+
+    proptest! {
+        /// Data that is written in chunks and read in pieces of any size is the same data.
+        #[test]
+        fn written_chunks_are_read_back(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..8),
+            cut in 1..40_usize,
+        ) {
+            let mut body = Vec::new();
+            for piece in &pieces {
+                write_chunk(&mut body, piece);
+            }
+            body.extend_from_slice(LAST_CHUNK);
+            let length = body.len();
+            body.extend_from_slice(b"GET / HTTP/1.1\r\n");
+            let (mut chunks, mut data, mut taken) = (Chunks::default(), Vec::new(), 0);
+            for part in body.chunks(cut) {
+                taken += chunks.decode(part, |more| data.extend_from_slice(more)).unwrap();
+            }
+            prop_assert!(chunks.is_done());
+            prop_assert_eq!((taken, data), (length, pieces.concat()));
+        }
     }
 
     #[test]

@@ -2,8 +2,21 @@
 
 pub mod buffer_pool;
 pub mod client;
+pub mod pool;
 pub mod serve;
 pub mod timer_wheel;
 
+mod accounting;
+mod date;
+pub(super) mod dial;
+mod download;
+mod exchange;
+mod field_runs;
+mod forward;
+mod quiet_limit;
 mod request;
 mod request_body;
+mod request_writer;
+mod response_writer;
+mod tunnel;
+mod upload;

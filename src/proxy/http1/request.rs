@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Version};
 use tokio::sync::watch;
 
 use super::client::Client;
+use super::forward;
 use super::request_body::{BodyError, RequestBody};
 use crate::clock;
 use crate::pipeline::facts::{RequestHead, trace_context};
@@ -57,6 +58,9 @@ pub(super) async fn handle(
     let arrival = Arrival::new(Arc::clone(&client.peer));
     let mut ctx = RequestContext::new(arrival, Arc::clone(&proxy.worker));
     match decide(head, &mut ctx).await {
+        Ok(admitted) if is_own(&ctx, proxy) => {
+            forward(client, head, &mut ctx, admitted, proxy).await
+        }
         Ok(admitted) => match proxy.forward(ctx, admitted, client, head, stop).await {
             true => After::Keep,
             false => After::Gone,
@@ -109,6 +113,49 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
     };
     ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_str());
     Err(Local::Response(response))
+}
+
+/// Whether this engine forwards the request itself.
+fn is_own(ctx: &RequestContext, proxy: &WorkerProxy) -> bool {
+    let upstream = forward::upstream_of(ctx);
+    upstream.is_some_and(|upstream| proxy.engine.forwards_to(upstream))
+}
+
+/// Forwards an admitted request, and responds where its upstream did not.
+async fn forward(
+    client: &mut Client,
+    head: &Head,
+    ctx: &mut RequestContext,
+    mut admitted: Admitted,
+    proxy: &WorkerProxy,
+) -> After {
+    let connections = &proxy.connections;
+    let forwarded = forward::forward(client, head, ctx, &mut admitted, connections).await;
+    let failure = match forwarded {
+        Ok(true) => return After::Keep,
+        Ok(false) => {
+            return After::Close {
+                sends: head.body != BodyFraming::None,
+            };
+        }
+        Err(failure) => failure,
+    };
+    let rejection = Rejection {
+        decisions: std::mem::take(&mut admitted.permit.decisions),
+        ..failure.refusal().unwrap_or(Refusal::Internal).into()
+    };
+    let method = ctx.method.clone();
+    let list = settled_fields(head);
+    let request = request_head(head, &method, Fields::new(&list));
+    let response = LocalResponse {
+        // The rest of the request is not read.
+        may_keep: false,
+        ..reject(ctx, request, rejection, &HeaderMap::new())
+    };
+    let received = ctx.body_received;
+    let after = respond(client, head, ctx, response, RequestBody::new(head.body)).await;
+    ctx.body_received = received;
+    after
 }
 
 /// Records the head. A function of its own, so that the list is no part of the request's future.

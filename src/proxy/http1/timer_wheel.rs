@@ -37,6 +37,11 @@ impl Ticks {
         }
         Ticks(ticks as u32)
     }
+
+    /// The tick at which as many have passed.
+    pub fn from_now(self) -> u32 {
+        now().saturating_add(self.0)
+    }
 }
 
 /// A point in time of which one task is notified. It can be armed again at any time, for an earlier

@@ -5,7 +5,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use crate::proxy::retry::Failure;
 
 /// Translates an error of Pingora's.
-pub(super) fn failure_of(error: &Error) -> Failure {
+pub(in crate::proxy) fn failure_of(error: &Error) -> Failure {
     use ErrorType as E;
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, kind) => match kind {

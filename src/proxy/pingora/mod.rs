@@ -18,9 +18,11 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::sync::watch;
 
+use super::Engine;
 use super::connection::DownstreamConnection;
 use super::connection::head::Head;
 use super::http1::client::Client;
+use super::http1::pool::UpstreamConnections;
 use super::open_streams::stream_control::StreamControl;
 use super::request_context::{Admitted, Arrival, RequestContext};
 use super::worker::Worker;
@@ -42,18 +44,27 @@ mod request;
 mod stream;
 
 use context::Context;
+pub(super) use error_kind::failure_of;
 use grpc_session::GrpcSession;
+pub(super) use peer::of as peer_of;
 pub(super) use pingora::protocols::l4::ext::get_tcp_info;
 pub use probe::probe_sender;
 
 /// A worker with Pingora's proxy in front of it.
 pub struct WorkerProxy {
     pub worker: Arc<Worker>,
+    /// Those of the gateway's own engine.
+    pub(super) connections: Arc<UpstreamConnections>,
+    pub(super) engine: Engine,
     http: Arc<HttpProxy<Proxy>>,
 }
 
 impl WorkerProxy {
-    pub fn new(worker: Arc<Worker>) -> WorkerProxy {
+    pub fn new(
+        worker: Arc<Worker>,
+        connections: Arc<UpstreamConnections>,
+        engine: Engine,
+    ) -> WorkerProxy {
         let conf = ServerConf {
             threads: 1,
             // `failure` decides below this cap: by `retries`, and by the servers that are left.
@@ -65,6 +76,8 @@ impl WorkerProxy {
         };
         WorkerProxy {
             worker,
+            connections,
+            engine,
             http: Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), proxy)),
         }
     }

@@ -14,6 +14,7 @@ use crate::routing::host_of;
 mod fields;
 mod outline;
 mod request;
+pub mod response;
 mod target;
 
 pub use fields::HeadField;

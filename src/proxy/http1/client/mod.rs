@@ -20,6 +20,8 @@ use crate::proxy::connection::{
 };
 use crate::proxy::listener::{Peer, drain};
 
+/// Maximum number of bytes read ahead of the next request while the present one is served.
+const READ_AHEAD: usize = 16 * 1024;
 /// How long bytes from the client are drained after the last response.
 const LINGER: Ticks = Ticks::of(Duration::from_millis(500));
 /// How long a connection may be idle while the gateway drains.
@@ -182,6 +184,21 @@ impl Client {
         }
     }
 
+    /// Reads ahead while a request is served, so that the end of the connection is seen. Ready: the
+    /// client has closed its side.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.has_ended {
+            if self.unread.len() >= READ_AHEAD {
+                return Poll::Pending;
+            }
+            ready!(self.poll_read_more(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// The buffer to which a response is written.
     pub fn out(&mut self) -> &mut Vec<u8> {
         if self.unsent.capacity() == 0 {
@@ -190,8 +207,13 @@ impl Client {
         &mut self.unsent
     }
 
-    /// Returns the buffer of responses to the pool.
-    fn discard_unsent(&mut self) {
+    /// The number of bytes that wait to be sent.
+    pub fn unsent_len(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
+    /// Drops what has not been sent: the response cannot be completed.
+    pub fn discard_unsent(&mut self) {
         self.sent = 0;
         buffer_pool::give(std::mem::take(&mut self.unsent));
     }

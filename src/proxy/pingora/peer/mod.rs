@@ -25,7 +25,7 @@ const H2_CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// Returns the peer for an address: with the upstream's timeouts, replaced where the route overrides
 /// them.
-pub(super) fn of(address: &Address, overrides: &TimeoutOverrides) -> Box<HttpPeer> {
+pub(in crate::proxy) fn of(address: &Address, overrides: &TimeoutOverrides) -> Box<HttpPeer> {
     let connection = address.connection();
     let mut peer = match connection.engine_form(template) {
         Some(template) => Box::new(template.clone()),

@@ -1,0 +1,105 @@
+//! What a request records about its upstream: failed attempts, and the response.
+
+use std::fmt::Display;
+
+use super::exchange::Exchange;
+use crate::pipeline::fields::FieldKind;
+use crate::proxy::connection::head::response::ResponseHead;
+use crate::proxy::connection_auth;
+use crate::proxy::open_streams::StreamKind;
+use crate::proxy::request_context::{RequestContext, UpstreamAttempts};
+use crate::proxy::retry::{Failure, Stage};
+use crate::rejection::Reason;
+use crate::settings;
+use crate::upstream::{AttemptOutcome, ChosenServer};
+
+/// The field of a challenge.
+const CHALLENGE: &[u8] = b"www-authenticate";
+
+/// The settings of the request's upstream.
+pub(super) fn upstream_of(ctx: &RequestContext) -> Option<&settings::Upstream> {
+    let upstream = ctx.snapshot.settings.upstreams.get(ctx.upstream?)?;
+    Some(upstream)
+}
+
+/// Logs an attempt that failed, whether or not the request is sent again.
+pub(super) fn warn(ctx: &RequestContext, attempts: &UpstreamAttempts, error: &dyn Display) {
+    let chosen = attempts.server.as_ref();
+    tracing::warn!(
+        request_id = %ctx.request_id,
+        upstream = chosen.map(ChosenServer::upstream),
+        server = chosen.map(ChosenServer::url),
+        %error,
+        "an upstream attempt failed",
+    );
+}
+
+/// Counts a failure of the upstream. `is_fault`: it counts against the health of its server, too.
+pub(super) fn count(
+    ctx: &RequestContext,
+    attempts: &mut UpstreamAttempts,
+    failure: Failure,
+    stage: Stage,
+    is_fault: bool,
+) {
+    if let (Some(upstream), Some(kind)) = (upstream_of(ctx), failure.upstream_error()) {
+        let labels = [&*upstream.name, kind.as_str()];
+        let errors = &ctx.worker.metrics.upstream_errors;
+        errors.with_label_values(&labels).inc();
+    }
+    if let Some(server) = attempts.server.take().filter(|_| is_fault) {
+        server.report(failure.outcome(stage));
+    }
+}
+
+impl Exchange<'_> {
+    /// Records that the upstream's response is not valid.
+    pub(super) fn reject(&mut self, why: &'static str) -> Failure {
+        self.ctx.reason = Some(Reason::Framing(why));
+        Failure::InvalidResponse
+    }
+
+    /// Records a final response, or the beginning of a tunnel.
+    pub(super) fn record_response(&mut self, head: &ResponseHead, kind: StreamKind) {
+        let attempts = &self.admitted.attempts;
+        self.ctx.upstream_time = attempts.started.map(|started| started.elapsed());
+        self.ctx.status = head.status;
+        if let Some(server) = &attempts.server {
+            server.report(AttemptOutcome::Success);
+        }
+        if head.status == 401 {
+            self.handle_connection_challenge(head);
+        }
+        if kind == StreamKind::Endless {
+            self.quiet.allow_stream();
+        }
+        if kind != StreamKind::Short {
+            self.admitted.registration.set_kind(kind);
+        }
+        self.keep_client &= !self.ctx.worker.readiness.is_draining();
+    }
+
+    /// Handles an upstream's challenge to authenticate the connection: the client connection gets
+    /// upstream connections of its own, and this shared one is not used again.
+    fn handle_connection_challenge(&mut self, head: &ResponseHead) {
+        let fields = head
+            .fields
+            .iter()
+            .map(|field| (head.name(field), head.value(field)));
+        let challenges = fields.filter(|(name, _)| name.eq_ignore_ascii_case(CHALLENGE));
+        if !connection_auth::challenges_connection(challenges.map(|(_, value)| value)) {
+            return;
+        }
+        let attempts = &self.admitted.attempts;
+        self.keep_upstream &= attempts.is_exclusive;
+        if let Some(server) = &attempts.server {
+            self.ctx.arrival.peer.own_connections.claim().pin(server);
+        }
+    }
+}
+
+/// How long a response is expected to last.
+pub(super) fn response_kind(head: &ResponseHead) -> StreamKind {
+    let content_type = head.first(FieldKind::ContentType);
+    StreamKind::of_media_type(content_type.map_or(&[], |field| field.value))
+}

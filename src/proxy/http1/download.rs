@@ -1,0 +1,232 @@
+//! The way of a response to its client.
+
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::accounting::response_kind;
+use super::buffer_pool::with_scratch;
+use super::exchange::Exchange;
+use super::response_writer::{self, Framing};
+use crate::proxy::connection::chunked::{Chunks, LAST_CHUNK, write_chunk};
+use crate::proxy::connection::head::response::{ResponseFraming, ResponseHead};
+use crate::proxy::open_streams::frame_boundary::FrameBoundary;
+use crate::proxy::retry::Failure;
+
+/// While more than this waits for the client, nothing is read from the upstream.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// A response on its way to the client.
+pub(super) struct Download {
+    unread: UnreadResponse,
+    /// Bytes read so far.
+    pub total_read: u64,
+    /// The client receives a body in chunks.
+    is_chunked: bool,
+}
+
+/// The part of the response that was not read from the upstream.
+enum UnreadResponse {
+    /// The head, of which a part may have arrived.
+    Head(Option<ResponseHead>),
+    Length(u64),
+    Chunked(Chunks),
+    UntilClose,
+    /// Whatever an upgraded upstream sends.
+    Tunnel(FrameBoundary),
+    None,
+}
+
+impl Download {
+    pub(super) fn new() -> Download {
+        Download {
+            unread: UnreadResponse::Head(None),
+            total_read: 0,
+            is_chunked: false,
+        }
+    }
+
+    /// Passes on all that the upstream sends from now on.
+    pub(super) fn begin_tunnel(&mut self) {
+        self.unread = UnreadResponse::Tunnel(FrameBoundary::default());
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        matches!(self.unread, UnreadResponse::Tunnel(_))
+    }
+
+    /// Whether a Close frame fits behind what was passed on.
+    pub(super) fn may_close(&self) -> bool {
+        matches!(&self.unread, UnreadResponse::Tunnel(frames) if frames.may_close())
+    }
+
+    /// Whether the whole response was written.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.unread, UnreadResponse::None)
+    }
+
+    /// Whether no final response has begun.
+    pub(super) fn is_head_pending(&self) -> bool {
+        matches!(self.unread, UnreadResponse::Head(_))
+    }
+}
+
+impl Exchange<'_> {
+    /// Sends what was written to the client, then reads a further piece of the response. `Ready`:
+    /// there was progress.
+    pub(super) fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if self.client.unsent_len() > 0 {
+            match self.client.poll_send(cx) {
+                Poll::Ready(Err(error)) => {
+                    if error.kind() == ErrorKind::TimedOut {
+                        self.ctx.arrival.control.set_stalled();
+                    }
+                    return Poll::Ready(Err(Failure::ClientGone));
+                }
+                Poll::Pending if self.client.unsent_len() > HIGH_WATER => return Poll::Pending,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        if self.download.is_done() {
+            return Poll::Pending;
+        }
+        with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut *self.upstream).poll_read(cx, &mut buffer) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    Poll::Ready(self.take(buffer.filled()))
+                }
+                Poll::Ready(ended) => Poll::Ready(self.end(ended.is_ok())),
+            }
+        })
+    }
+
+    /// Handles the end of the upstream connection; `is_clean`: it is not an error.
+    fn end(&mut self, is_clean: bool) -> Result<(), Failure> {
+        self.keep_upstream = false;
+        match self.download.unread {
+            UnreadResponse::Tunnel(_) => self.upload.end_tunnel(),
+            UnreadResponse::UntilClose if is_clean => {}
+            _ => return Err(Failure::ConnectionEnded),
+        }
+        self.finish();
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        if self.download.is_chunked {
+            self.client.out().extend_from_slice(LAST_CHUNK);
+        }
+        self.download.unread = UnreadResponse::None;
+    }
+
+    /// Handles bytes from the upstream.
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        self.download.total_read += bytes.len() as u64;
+        while let UnreadResponse::Head(begun) = &mut self.download.unread {
+            let mut head = begun.take().unwrap_or_default();
+            let read = head.read(bytes).map_err(|fault| self.reject(fault.0))?;
+            let Some(rest) = read else {
+                self.download.unread = UnreadResponse::Head(Some(head));
+                return Ok(());
+            };
+            bytes = bytes.get(bytes.len() - rest..).unwrap_or_default();
+            self.begin(&head)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+        self.take_body(bytes)
+    }
+
+    /// Handles a complete head.
+    fn begin(&mut self, head: &ResponseHead) -> Result<(), Failure> {
+        if head.status < 200 {
+            return self.begin_interim(head);
+        }
+        let framing = head.framing(self.request.method() == b"HEAD");
+        let has_length = !matches!(
+            framing,
+            ResponseFraming::Chunked | ResponseFraming::UntilClose
+        );
+        self.download.is_chunked = !has_length && !self.request.http_10;
+        // A response before the end of the request costs both connections.
+        let is_sent = self.upload.is_complete();
+        self.keep_upstream &= is_sent && head.persists() && framing != ResponseFraming::UntilClose;
+        self.keep_client &= is_sent && (has_length || !self.request.http_10);
+        self.download.unread = match framing {
+            ResponseFraming::None | ResponseFraming::Length(0) => UnreadResponse::None,
+            ResponseFraming::Length(length) => UnreadResponse::Length(length),
+            ResponseFraming::Chunked => UnreadResponse::Chunked(Chunks::default()),
+            ResponseFraming::UntilClose => UnreadResponse::UntilClose,
+        };
+        self.record_response(head, response_kind(head));
+        let framing = Framing::Final {
+            is_http_10: self.request.http_10,
+            is_chunked: self.download.is_chunked,
+            keep: self.keep_client,
+        };
+        let permit = &self.admitted.permit;
+        response_writer::write(self.client.out(), head, self.ctx, permit, framing)?;
+        self.ctx.forwarded.status = head.status;
+        Ok(())
+    }
+
+    fn begin_interim(&mut self, head: &ResponseHead) -> Result<(), Failure> {
+        match head.status {
+            100 => self.expect_body(),
+            101 => return self.begin_tunnel(head),
+            _ => {}
+        }
+        if self.request.http_10 {
+            return Ok(());
+        }
+        let permit = &self.admitted.permit;
+        response_writer::write(self.client.out(), head, self.ctx, permit, Framing::Interim)
+    }
+
+    fn take_body(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let (out, sent) = (self.client.out(), &mut self.ctx.body_sent);
+        let is_chunked = self.download.is_chunked;
+        let mut write = |data: &[u8]| {
+            *sent += data.len() as u64;
+            match is_chunked {
+                true => write_chunk(out, data),
+                false => out.extend_from_slice(data),
+            }
+        };
+        let (taken, is_done) = match &mut self.download.unread {
+            UnreadResponse::Length(left) => {
+                let taken =
+                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                write(bytes.get(..taken).unwrap_or_default());
+                *left -= taken as u64;
+                (taken, *left == 0)
+            }
+            UnreadResponse::Chunked(chunks) => {
+                let taken = chunks.decode(bytes, write);
+                let taken = taken.map_err(|_| Failure::InvalidResponse)?;
+                (taken, chunks.is_done())
+            }
+            UnreadResponse::UntilClose => {
+                write(bytes);
+                (bytes.len(), false)
+            }
+            UnreadResponse::Tunnel(frames) => {
+                frames.pass(bytes);
+                write(bytes);
+                (bytes.len(), false)
+            }
+            UnreadResponse::None | UnreadResponse::Head(_) => (0, true),
+        };
+        // Bytes behind a response belong to no request.
+        self.keep_upstream &= taken == bytes.len();
+        if is_done {
+            self.finish();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! Forwarding of an admitted request: attempts at the servers of its upstream, and what follows from
+//! their failures.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::accounting;
+use super::client::Client;
+use super::dial::{DialError, UpstreamStream};
+use super::exchange::{Ending, Exchange};
+use super::pool::UpstreamConnections;
+use super::timer_wheel::Ticks;
+use crate::clock;
+use crate::pipeline::fields::FieldKind;
+use crate::proxy::connection::head::Head;
+use crate::proxy::connection_auth::Owner;
+use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
+use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
+use crate::proxy::server_selection;
+use crate::rejection::Reason;
+use crate::settings::Timeouts;
+use crate::upstream::{AddressId, ChosenServer};
+
+pub(super) use accounting::upstream_of;
+
+/// A connection for one attempt.
+struct Attempt {
+    stream: UpstreamStream,
+    /// It has carried a request before.
+    is_reused: bool,
+    /// It serves this client connection alone.
+    owner: Option<Arc<Owner>>,
+    timeouts: Timeouts,
+}
+
+/// The end of an attempt, and the facts that decide what follows.
+struct AttemptEnd {
+    result: Result<Ending, Failure>,
+    keep_client: bool,
+    keep_upstream: bool,
+    /// The upstream has sent something.
+    has_response: bool,
+    body: BodyProgress,
+}
+
+/// Forwards an admitted request. Returns whether the client connection can carry another one.
+///
+/// # Errors
+/// No response has begun, and the client is to receive one that reports this failure.
+pub(super) async fn forward(
+    client: &mut Client,
+    request: &Head,
+    ctx: &mut RequestContext,
+    admitted: &mut Admitted,
+    connections: &UpstreamConnections,
+) -> Result<bool, Failure> {
+    loop {
+        let mut attempt = connect(request, ctx, admitted, connections).await?;
+        let end = attempt.run(client, request, ctx, admitted).await?;
+        match end.result {
+            Ok(Ending::Complete) => {
+                if end.keep_upstream {
+                    attempt.keep(&admitted.attempts, connections);
+                }
+                return Ok(end.keep_client);
+            }
+            Ok(Ending::Closed) => {
+                client.discard_unsent();
+                return Ok(false);
+            }
+            Err(Failure::ClientGone) => {
+                if ctx.status == 0 {
+                    ctx.status = CLIENT_GONE;
+                }
+                return Ok(false);
+            }
+            Err(failure) if may_repeat(ctx, admitted, &attempt, &end, failure) => {
+                prepare_repetition(ctx, &mut admitted.attempts, failure);
+            }
+            Err(failure) => {
+                record_failure(ctx, &mut admitted.attempts, &attempt, failure);
+                return match ctx.forwarded.status {
+                    0 => Err(failure),
+                    // Only the end of the connection can signal the failure.
+                    _ => Ok(false),
+                };
+            }
+        }
+    }
+}
+
+/// Selects a server and connects to it, or to the next one if that fails: a failed attempt to connect
+/// has carried no data, so it is repeated whatever the method.
+///
+/// # Errors
+/// No server is left.
+async fn connect(
+    request: &Head,
+    ctx: &mut RequestContext,
+    admitted: &mut Admitted,
+    connections: &UpstreamConnections,
+) -> Result<Attempt, Failure> {
+    let owner = owner_of(request, ctx);
+    let timeouts = ctx.timeouts().ok_or(Failure::Internal)?;
+    loop {
+        let Some(server) = select(request, ctx, admitted, owner.as_ref()) else {
+            let failure = admitted.attempts.last_failure.unwrap_or(Failure::NoServer);
+            ctx.record_failure(failure);
+            return Err(failure);
+        };
+        let attempts = &mut admitted.attempts;
+        attempts.tried.push(server.server());
+        attempts.started = Some(clock::monotonic());
+        attempts.is_exclusive = owner.is_some();
+        if let Some(owner) = &owner {
+            owner.pin(&server);
+        }
+        let server = attempts.server.insert(server);
+        let idle = match attempts.needs_new_connection {
+            true => None,
+            false => take_idle(server.address().id(), owner.as_deref(), connections),
+        };
+        let opened = match idle {
+            Some(stream) => Ok((stream, true)),
+            // Boxed: a request that reuses a connection reserves no room for it.
+            None => Box::pin(connections.dialer.connect(server.address(), &timeouts))
+                .await
+                .map(|stream| (stream, false)),
+        };
+        match opened {
+            Ok((stream, is_reused)) => {
+                return Ok(Attempt {
+                    stream,
+                    is_reused,
+                    owner,
+                    timeouts,
+                });
+            }
+            Err(DialError { failure, cause }) => {
+                accounting::warn(ctx, attempts, &cause);
+                attempts.last_failure = Some(failure);
+                accounting::count(ctx, attempts, failure, Stage::Connecting, true);
+            }
+        }
+    }
+}
+
+fn take_idle(
+    address: AddressId,
+    owner: Option<&Owner>,
+    connections: &UpstreamConnections,
+) -> Option<UpstreamStream> {
+    match owner {
+        Some(owner) => owner.take_connection(address),
+        None => connections.pool.take(address),
+    }
+}
+
+/// The client connection, if it has upstream connections of its own.
+fn owner_of(request: &Head, ctx: &RequestContext) -> Option<Arc<Owner>> {
+    let credentials = values(request, FieldKind::Authorization);
+    let connections = &ctx.arrival.peer.own_connections;
+    connections.of_request(credentials).cloned()
+}
+
+fn select(
+    request: &Head,
+    ctx: &RequestContext,
+    admitted: &Admitted,
+    owner: Option<&Arc<Owner>>,
+) -> Option<ChosenServer> {
+    let Admitted {
+        permit, attempts, ..
+    } = admitted;
+    let origin = ctx.client_origin.as_ref();
+    let address = origin.map_or(ctx.arrival.peer.ip, |origin| origin.ip);
+    let tried = &attempts.tried;
+    let value = |name: &HeaderName| first_named(request, name);
+    server_selection::select(permit, &ctx.snapshot, value, address, owner, tried)
+}
+
+impl Attempt {
+    /// Sends the request and passes its response on.
+    ///
+    /// # Errors
+    /// The request cannot be written.
+    async fn run(
+        &mut self,
+        client: &mut Client,
+        request: &Head,
+        ctx: &mut RequestContext,
+        admitted: &mut Admitted,
+    ) -> Result<AttemptEnd, Failure> {
+        admitted.attempts.sent += 1;
+        let (stream, timeouts) = (&mut self.stream, &self.timeouts);
+        let mut exchange = Exchange::new(client, request, ctx, admitted, stream, timeouts)?;
+        let result = exchange.run().await;
+        let end = AttemptEnd {
+            result,
+            keep_client: exchange.keep_client,
+            keep_upstream: exchange.keep_upstream,
+            has_response: exchange.download.total_read > 0,
+            body: match exchange.upload.is_body_touched {
+                true => BodyProgress::Lost,
+                false => BodyProgress::Untouched,
+            },
+        };
+        // Before the connection can carry another request.
+        ctx.arrival.control.idle_timer.end();
+        Ok(end)
+    }
+
+    /// Keeps the connection for a later request.
+    fn keep(self, attempts: &UpstreamAttempts, connections: &UpstreamConnections) {
+        let Some(server) = &attempts.server else {
+            return;
+        };
+        let (id, idle) = (server.address().id(), Ticks::of(self.timeouts.idle));
+        match self.owner {
+            Some(owner) => owner.keep_connection(id, self.stream),
+            None => connections.pool.put(id, self.stream, idle),
+        }
+    }
+}
+
+/// Whether the request is sent again. A connection that had been closed before the request arrived has
+/// sent no byte.
+fn may_repeat(
+    ctx: &RequestContext,
+    admitted: &Admitted,
+    attempt: &Attempt,
+    end: &AttemptEnd,
+    failure: Failure,
+) -> bool {
+    let is_stale = attempt.is_reused && !end.has_response && failure == Failure::ConnectionEnded;
+    FailedAttempt {
+        method: &ctx.method,
+        processing: match is_stale {
+            true => Processing::StaleConnection,
+            false => Processing::Possible,
+        },
+        body: end.body,
+        has_responded: ctx.forwarded.status != 0,
+        is_over: ctx.arrival.control.close_reason().is_some(),
+        sent: admitted.attempts.sent,
+        retries: upstream_of(ctx).map_or(0, |upstream| upstream.retries),
+    }
+    .may_repeat()
+}
+
+/// Prepares a request to be sent again. The server is not to blame: it may be tried again, but over a
+/// new connection.
+fn prepare_repetition(ctx: &RequestContext, attempts: &mut UpstreamAttempts, failure: Failure) {
+    accounting::warn(ctx, attempts, &failure.reason().map_or("", Reason::as_str));
+    attempts.tried.pop();
+    attempts.needs_new_connection = true;
+    attempts.last_failure = Some(failure);
+}
+
+/// Records a failure that ends the request. One that cuts off a response is no refusal.
+fn record_failure(
+    ctx: &mut RequestContext,
+    attempts: &mut UpstreamAttempts,
+    attempt: &Attempt,
+    failure: Failure,
+) {
+    // The reader of the response may know more.
+    let reason = ctx.reason.or(failure.reason());
+    if failure.upstream_error().is_some() {
+        accounting::warn(ctx, attempts, &reason.map_or("", Reason::as_str));
+        // A pooled connection that had been closed is not a failure of its server.
+        let is_fault = !(attempt.is_reused && failure == Failure::ConnectionEnded);
+        accounting::count(ctx, attempts, failure, Stage::Exchanging, is_fault);
+    }
+    let is_cut = matches!(failure, Failure::ConnectionEnded | Failure::InvalidResponse);
+    if ctx.forwarded.status == 0 || !is_cut {
+        ctx.record_failure(failure);
+    }
+    ctx.reason = reason;
+}
+
+fn values(request: &Head, kind: FieldKind) -> impl Iterator<Item = &[u8]> {
+    let fields = request
+        .fields
+        .iter()
+        .filter(move |field| field.kind == kind);
+    fields.map(|field| request.value(field))
+}
+
+fn first_named<'h>(request: &'h Head, name: &HeaderName) -> Option<&'h [u8]> {
+    let name = name.as_str().as_bytes();
+    let mut fields = request.fields.iter();
+    let field = fields.find(|field| request.name(field).eq_ignore_ascii_case(name))?;
+    Some(request.value(field))
+}

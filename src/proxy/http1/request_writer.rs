@@ -1,0 +1,101 @@
+//! The head of a request, as its upstream reads it.
+
+use http::Version;
+
+use super::buffer_pool;
+use super::field_runs::copy_fields;
+use crate::pipeline::fields::{Field, FieldList, Fields};
+use crate::pipeline::header_fields::HeaderError;
+use crate::pipeline::hop_by_hop::RequestConnection;
+use crate::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
+use crate::proxy::connection::head::{BodyFraming, Head};
+use crate::proxy::request_context::{Admitted, RequestContext};
+use crate::proxy::retry::Failure;
+use crate::routing::{Route, strip_prefix};
+use crate::upstream::ChosenServer;
+
+/// Writes the head of a request into a pooled buffer. The framing is the gateway's own, whatever the
+/// client's looked like.
+///
+/// # Errors
+/// A value that no header can carry.
+pub(super) fn write(
+    request: &Head,
+    ctx: &mut RequestContext,
+    admitted: &Admitted,
+) -> Result<Vec<u8>, Failure> {
+    let (Some(origin), Some(host)) = (&ctx.client_origin, &ctx.host_header) else {
+        return Err(Failure::Internal);
+    };
+    let Admitted {
+        permit, attempts, ..
+    } = admitted;
+    let input = UpstreamRequest {
+        settings: &ctx.snapshot.settings,
+        assertions: &ctx.snapshot.assertions,
+        origin,
+        peer: &ctx.arrival.peer.ip_header,
+        host,
+        path: &ctx.path,
+        request_id: &ctx.request_id,
+        server_host: attempts.server.as_ref().and_then(ChosenServer::host),
+        via: &ctx.worker.via,
+        version: match request.http_10 {
+            true => Version::HTTP_10,
+            false => Version::HTTP_11,
+        },
+        carries_trailers: false,
+    };
+    let received = request.list();
+    let connection = request
+        .nominates()
+        .then(|| RequestConnection::of(Fields::new(&received), request.upgrade));
+    let stays = |field: &Field<'_>| connection.as_ref().is_none_or(|it| it.passes(field));
+    let mut list = FieldList::new();
+    let fields = match connection {
+        None => Fields::new(&received),
+        Some(_) => {
+            list.extend(received.iter().filter(|it| stays(it)).copied());
+            Fields::new(&list)
+        }
+    };
+    let head = UpstreamHead::new(input, permit, fields).map_err(|error| to_failure(&error))?;
+    let mut out = buffer_pool::take();
+    write_request_line(&mut out, request, &permit.route);
+    copy_fields(&mut out, &request.bytes, &request.fields, |field| {
+        stays(field) && head.passes(field)
+    });
+    if request.body == BodyFraming::Chunked {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if request.upgrade {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    head.write(&mut out).map_err(|error| to_failure(&error))?;
+    out.extend_from_slice(b"\r\n");
+    ctx.trace_id = head.trace_id();
+    Ok(out)
+}
+
+fn write_request_line(out: &mut Vec<u8>, request: &Head, route: &Route) {
+    if route.strip_prefix {
+        let target = request.target();
+        let path_end = target.find('?').unwrap_or(target.len());
+        let (path, query) = target.split_at(path_end);
+        out.extend_from_slice(request.method());
+        out.push(b' ');
+        out.extend_from_slice(strip_prefix(path, &route.matches.path).as_bytes());
+        out.extend_from_slice(query.as_bytes());
+    } else {
+        out.extend_from_slice(request.method_and_target());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+fn to_failure(error: &HeaderError) -> Failure {
+    tracing::error!(%error, "the head of a request cannot be written");
+    match error {
+        HeaderError::ConflictingLengths => Failure::InvalidRequest,
+        HeaderError::InvalidValue | HeaderError::Assertion(_) => Failure::Internal,
+    }
+}

@@ -1,0 +1,109 @@
+//! The head of an upstream's response, as its client reads it.
+
+use http::{HeaderValue, Version};
+
+use super::date;
+use super::field_runs::copy_fields;
+use crate::pipeline::admission::Permit;
+use crate::pipeline::client_response::ClientHead;
+use crate::pipeline::client_response::framing::LengthAction;
+use crate::pipeline::fields::Fields;
+use crate::pipeline::hop_by_hop::ResponseConnection;
+use crate::pipeline::local_response::limit_headers;
+use crate::proxy::connection::head::response::ResponseHead;
+use crate::proxy::request_context::RequestContext;
+use crate::proxy::retry::Failure;
+
+/// What a head says about its connection and its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Nothing: another head follows.
+    Interim,
+    /// The connection is a tunnel from now on.
+    Upgrade,
+    Final {
+        is_http_10: bool,
+        is_chunked: bool,
+        keep: bool,
+    },
+}
+
+/// Writes a head to the client: the upstream's fields that pass, then the gateway's own.
+///
+/// # Errors
+/// A value that no header can carry.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    ctx: &RequestContext,
+    permit: &Permit,
+    framing: Framing,
+) -> Result<(), Failure> {
+    let start = out.len();
+    let written = try_write(out, head, ctx, permit, framing);
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
+}
+
+fn try_write(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    ctx: &RequestContext,
+    permit: &Permit,
+    framing: Framing,
+) -> Result<(), Failure> {
+    let list = head.list();
+    let keep_upgrade = match framing {
+        Framing::Interim => false,
+        Framing::Upgrade => true,
+        // Only a client of HTTP/1.1 can upgrade.
+        Framing::Final { is_http_10, .. } => head.status == 426 && !is_http_10,
+    };
+    let connection = ResponseConnection::of(Fields::new(&list), keep_upgrade, false);
+    let client = ClientHead {
+        permit,
+        request_id: &ctx.request_id,
+        via: &ctx.worker.via,
+        cookie: &ctx.snapshot.settings.sessions.cookie,
+        origin_header: ctx.origin_header.as_ref().map(HeaderValue::as_bytes),
+        version: match head.http_10 {
+            true => Version::HTTP_10,
+            false => Version::HTTP_11,
+        },
+        // The reader of heads has left at most one.
+        length: LengthAction::Keep,
+        limits: limit_headers(&permit.decisions, ctx.worker.store_clock()),
+    };
+    // The upstream's version ends here (RFC 9110, section 2.5).
+    out.extend_from_slice(b"HTTP/1.1");
+    out.extend_from_slice(head.status_line_bytes().get(8..).unwrap_or_default());
+    copy_fields(out, &head.bytes, &head.fields, |field| {
+        connection.passes(field) && client.passes(field)
+    });
+    match framing {
+        Framing::Interim => {}
+        Framing::Upgrade => out.extend_from_slice(b"connection: upgrade\r\n"),
+        Framing::Final {
+            is_chunked, keep, ..
+        } => {
+            if !list
+                .iter()
+                .any(|field| field.name.eq_ignore_ascii_case(b"date"))
+            {
+                date::write(out);
+            }
+            if is_chunked {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            out.extend_from_slice(match keep {
+                true => b"connection: keep-alive\r\n",
+                false => b"connection: close\r\n",
+            });
+        }
+    }
+    client.write(out).map_err(|_| Failure::Internal)?;
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}

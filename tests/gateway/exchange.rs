@@ -1,0 +1,826 @@
+//! One request and its response on an upstream connection: every way in which either can arrive, and
+//! what the next request on both connections finds.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustls::{ServerConnection, StreamOwned};
+use serde_json::json;
+
+use crate::support::client::{Client, Request, connect_socket};
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::scripted_upstream::serve_connections;
+use crate::support::tls;
+use crate::support::wait::eventually;
+
+/// A response of an upstream, and what its client receives.
+struct Case {
+    method: &'static str,
+    bytes: &'static str,
+    status: u16,
+    body: &'static str,
+    /// The upstream connection carries the next request.
+    is_reused: bool,
+}
+
+const CASES: [Case; 9] = [
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Kept: yes\r\n\r\nhello",
+        status: 200,
+        body: "hello",
+        is_reused: true,
+    },
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.1 200 OK\r\nX-Kept: yes\r\nTransfer-Encoding: chunked\r\n\r\n\
+                3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\nX-Trailer: 1\r\n\r\n",
+        status: 200,
+        body: "hello",
+        is_reused: true,
+    },
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Kept: yes\r\nConnection: close\r\n\r\nhello",
+        status: 200,
+        body: "hello",
+        is_reused: false,
+    },
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nX-Kept: yes\r\n\r\nhello",
+        status: 200,
+        body: "hello",
+        is_reused: false,
+    },
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+                HTTP/1.1 404 Not Found\r\nX-Kept: yes\r\nContent-Length: 2\r\n\r\nno",
+        status: 404,
+        body: "no",
+        is_reused: true,
+    },
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.1 204 No Content\r\nX-Kept: yes\r\n\r\n",
+        status: 204,
+        body: "",
+        is_reused: true,
+    },
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.1 304 Not Modified\r\nX-Kept: yes\r\nContent-Length: 5\r\n\r\n",
+        status: 304,
+        body: "",
+        is_reused: true,
+    },
+    Case {
+        method: "HEAD",
+        bytes: "HTTP/1.1 200 OK\r\nX-Kept: yes\r\nContent-Length: 5\r\n\r\n",
+        status: 200,
+        body: "",
+        is_reused: true,
+    },
+    Case {
+        method: "POST",
+        bytes: "HTTP/1.1 200 OK\r\nX-Kept: yes\r\nContent-Length: 0\r\n\r\n",
+        status: 200,
+        body: "",
+        is_reused: true,
+    },
+];
+
+/// An upstream that counts its connections and hands each request's target to a function, which
+/// writes a response. `false` ends the connection.
+fn start(
+    respond: impl Fn(&mut TcpStream, &str) -> bool + Send + Sync + 'static,
+) -> (Gateway, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (counter, respond) = (Arc::clone(&connections), Arc::new(respond));
+    let upstream = serve_connections(move |mut stream| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        stream.set_nodelay(true).unwrap();
+        while let Some(target) = read_target(&mut stream) {
+            if !respond(&mut stream, &target) {
+                return;
+            }
+        }
+    });
+    (start_on_one_worker(Config::new(upstream)), connections)
+}
+
+/// A gateway with one worker, so that one pool serves all requests.
+fn start_on_one_worker(config: Config) -> Gateway {
+    Gateway::start_after(config, "taskset -cp 0 $$ >/dev/null")
+}
+
+/// Reads the head of a request without a body, and returns its target.
+fn read_target(stream: &mut TcpStream) -> Option<String> {
+    let head = read_head(stream)?;
+    Some(head.split(' ').nth(1)?.to_owned())
+}
+
+fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if !matches!(stream.read(&mut byte), Ok(1)) {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// `/public/<case>/<how many bytes>/<piece length>`
+fn parse_script(target: &str) -> (&'static Case, usize, usize) {
+    let mut numbers = target.split('/').skip(2).map(|part| part.parse().unwrap());
+    let case = &CASES[numbers.next().unwrap()];
+    (case, numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+fn write_in_pieces(stream: &mut TcpStream, bytes: &[u8], length: usize) {
+    for piece in bytes.chunks(length) {
+        let _ = stream.write_all(piece);
+        if piece.len() < bytes.len() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn start_scripted() -> (Gateway, Arc<AtomicUsize>) {
+    start(|stream, target| {
+        let (case, length, piece) = parse_script(target);
+        write_in_pieces(stream, &case.bytes.as_bytes()[..length], piece);
+        length == case.bytes.len()
+    })
+}
+
+fn send(client: &mut Client, case: usize, length: usize, piece: usize) {
+    let method = CASES[case].method;
+    let target = format!("/public/{case}/{length}/{piece}");
+    client.send(Request::new(method, &target).to_bytes());
+}
+
+#[test]
+fn response_is_the_same_in_one_piece_and_byte_by_byte() {
+    let (gateway, connections) = start_scripted();
+    for (index, case) in CASES.iter().enumerate() {
+        for piece in [case.bytes.len(), 1, 7] {
+            let mut client = Client::connect(gateway.public);
+            let before = connections.load(Ordering::SeqCst);
+            for _ in 0..3 {
+                send(&mut client, index, case.bytes.len(), piece);
+                let response = client.read_response_to(case.method).unwrap();
+                assert_eq!(response.status, case.status, "{}", case.bytes);
+                assert_eq!(response.text(), case.body, "{}", case.bytes);
+                assert_eq!(response.header("x-kept"), Some("yes"), "{}", case.bytes);
+            }
+            let opened = connections.load(Ordering::SeqCst) - before;
+            // One may be left from the case before.
+            let expected = if case.is_reused { 0..=1 } else { 2..=3 };
+            assert!(expected.contains(&opened), "{opened}: {}", case.bytes);
+        }
+    }
+}
+
+#[test]
+fn response_cut_at_any_byte_is_never_taken_for_complete() {
+    let (gateway, _) = start_scripted();
+    for (index, case) in CASES.iter().enumerate() {
+        let last = case.bytes.rfind("HTTP/1.").unwrap();
+        let head_end = last + case.bytes[last..].find("\r\n\r\n").unwrap() + 4;
+        for cut in 0..case.bytes.len() {
+            let mut client = Client::connect(gateway.public);
+            send(&mut client, index, cut, cut.max(1));
+            let response = client.read_response_to(case.method);
+            if cut < head_end {
+                let response = response.unwrap();
+                assert_eq!(response.status, 502, "{cut}: {}", case.bytes);
+            } else {
+                assert!(response.is_err(), "{cut}: {} {response:?}", case.bytes);
+            }
+            assert!(client.closes_within(Duration::from_secs(5)), "{cut}");
+        }
+        // The connections that were cut carry nothing more.
+        let mut client = Client::connect(gateway.public);
+        send(&mut client, index, case.bytes.len(), 1000);
+        let response = client.read_response_to(case.method).unwrap();
+        assert_eq!(response.status, case.status);
+    }
+}
+
+#[test]
+fn response_without_length_ends_with_its_connection() {
+    let (gateway, _) = start(|stream, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhel");
+        std::thread::sleep(Duration::from_millis(20));
+        let _ = stream.write_all(b"lo");
+        false
+    });
+    let mut client = Client::connect(gateway.public);
+    for _ in 0..2 {
+        let response = client.request(&Request::post("/public/a"));
+        assert_eq!(response.header("transfer-encoding"), Some("chunked"));
+        assert_eq!(response.text(), "hello");
+    }
+    let mut client = Client::connect(gateway.public);
+    client.send("GET /public/a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!(response.header("transfer-encoding"), None);
+    assert_eq!(response.header("connection"), Some("close"));
+    assert_eq!(response.text(), "hello");
+}
+
+#[test]
+fn http_1_0_client_keeps_its_connection_if_it_asks_for_it() {
+    let (gateway, _) = start(|stream, _| {
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        stream.write_all(response).is_ok()
+    });
+    let mut client = Client::connect(gateway.public);
+    for _ in 0..2 {
+        client.send("GET /public/a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+        let response = client.read_response();
+        assert_eq!(response.header("connection"), Some("keep-alive"));
+        assert_eq!(response.text(), "hello");
+    }
+    client.send("GET /public/a HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().header("connection"), Some("close"));
+    assert!(client.closes_within(Duration::from_secs(5)));
+}
+
+#[test]
+fn malformed_response_is_502_or_cut_off() {
+    const RESPONSES: [(&str, bool); 14] = [
+        ("HTTP/1.1 200 OK\nContent-Length: 2\n\nok", true),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok", true),
+        ("HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok", true),
+        ("HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok", true),
+        ("HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok", true),
+        ("HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok", true),
+        ("HTTP/1.1 200 OK\r\nContent-Length 2\r\n\r\nok", true),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: a\0b\r\n\r\nok",
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX\u{1}A: b\r\n\r\nok",
+            true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            true,
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok", true),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\n0\n\n",
+            false,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nok\r\n0\r\n\r\n",
+            false,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokk\r\n0\r\n\r\n",
+            false,
+        ),
+    ];
+    let (gateway, _) = start(|stream, target| {
+        let index: usize = target.rsplit('/').next().unwrap().parse().unwrap();
+        stream.write_all(RESPONSES[index].0.as_bytes()).is_ok()
+    });
+    for (index, (response, is_head)) in RESPONSES.iter().enumerate() {
+        let mut client = Client::connect(gateway.public);
+        client.send(Request::post(&format!("/public/{index}")).to_bytes());
+        let received = client.read_response_to("POST");
+        if *is_head {
+            received
+                .unwrap_or_else(|error| panic!("{response:?}: {error}"))
+                .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
+        } else {
+            assert!(received.is_err(), "{response:?}: {received:?}");
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum BodyFraming {
+    None,
+    Length,
+    Chunked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sending {
+    Whole,
+    InParts,
+    /// With bytes behind it that are no request.
+    TooLong,
+    /// The client closes its side within it.
+    TooShort,
+    Malformed,
+}
+
+/// When the upstream responds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Timing {
+    After,
+    During,
+    Before,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    framing: BodyFraming,
+    sending: Sending,
+    timing: Timing,
+    keep: bool,
+    is_http10: bool,
+}
+
+const BODY: &str = "GET /public/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+
+impl Exchange {
+    fn all() -> Vec<Exchange> {
+        let mut all = Vec::new();
+        for framing in [BodyFraming::None, BodyFraming::Length, BodyFraming::Chunked] {
+            for sending in [
+                Sending::Whole,
+                Sending::InParts,
+                Sending::TooLong,
+                Sending::TooShort,
+                Sending::Malformed,
+            ] {
+                for timing in [Timing::After, Timing::During, Timing::Before] {
+                    for keep in [true, false] {
+                        for is_http10 in [true, false] {
+                            all.push(Exchange {
+                                framing,
+                                sending,
+                                timing,
+                                keep,
+                                is_http10,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        all.retain(|one| one.is_possible());
+        all
+    }
+
+    fn is_possible(&self) -> bool {
+        let has_body = self.framing != BodyFraming::None;
+        let needs_body = matches!(
+            self.sending,
+            Sending::InParts | Sending::TooShort | Sending::Malformed
+        ) || self.timing != Timing::After;
+        let is_chunked = self.framing == BodyFraming::Chunked;
+        (has_body || !needs_body)
+            && (is_chunked || self.sending != Sending::Malformed)
+            && !(is_chunked && self.is_http10)
+    }
+
+    fn head(&self, number: usize) -> String {
+        let version = if self.is_http10 { "1.0" } else { "1.1" };
+        let connection = if self.keep { "keep-alive" } else { "close" };
+        let framing = match self.framing {
+            BodyFraming::None => String::new(),
+            BodyFraming::Length => format!("Content-Length: {}\r\n", BODY.len()),
+            BodyFraming::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
+        };
+        let timing = match self.timing {
+            Timing::After => "after",
+            Timing::During => "during",
+            Timing::Before => "before",
+        };
+        format!(
+            "POST /public/{timing}/{number} HTTP/{version}\r\nHost: a\r\n\
+             Connection: {connection}\r\n{framing}\r\n"
+        )
+    }
+
+    /// The bytes behind the head, in parts.
+    fn parts(&self) -> Vec<String> {
+        let (one, two) = BODY.split_at(7);
+        let mut parts = match self.framing {
+            BodyFraming::None => vec![],
+            BodyFraming::Length => vec![one.to_owned(), two.to_owned()],
+            BodyFraming::Chunked => vec![
+                format!("{:x};a=b\r\n{one}\r\n", one.len()),
+                format!("{:x}\r\n{two}\r\n0\r\nX-Trailer: 1\r\n\r\n", two.len()),
+            ],
+        };
+        match self.sending {
+            Sending::Whole => parts = vec![parts.concat()],
+            Sending::InParts => {}
+            Sending::TooLong => parts = vec![parts.concat() + "no request\r\n\r\n"],
+            Sending::TooShort => parts.truncate(1),
+            Sending::Malformed => parts = vec![parts.concat().replace(";a=b", " ;")],
+        }
+        parts
+    }
+
+    fn run(&self, gateway: &Gateway, number: usize) {
+        let stream = connect_socket(gateway.public).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut client = Client::from_stream(stream.try_clone().unwrap());
+        client.send(self.head(number));
+        let parts = self.parts();
+        let (first, rest) = parts
+            .split_first()
+            .map_or(("", &[][..]), |(one, rest)| (one, rest));
+        let _ = client.try_send(first);
+        if self.sending == Sending::TooShort {
+            stream.shutdown(Shutdown::Write).unwrap();
+        }
+        let is_early = self.timing != Timing::After;
+        if !is_early {
+            for part in rest {
+                std::thread::sleep(Duration::from_millis(5));
+                client.send(part);
+            }
+        }
+        let response = client.read_response_to("POST");
+        let is_broken = matches!(self.sending, Sending::TooShort | Sending::Malformed);
+        match response {
+            Err(_) if is_broken => return,
+            Err(error) => panic!("{self:?}: {error}"),
+            Ok(response) if is_broken && response.status == 400 => {
+                assert_eq!(self.sending, Sending::Malformed, "{self:?}");
+            }
+            Ok(response) => {
+                assert!(is_early || !is_broken, "{self:?}: {response:?}");
+                assert_eq!(response.status, 200, "{self:?}: {response:?}");
+                let closes = response.header("connection") == Some("close");
+                assert!(self.keep || closes, "{self:?}: {response:?}");
+                assert!(is_early || self.keep != closes, "{self:?}: {response:?}");
+                if !closes {
+                    return self.assert_next(&mut client);
+                }
+            }
+        }
+        for part in rest.iter().filter(|_| is_early) {
+            let _ = client.try_send(part);
+        }
+        assert!(client.closes_within(Duration::from_secs(5)), "{self:?}");
+    }
+
+    /// The connection continues behind the body.
+    fn assert_next(&self, client: &mut Client) {
+        if self.sending == Sending::TooLong {
+            let next = client.read_response();
+            assert_eq!(next.status, 400, "{self:?}: {next:?}");
+        } else {
+            let next = client.request(&Request::get("/public/next"));
+            assert_eq!(next.text(), "next", "{self:?}");
+        }
+    }
+}
+
+/// What an upstream saw: how often each target was requested, and bytes that are no request.
+#[derive(Default)]
+struct Seen {
+    targets: HashMap<String, usize>,
+    bodies: Vec<String>,
+    faults: Vec<String>,
+}
+
+/// Serves `POST /public/<when>/<number>` and `GET /public/next`.
+fn serve_bodies(mut stream: TcpStream, seen: &Mutex<Seen>) {
+    while let Some(head) = read_head(&mut stream) {
+        let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let known = head.starts_with("POST /public/") || head.starts_with("GET /public/next");
+        if !known {
+            seen.lock().faults.push(head.clone());
+        }
+        *seen.lock().targets.entry(target.clone()).or_default() += 1;
+        let respond = |stream: &mut TcpStream, body: &str| {
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+            let _ = stream.write_all(head.as_bytes());
+        };
+        if target == "/public/next" {
+            respond(&mut stream, "next");
+            continue;
+        }
+        let is_before = target.contains("/before/");
+        if is_before {
+            respond(&mut stream, "early");
+        }
+        let mut body = Vec::new();
+        let is_during = target.contains("/during/");
+        if is_during {
+            let mut byte = [0];
+            if !matches!(stream.read(&mut byte), Ok(1)) {
+                return;
+            }
+            body.push(byte[0]);
+            respond(&mut stream, "early");
+        }
+        let Some(body) = read_body(&mut stream, &head, body) else {
+            return;
+        };
+        if !is_before && !is_during {
+            respond(&mut stream, "late");
+        }
+        seen.lock().bodies.push(body);
+    }
+}
+
+/// Reads a body as its head declares it; `None`: the connection ended within it.
+fn read_body(stream: &mut TcpStream, head: &str, mut read: Vec<u8>) -> Option<String> {
+    let lower = head.to_ascii_lowercase();
+    let (has_length, is_chunked) = (
+        lower.contains("content-length:"),
+        lower.contains("transfer-encoding: chunked"),
+    );
+    assert!(!(has_length && is_chunked), "both framings: {head}");
+    let is_complete = |read: &[u8]| match (has_length, is_chunked) {
+        (true, _) => read.len() >= BODY.len(),
+        (_, true) => read.ends_with(b"\r\n0\r\n\r\n"),
+        _ => true,
+    };
+    let mut byte = [0];
+    while !is_complete(&read) {
+        if !matches!(stream.read(&mut byte), Ok(1)) {
+            return None;
+        }
+        read.push(byte[0]);
+    }
+    let text = String::from_utf8(read).unwrap();
+    if !is_chunked {
+        return Some(text);
+    }
+    let mut decoded = String::new();
+    let mut rest = text.as_str();
+    loop {
+        let (size, after) = rest.split_once("\r\n").unwrap();
+        let size = usize::from_str_radix(size, 16).expect("a size without an extension");
+        if size == 0 {
+            assert_eq!(after, "\r\n", "no trailers");
+            return Some(decoded);
+        }
+        decoded.push_str(&after[..size]);
+        rest = after[size..].strip_prefix("\r\n").unwrap();
+    }
+}
+
+#[test]
+fn every_body_ends_where_its_framing_says() {
+    let seen = Arc::<Mutex<Seen>>::default();
+    let shared = Arc::clone(&seen);
+    let upstream = serve_connections(move |stream| serve_bodies(stream, &shared));
+    let gateway = start_on_one_worker(Config::new(upstream));
+    for (number, exchange) in Exchange::all().iter().enumerate() {
+        exchange.run(&gateway, number);
+        let next = gateway.get("/public/next");
+        assert_eq!(next.text(), "next", "after {exchange:?}");
+    }
+    let seen = seen.lock();
+    assert!(seen.faults.is_empty(), "{:?}", seen.faults);
+    for body in &seen.bodies {
+        assert!(body.is_empty() || body == BODY, "{body:?}");
+    }
+    for (target, count) in &seen.targets {
+        assert!(target == "/public/next" || *count == 1, "{target}: {count}");
+    }
+}
+
+/// An upstream that responds once on each connection, and then treats it as `then` says: before or
+/// after the second request arrives.
+fn start_responding_once(
+    then: fn(&mut TcpStream),
+) -> (Gateway, Arc<Mutex<HashMap<String, usize>>>) {
+    let counts = Arc::<Mutex<HashMap<String, usize>>>::default();
+    let shared = Arc::clone(&counts);
+    let upstream = serve_connections(move |mut stream| {
+        if let Some(target) = read_target(&mut stream) {
+            *shared.lock().entry(target).or_default() += 1;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            then(&mut stream);
+        }
+        if let Some(target) = read_target(&mut stream) {
+            *shared.lock().entry(target).or_default() += 1;
+        }
+    });
+    (start_on_one_worker(Config::new(upstream)), counts)
+}
+
+#[test]
+fn connection_that_was_closed_or_written_to_while_idle_is_not_used() {
+    let closes: fn(&mut TcpStream) = |stream| {
+        let _ = stream.shutdown(Shutdown::Both);
+    };
+    let speaks: fn(&mut TcpStream) = |stream| {
+        std::thread::sleep(Duration::from_millis(20));
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+    };
+    let speaks_at_once: fn(&mut TcpStream) = |stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+    };
+    for then in [closes, speaks, speaks_at_once] {
+        let (gateway, counts) = start_responding_once(then);
+        for number in 0..4 {
+            let target = format!("/public/{number}");
+            let response = gateway.request(&Request::post(&target));
+            assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+            assert_eq!(counts.lock()[&target], 1);
+            std::thread::sleep(Duration::from_millis(60));
+        }
+    }
+}
+
+#[test]
+fn request_on_a_stale_connection_is_repeated_once_if_safe() {
+    // The second request of each connection is read, and the connection is closed.
+    let (gateway, counts) = start_responding_once(|_| {});
+    assert_eq!(gateway.get("/public/first").text(), "ok");
+    let response = gateway.get("/public/safe");
+    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    assert_eq!(counts.lock()["/public/safe"], 2);
+    let response = gateway.request(&Request::post("/public/unsafe"));
+    response.assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
+    assert_eq!(counts.lock()["/public/unsafe"], 1);
+    assert_eq!(gateway.get("/public/second").text(), "ok");
+    let with_body = Request::new("GET", "/public/body").body("x");
+    let response = gateway.request(&with_body);
+    response.assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
+    assert_eq!(counts.lock()["/public/body"], 1);
+}
+
+#[test]
+fn request_is_not_repeated_once_a_response_has_begun() {
+    let (gateway, counts) = start_responding_once(|stream| {
+        read_target(stream);
+        let _ = stream.write_all(b"HTTP/1.1 200");
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    assert_eq!(gateway.get("/public/first").text(), "ok");
+    gateway
+        .get("/public/begun")
+        .assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
+    assert_eq!(
+        counts.lock().get("/public/begun"),
+        None,
+        "read by the script"
+    );
+}
+
+#[test]
+fn cancelled_exchange_leaves_nothing_behind() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let shared = Arc::clone(&ended);
+    let upstream = serve_connections(move |mut stream| {
+        let head = read_head(&mut stream).unwrap_or_default();
+        if head.contains("/download") {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nfirst");
+        }
+        // Until the gateway ends the connection.
+        while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {}
+        shared.fetch_add(1, Ordering::SeqCst);
+    });
+    let gateway = start_on_one_worker(Config::new(upstream));
+    let heads = [
+        ("waiting", "GET /public/waiting HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (
+            "upload",
+            "POST /public/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
+        ),
+        (
+            "download",
+            "GET /public/download HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
+    ];
+    for (number, (name, head)) in heads.iter().enumerate() {
+        let stream = connect_socket(gateway.public).unwrap();
+        let mut client = Client::from_stream(stream.try_clone().unwrap());
+        client.send(head);
+        if *name == "download" {
+            client.read_until("first");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        // A reset: a client that only closes its side may still wait for the response.
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop((client, stream));
+        eventually("the upstream connection ends", || {
+            (ended.load(Ordering::SeqCst) == number + 1).then_some(())
+        });
+        let path = format!("/public/{name}");
+        eventually("the request is logged", || {
+            let events = gateway.events();
+            let lines = events.iter().filter(|line| line["path"] == path);
+            (lines.count() == 1).then_some(())
+        });
+    }
+    assert_eq!(gateway.metric("portcullis_requests_in_flight", &[]), 0.0);
+}
+
+/// An upstream of TLS that counts its connections and responds to every request.
+fn start_tls(counter: Arc<AtomicUsize>, certificate: &tls::Certificate) -> SocketAddr {
+    let settings = tls::server(certificate);
+    serve_connections(move |stream| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let session = ServerConnection::new(Arc::clone(&settings)).unwrap();
+        let mut stream = StreamOwned::new(session, stream);
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while matches!(stream.read(&mut byte), Ok(1)) {
+            head.push(byte[0]);
+            if head.ends_with(b"\r\n\r\n") {
+                head.clear();
+                let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                let sent = stream.write_all(response).and_then(|()| stream.flush());
+                if sent.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn tls_connection_is_reused_despite_its_session_tickets() {
+    let (authority, certificate) = tls::issue("localhost");
+    let connections = Arc::new(AtomicUsize::new(0));
+    let upstream = start_tls(Arc::clone(&connections), &certificate);
+    let config = Config::new(upstream);
+    let ca = config.write_beside("ca.pem", &authority.cert);
+    let url = format!("https://localhost:{}", upstream.port());
+    let config = config.set(
+        "/upstreams/echo",
+        json!({ "servers": [url], "tls": { "ca": ca } }),
+    );
+    let gateway = start_on_one_worker(config);
+    for _ in 0..4 {
+        let response = gateway.request(&Request::post("/public/a"));
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn no_byte_passes_an_upgrade_before_its_101() {
+    let received = Arc::<Mutex<Vec<u8>>>::default();
+    let shared = Arc::clone(&received);
+    let upstream = serve_connections(move |mut stream| {
+        let Some(head) = read_head(&mut stream) else {
+            return;
+        };
+        let agrees = head.contains("/agrees");
+        std::thread::sleep(Duration::from_millis(100));
+        stream.set_nonblocking(true).unwrap();
+        let early = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).unwrap();
+        assert!(!early, "bytes before the 101");
+        if !agrees {
+            let refused = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno";
+            let _ = stream.write_all(refused);
+            let next = read_head(&mut stream).unwrap_or_default();
+            shared.lock().extend_from_slice(next.as_bytes());
+            let _ = stream.write_all(refused);
+            return;
+        }
+        let _ = stream.write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+              Connection: Upgrade\r\n\r\nfirst",
+        );
+        let mut bytes = [0; 6];
+        if stream.read_exact(&mut bytes).is_ok() {
+            shared.lock().extend_from_slice(&bytes);
+            let _ = stream.write_all(b"second");
+        }
+    });
+    let gateway = start_on_one_worker(Config::new(upstream));
+    let head = |path: &str| {
+        format!(
+            "GET /public/{path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\n\r\n"
+        )
+    };
+    let mut client = Client::connect(gateway.public);
+    client.send(head("agrees") + "eager!");
+    client.read_until("HTTP/1.1 101 ");
+    client.read_until("\r\n\r\nfirst");
+    client.read_until("second");
+    assert_eq!(*received.lock(), b"eager!");
+    assert!(client.closes_within(Duration::from_secs(5)));
+    // Without a 101, what follows is the next request.
+    let next = "GET /public/next HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = Client::connect(gateway.public);
+    client.send(head("declines") + next);
+    assert_eq!(client.read_response().text(), "no");
+    assert_eq!(client.read_response().text(), "no");
+    let received = String::from_utf8(received.lock().clone()).unwrap();
+    assert!(received.contains("GET /public/next "), "{received}");
+}
