@@ -124,6 +124,14 @@ impl Deadline {
     }
 }
 
+impl Drop for Deadline {
+    /// Releases the task: its entry stays in the wheel until its bucket comes up.
+    fn drop(&mut self) {
+        self.disarm();
+        self.0.waker.take();
+    }
+}
+
 impl Wheel {
     fn enter(&mut self, entry: &Arc<Entry>, due: u32) {
         let ahead = due.saturating_sub(self.now).clamp(1, BUCKETS as u32 - 1);
@@ -298,6 +306,22 @@ mod tests {
         assert!(is_passed(&deadline, &waker) && !deadline.is_armed());
         wake_all();
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn dropped_deadline_releases_its_task() {
+        let wakes = Arc::new(Counter::default());
+        let deadline = Deadline::default();
+        deadline.arm(Ticks::of(Duration::from_secs(60)));
+        assert!(!is_passed(&deadline, &Waker::from(Arc::clone(&wakes))));
+        assert_eq!(Arc::strong_count(&wakes), 2);
+        drop(deadline);
+        assert_eq!(Arc::strong_count(&wakes), 1);
+        for _ in 0..BUCKETS {
+            advance();
+        }
+        let entries = WHEEL.with_borrow(|wheel| wheel.buckets.iter().flatten().count());
+        assert_eq!(entries, 0);
     }
 
     #[test]
