@@ -170,6 +170,9 @@ fn record_head(head: &Head, method: &Method, ctx: &mut RequestContext) {
 fn settled_fields(head: &Head) -> FieldList<'_> {
     let list = head.list();
     let connection = RequestConnection::of(Fields::new(&list), head.upgrade);
+    if list.iter().all(|field| connection.passes(field)) {
+        return list;
+    }
     let settled = list.iter().filter(|field| connection.passes(field));
     settled.copied().collect()
 }
