@@ -9,8 +9,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::accounting::response_kind;
 use super::buffer_pool::with_scratch;
 use super::exchange::Exchange;
+use super::response_body::ResponseBody;
 use super::response_writer::{self, Framing};
-use crate::proxy::connection::chunked::{Chunks, LAST_CHUNK, write_chunk};
+use crate::proxy::connection::chunked::{LAST_CHUNK, write_chunk};
 use crate::proxy::connection::head::response::{ResponseFraming, ResponseHead};
 use crate::proxy::open_streams::frame_boundary::FrameBoundary;
 use crate::proxy::retry::Failure;
@@ -31,11 +32,7 @@ pub(super) struct Download {
 enum UnreadResponse {
     /// The head, of which a part may have arrived.
     Head(Option<ResponseHead>),
-    Length(u64),
-    Chunked(Chunks),
-    UntilClose,
-    /// Whatever an upgraded upstream sends.
-    Tunnel(FrameBoundary),
+    Body(ResponseBody),
     None,
 }
 
@@ -50,16 +47,19 @@ impl Download {
 
     /// Passes on all that the upstream sends from now on.
     pub(super) fn begin_tunnel(&mut self) {
-        self.unread = UnreadResponse::Tunnel(FrameBoundary::default());
+        self.unread = UnreadResponse::Body(ResponseBody::Tunnel(FrameBoundary::default()));
     }
 
     pub(super) fn is_tunnel(&self) -> bool {
-        matches!(self.unread, UnreadResponse::Tunnel(_))
+        matches!(self.unread, UnreadResponse::Body(ResponseBody::Tunnel(_)))
     }
 
     /// Whether a Close frame fits behind what was passed on.
     pub(super) fn may_close(&self) -> bool {
-        matches!(&self.unread, UnreadResponse::Tunnel(frames) if frames.may_close())
+        match &self.unread {
+            UnreadResponse::Body(ResponseBody::Tunnel(frames)) => frames.may_close(),
+            _ => false,
+        }
     }
 
     /// Whether the whole response was written.
@@ -108,8 +108,8 @@ impl Exchange<'_> {
     fn end(&mut self, is_clean: bool) -> Result<(), Failure> {
         self.keep_upstream = false;
         match self.download.unread {
-            UnreadResponse::Tunnel(_) => self.upload.end_tunnel(),
-            UnreadResponse::UntilClose if is_clean => {}
+            UnreadResponse::Body(ResponseBody::Tunnel(_)) => self.upload.end_tunnel(),
+            UnreadResponse::Body(ResponseBody::UntilClose) if is_clean => {}
             _ => return Err(Failure::ConnectionEnded),
         }
         self.finish();
@@ -157,12 +157,8 @@ impl Exchange<'_> {
         let is_sent = self.upload.is_complete();
         self.keep_upstream &= is_sent && head.persists() && framing != ResponseFraming::UntilClose;
         self.keep_client &= is_sent && (has_length || !self.request.http_10);
-        self.download.unread = match framing {
-            ResponseFraming::None | ResponseFraming::Length(0) => UnreadResponse::None,
-            ResponseFraming::Length(length) => UnreadResponse::Length(length),
-            ResponseFraming::Chunked => UnreadResponse::Chunked(Chunks::default()),
-            ResponseFraming::UntilClose => UnreadResponse::UntilClose,
-        };
+        let body = ResponseBody::new(framing);
+        self.download.unread = body.map_or(UnreadResponse::None, UnreadResponse::Body);
         self.record_response(head, response_kind(head));
         let framing = Framing::Final {
             is_http_10: self.request.http_10,
@@ -191,36 +187,18 @@ impl Exchange<'_> {
     fn take_body(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let (out, sent) = (self.client.out(), &mut self.ctx.body_sent);
         let is_chunked = self.download.is_chunked;
-        let mut write = |data: &[u8]| {
-            *sent += data.len() as u64;
-            match is_chunked {
-                true => write_chunk(out, data),
-                false => out.extend_from_slice(data),
-            }
-        };
         let (taken, is_done) = match &mut self.download.unread {
-            UnreadResponse::Length(left) => {
-                let taken =
-                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                write(bytes.get(..taken).unwrap_or_default());
-                *left -= taken as u64;
-                (taken, *left == 0)
+            UnreadResponse::Body(body) => {
+                let taken = body.take(bytes, |data| {
+                    *sent += data.len() as u64;
+                    match is_chunked {
+                        true => write_chunk(out, data),
+                        false => out.extend_from_slice(data),
+                    }
+                });
+                taken.map_err(|_| Failure::InvalidResponse)?
             }
-            UnreadResponse::Chunked(chunks) => {
-                let taken = chunks.decode(bytes, write);
-                let taken = taken.map_err(|_| Failure::InvalidResponse)?;
-                (taken, chunks.is_done())
-            }
-            UnreadResponse::UntilClose => {
-                write(bytes);
-                (bytes.len(), false)
-            }
-            UnreadResponse::Tunnel(frames) => {
-                frames.pass(bytes);
-                write(bytes);
-                (bytes.len(), false)
-            }
-            UnreadResponse::None | UnreadResponse::Head(_) => (0, true),
+            UnreadResponse::None | UnreadResponse::Head(_) => (0, false),
         };
         // Bytes behind a response belong to no request.
         self.keep_upstream &= taken == bytes.len();

@@ -17,6 +17,7 @@ mod quiet_limit;
 mod request;
 mod request_body;
 mod request_writer;
+mod response_body;
 mod response_writer;
 mod tunnel;
 mod upload;

@@ -8,13 +8,16 @@ use tokio::io::AsyncWrite;
 use super::buffer_pool;
 use super::client::Client;
 use super::dial::UpstreamStream;
-use crate::proxy::connection::chunked::{Chunks, LAST_CHUNK, write_chunk};
+use super::request_body::RequestBody;
+use crate::proxy::connection::chunked::{LAST_CHUNK, write_chunk};
 use crate::proxy::connection::head::BodyFraming;
 use crate::proxy::retry::Failure;
 
 /// A request on its way to the upstream.
 pub(super) struct Upload {
-    unread: UnreadBody,
+    source: Source,
+    /// The upstream receives the body in chunks.
+    is_chunked: bool,
     /// The head, then pieces of the body.
     buffer: Vec<u8>,
     /// Bytes of the buffer that were sent.
@@ -28,26 +31,21 @@ pub(super) struct Upload {
     pub is_body_touched: bool,
 }
 
-/// The part of the body that was not read from the client.
-enum UnreadBody {
-    None,
-    Length(u64),
-    Chunked(Chunks),
-    /// The upstream accepts no more of the request.
-    Refused,
+/// Where more of the request comes from.
+enum Source {
+    Body(RequestBody),
     /// Whatever an upgraded client sends.
     Tunnel,
+    /// Nothing more is sent: the upstream does not take it.
+    Refused,
 }
 
 impl Upload {
     /// `head` is the head for the upstream, in a pooled buffer.
     pub(super) fn new(head: Vec<u8>, body: BodyFraming, max_body: u64) -> Upload {
         Upload {
-            unread: match body {
-                BodyFraming::None => UnreadBody::None,
-                BodyFraming::Length(length) => UnreadBody::Length(length),
-                BodyFraming::Chunked => UnreadBody::Chunked(Chunks::default()),
-            },
+            source: Source::Body(RequestBody::new(body)),
+            is_chunked: body == BodyFraming::Chunked,
             buffer: head,
             sent: 0,
             total_sent: 0,
@@ -59,19 +57,19 @@ impl Upload {
 
     /// Passes on all that the client sends from now on.
     pub(super) fn begin_tunnel(&mut self) {
-        self.unread = UnreadBody::Tunnel;
+        self.source = Source::Tunnel;
     }
 
     /// Drops what is left: the upstream has ended the tunnel.
     pub(super) fn end_tunnel(&mut self) {
-        self.unread = UnreadBody::Refused;
+        self.source = Source::Refused;
         self.buffer.clear();
         self.sent = 0;
     }
 
     /// Whether the whole request was sent.
     pub(super) fn is_complete(&self) -> bool {
-        matches!(self.unread, UnreadBody::None) && self.buffer.is_empty()
+        matches!(&self.source, Source::Body(body) if body.is_done()) && self.buffer.is_empty()
     }
 
     /// Whether more of the request is to be sent.
@@ -81,12 +79,16 @@ impl Upload {
 
     /// Whether nothing more is read from the client.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.unread, UnreadBody::None | UnreadBody::Refused)
+        match &self.source {
+            Source::Body(body) => body.is_done(),
+            Source::Tunnel => false,
+            Source::Refused => true,
+        }
     }
 
     /// Whether a part of a body is missing.
     pub(super) fn expects_body(&self) -> bool {
-        matches!(self.unread, UnreadBody::Length(_) | UnreadBody::Chunked(_))
+        matches!(&self.source, Source::Body(body) if !body.is_done())
     }
 
     /// Whether the upstream does not take what is sent to it.
@@ -115,7 +117,7 @@ impl Upload {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
             }
         }
-        Poll::Ready(self.take_body(client))
+        Poll::Ready(self.take(client))
     }
 
     /// Resolves when the whole buffer is sent, or the upstream accepts no more: its response is read
@@ -126,62 +128,48 @@ impl Upload {
         }
         while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
             let Ok(sent @ 1..) = ready!(Pin::new(&mut *upstream).poll_write(cx, rest)) else {
-                self.unread = UnreadBody::Refused;
+                self.source = Source::Refused;
                 break;
             };
             self.sent += sent;
             self.total_sent += sent as u64;
         }
         if ready!(Pin::new(upstream).poll_flush(cx)).is_err() {
-            self.unread = UnreadBody::Refused;
+            self.source = Source::Refused;
         }
         self.buffer.clear();
         self.sent = 0;
         Poll::Ready(())
     }
 
-    /// Moves the part of the body that has arrived into the buffer.
-    fn take_body(&mut self, client: &mut Client) -> Result<(), Failure> {
-        let taken = match &mut self.unread {
-            UnreadBody::Length(left) => {
-                let taken = usize::try_from(*left)
-                    .map_or(client.unread.len(), |left| left.min(client.unread.len()));
-                let piece = client.unread.get(..taken).unwrap_or_default();
-                self.buffer.extend_from_slice(piece);
-                self.body_length += taken as u64;
-                *left -= taken as u64;
-                if *left == 0 {
-                    self.unread = UnreadBody::None;
-                }
-                taken
-            }
-            UnreadBody::Chunked(chunks) => {
-                let (buffer, length) = (&mut self.buffer, &mut self.body_length);
-                let taken = chunks.decode(&client.unread, |data| {
-                    *length += data.len() as u64;
-                    write_chunk(buffer, data);
+    /// Moves what has arrived into the buffer.
+    fn take(&mut self, client: &mut Client) -> Result<(), Failure> {
+        let arrived = client.unread.len();
+        let (buffer, is_chunked) = (&mut self.buffer, self.is_chunked);
+        match &mut self.source {
+            Source::Body(body) => {
+                let taken = body.take(client, &mut |data| match is_chunked {
+                    true => write_chunk(buffer, data),
+                    false => buffer.extend_from_slice(data),
                 });
-                let taken = taken.map_err(|_| Failure::MalformedChunks)?;
-                if chunks.is_done() {
-                    self.buffer.extend_from_slice(LAST_CHUNK);
-                    self.unread = UnreadBody::None;
+                taken.map_err(|_| Failure::MalformedChunks)?;
+                if is_chunked && body.is_done() {
+                    buffer.extend_from_slice(LAST_CHUNK);
                 }
-                taken
+                self.body_length = body.received;
+                self.is_body_touched |= client.unread.len() < arrived;
+                if self.body_length > self.max_body {
+                    return Err(Failure::BodyTooLarge);
+                }
             }
-            UnreadBody::Tunnel => {
-                self.buffer.extend_from_slice(&client.unread);
-                self.body_length += client.unread.len() as u64;
-                client.consume(client.unread.len());
-                return Ok(());
+            Source::Tunnel => {
+                buffer.extend_from_slice(&client.unread);
+                self.body_length += arrived as u64;
+                client.consume(arrived);
             }
-            UnreadBody::None | UnreadBody::Refused => 0,
-        };
-        client.consume(taken);
-        self.is_body_touched |= taken > 0;
-        match self.body_length > self.max_body {
-            true => Err(Failure::BodyTooLarge),
-            false => Ok(()),
+            Source::Refused => {}
         }
+        Ok(())
     }
 }
 
