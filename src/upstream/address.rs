@@ -21,6 +21,14 @@ const AVOIDANCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressId(u64);
 
+impl AddressId {
+    /// Makes one that is equal to no other.
+    pub fn unique() -> AddressId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        AddressId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// One address of a server.
 #[derive(Debug)]
 pub struct Address {
@@ -42,9 +50,8 @@ pub enum SocketAddress {
 
 impl Address {
     pub(super) fn new(socket: SocketAddress, connection: &Arc<ConnectionSettings>) -> Address {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         Address {
-            id: AddressId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            id: AddressId::unique(),
             socket,
             connection: Arc::clone(connection),
             created_at: Instant::now(),

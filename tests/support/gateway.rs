@@ -273,7 +273,7 @@ fn serve_command(config: &Config, file: &Path, arguments: &[&str]) -> Command {
 }
 
 /// The engine under test for HTTP/1.x: the gateway's own, or the one in `PORTCULLIS_TEST_ENGINE`.
-fn engine() -> String {
+pub fn engine() -> String {
     std::env::var("PORTCULLIS_TEST_ENGINE").unwrap_or_else(|_| "http1".to_owned())
 }
 

@@ -91,3 +91,72 @@ impl Pool {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::net::SocketAddr;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const IDLE: Ticks = Ticks::of(Duration::from_secs(60));
+
+    /// A connection, its address, and its other end.
+    async fn connection() -> (UpstreamStream, SocketAddr, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let (stream, accepted) = tokio::join!(stream, listener.accept());
+        let stream = stream.unwrap();
+        let name = stream.local_addr().unwrap();
+        (UpstreamStream::Tcp(stream), name, accepted.unwrap().0)
+    }
+
+    fn name(stream: Option<UpstreamStream>) -> Option<SocketAddr> {
+        match stream? {
+            UpstreamStream::Tcp(stream) => Some(stream.local_addr().unwrap()),
+            UpstreamStream::Other(_) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_used_last_is_taken_first() {
+        let (pool, address) = (Pool::default(), AddressId::unique());
+        let (one, first, _one) = connection().await;
+        let (two, second, _two) = connection().await;
+        pool.put(address, one, IDLE);
+        pool.put(address, two, IDLE);
+        assert!(pool.take(AddressId::unique()).is_none());
+        assert_eq!(name(pool.take(address)), Some(second));
+        assert_eq!(name(pool.take(address)), Some(first));
+        assert!(pool.take(address).is_none());
+    }
+
+    #[tokio::test]
+    async fn unusable_connections_are_dropped() {
+        let (pool, address) = (Pool::default(), AddressId::unique());
+        let (usable, expected, _usable) = connection().await;
+        let (closed, _, peer) = connection().await;
+        let (unsolicited, _, mut speaker) = connection().await;
+        pool.put(address, usable, IDLE);
+        pool.put(address, closed, IDLE);
+        pool.put(address, unsolicited, IDLE);
+        drop(peer);
+        speaker.write_all(b"HTTP/1.1 200 OK").await.unwrap();
+        let count = || pool.0.lock().get(&address).map_or(0, Vec::len);
+        // The runtime may not have seen both yet.
+        for _ in 0..1000 {
+            pool.sweep();
+            if count() == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(count(), 1);
+        assert_eq!(name(pool.take(address)), Some(expected));
+        pool.sweep();
+        assert!(pool.0.lock().is_empty());
+    }
+}

@@ -58,3 +58,51 @@ impl ResponseBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn body_ends_where_its_framing_says_in_pieces_of_any_size() {
+        for (framing, sent, data, more) in [
+            (
+                ResponseFraming::Length(5),
+                "helloHTTP/1.1",
+                "hello",
+                Some(8),
+            ),
+            (ResponseFraming::Length(5), "hel", "hel", None),
+            (
+                ResponseFraming::Chunked,
+                "3;a\r\nhel\r\n2\r\nlo\r\n0\r\nA: b\r\n\r\nHTTP/1.1",
+                "hello",
+                Some(8),
+            ),
+            (ResponseFraming::Chunked, "3\r\nhel\r\n", "hel", None),
+            (ResponseFraming::UntilClose, "hello", "hello", None),
+        ] {
+            for length in [1, 2, sent.len()] {
+                let mut body = ResponseBody::new(framing).unwrap();
+                let (mut read, mut taken, mut is_done) = (Vec::new(), 0, false);
+                for piece in sent.as_bytes().chunks(length) {
+                    if is_done {
+                        break;
+                    }
+                    let outcome = body.take(piece, |data| read.extend_from_slice(data));
+                    let (bytes, ended) = outcome.unwrap();
+                    taken += bytes;
+                    is_done = ended;
+                }
+                assert_eq!(read, data.as_bytes(), "{framing:?} {sent:?}");
+                let left = is_done.then_some(sent.len() - taken);
+                assert_eq!(left, more, "{framing:?} {sent:?}");
+            }
+        }
+        assert!(ResponseBody::new(ResponseFraming::None).is_none());
+        assert!(ResponseBody::new(ResponseFraming::Length(0)).is_none());
+        let mut malformed = ResponseBody::new(ResponseFraming::Chunked).unwrap();
+        assert_eq!(malformed.take(b"x\r\n", |_| ()), Err(Malformed));
+    }
+}
