@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::support::client::Request;
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
+use crate::support::http2::Http2;
 use crate::support::ports;
 use crate::support::upstream::{Recorder, Upstream};
 use crate::support::wait::eventually;
@@ -145,6 +146,30 @@ fn failing_health_check_removes_server_until_healthy() {
         gateway.get("/public/a").assert_ok();
         late.has_seen("/public/a").then_some(())
     });
+}
+
+#[test]
+fn response_ends_a_row_of_failures() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let two = Http2::connect(gateway.public);
+    let shown = || gateway.admin(Request::get("/admin/upstreams")).text();
+    // One fewer than those that eject a server, several times.
+    for _ in 0..3 {
+        for _ in 0..4 {
+            assert_eq!(gateway.get("/public/garbage").status, 502);
+        }
+        gateway.get("/public/a").assert_ok();
+        for _ in 0..4 {
+            assert_eq!(two.request("GET", "/public/garbage", &[]).0, 502);
+        }
+        assert_eq!(two.request("GET", "/public/a", &[]).0, 200);
+    }
+    assert!(shown().contains("\"ejected_until\":null"), "{}", shown());
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/public/garbage").status, 502);
+    }
+    assert!(!shown().contains("\"ejected_until\":null"), "{}", shown());
 }
 
 #[test]

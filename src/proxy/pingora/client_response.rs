@@ -20,6 +20,7 @@ use crate::proxy::open_streams::idle_timer::PendingChunk;
 use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
 use crate::rejection::{Reason, Refusal};
 use crate::telemetry::metrics;
+use crate::upstream::AttemptOutcome;
 
 /// Completes the head of an upstream's response.
 ///
@@ -96,6 +97,9 @@ fn observe_head(
         let uploading = response.status != 101 && !session.is_body_done();
         let idle_timer = &ctx.arrival.control.idle_timer;
         idle_timer.record_response(response.status.is_success(), uploading);
+        if let Some(server) = &admitted.attempts.server {
+            server.report(AttemptOutcome::Success);
+        }
     }
     // A response before the end of the body costs the connection; an interim response does not.
     session.set_close_on_response_before_downstream_finish(!interim);
