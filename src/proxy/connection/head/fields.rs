@@ -71,6 +71,20 @@ impl HeadField {
             kind: FieldKind::of(name),
         })
     }
+
+    /// Continues the field with the line that begins at `start` and whose line end begins at `end`.
+    pub(super) fn extend(&mut self, bytes: &[u8], start: usize, end: usize) {
+        let line = bytes.get(start..end).unwrap_or_default();
+        let text = line.trim_ascii();
+        if !text.is_empty() {
+            let begin = end - line.trim_ascii_start().len();
+            if self.value == self.value_end {
+                self.value = begin as u32;
+            }
+            self.value_end = (begin + text.len()) as u32;
+        }
+        self.end = end as u32 + 2;
+    }
 }
 
 /// Takes an empty list of the worker's pool.

@@ -154,7 +154,8 @@ impl ResponseHead {
         let line = self.bytes.get_mut(start..end).unwrap_or_default();
         if let Some(colon) = memchr::memchr(b':', line) {
             let name = line.get(..colon).unwrap_or_default();
-            let length = name.trim_ascii_end().len();
+            let is_name = |byte: &u8| !matches!(byte, b' ' | b'\t');
+            let length = name.iter().rposition(is_name).map_or(0, |last| last + 1);
             if length < colon {
                 line.get_mut(length..=colon).unwrap_or_default().fill(b' ');
                 if let Some(at) = line.get_mut(length) {
@@ -166,17 +167,19 @@ impl ResponseHead {
         read.ok_or(MalformedResponse("a header name is not a token"))
     }
 
-    /// Joins a folded line with the field before it (RFC 9112, section 5.2).
+    /// Joins a folded line with the field before it (RFC 9112, section 5.2). Only the new line is read:
+    /// a field may be folded many thousand times.
     #[cold]
     fn unfold(&mut self, end: usize) -> Result<(), MalformedResponse> {
-        let Some(field) = self.fields.pop() else {
+        let Some(field) = self.fields.last_mut() else {
             return Err(MalformedResponse("the first field is folded"));
         };
         let fold = self.line_start.saturating_sub(2)..self.line_start;
         self.bytes.get_mut(fold).unwrap_or_default().fill(b' ');
         // One line less has a line end.
         self.lines -= 1;
-        self.field(field.start as usize, end)
+        field.extend(&self.bytes, self.line_start, end);
+        Ok(())
     }
 
     fn complete(&mut self, end: usize) -> Result<(), MalformedResponse> {

@@ -1,4 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -121,6 +123,38 @@ fn space_before_a_colon_and_folds_are_repaired() {
     }
     let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n chunked\r\n\r\n";
     assert_eq!(read(text).unwrap().framing(false), ResponseFraming::Chunked);
+    // Only spaces and tabs are removed.
+    for name in [
+        "Content-Length\r",
+        "Content-Length\x0c",
+        "Content-Length \r ",
+    ] {
+        let head = read(&format!("HTTP/1.1 200 OK\r\n{name}: 5\r\n\r\n"));
+        assert!(head.is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn folded_value_begins_and_ends_with_its_text() {
+    for (fields, value) in [
+        ("A:\r\n \r\n", ""),
+        ("A:\r\n \r\n b\r\n \r\n", "b"),
+        ("A: b\r\n \t\r\n c \r\n\t\r\n", "b   \t   c"),
+    ] {
+        let head = read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).unwrap();
+        let field = head.fields.first().unwrap();
+        assert_eq!(head.value(field), value.as_bytes(), "{fields:?}");
+    }
+}
+
+#[test]
+fn field_of_many_folds_is_read_in_linear_time() {
+    let folds = " \r\n".repeat(300_000);
+    let since = Instant::now();
+    let head = read(&format!("HTTP/1.1 200 OK\r\nA:\r\n{folds}\r\n")).unwrap();
+    assert_eq!(head.fields.len(), 1);
+    // In quadratic time it would be minutes.
+    assert!(since.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
