@@ -1,6 +1,7 @@
 //! Clients that do not take their response: they are cut off after `write_timeout`, for upstream
 //! and local responses alike, and no other client is.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -12,6 +13,8 @@ use crate::support::frames::{
     WINDOW_UPDATE, frame, request,
 };
 use crate::support::gateway::Gateway;
+use crate::support::ports;
+use crate::support::tls;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{DEADLINE, eventually};
 
@@ -214,7 +217,41 @@ fn stalled_reader_is_closed_on_both_protocols() {
         (upstream.requests() == 2).then_some(())
     });
     eventually("the connections are closed", || {
-        (gateway.metric("portcullis_connections", &[]) == 0.0).then_some(())
+        (gateway.metric("portcullis_connections_open", &[]) == 0.0).then_some(())
     });
     gateway.get("/public/a").assert_ok();
+}
+
+#[test]
+fn tls_client_that_reads_nothing_is_closed_with_its_session() {
+    let upstream = Upstream::start();
+    let certificate = tls::certificate("localhost");
+    let mut config = Config::new(upstream.address);
+    let cert = config.write_beside("site.pem", &certificate.cert);
+    let key = config.write_beside("site.key", &certificate.key);
+    let listener = json!({
+        "bind": ports::free().to_string(),
+        "tls": { "certificates": [{ "cert": cert, "key": key }] },
+        "limits": { "write_timeout": "3s" },
+    });
+    config.file["listeners"]
+        .as_array_mut()
+        .unwrap()
+        .push(listener);
+    let gateway = Gateway::start(config);
+    let user = gateway.register("ann@example.com");
+    let offered = tls::client(&certificate, &["http/1.1"]);
+    let address = gateway.config.listener(1);
+    let mut client = tls::connect(address, "localhost", &offered).unwrap();
+    let request = Request::get("/private/big?bytes=50000000").bearer(&user.access_token);
+    client.write_all(&request.to_bytes()).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    let end = Request::delete(&format!("/admin/users/{}/sessions", user.user));
+    gateway.admin(end).assert_ok();
+    gateway.wait_for_log("the session or the token has ended");
+    // What TLS holds of the response cannot be sent.
+    eventually("the connection is closed", || {
+        (gateway.metric("portcullis_connections_open", &[]) == 0.0).then_some(())
+    });
+    drop(client);
 }

@@ -22,6 +22,8 @@ use crate::proxy::listener::{Peer, drain};
 
 /// Maximum number of bytes read ahead of the next request while the present one is served.
 const READ_AHEAD: usize = 16 * 1024;
+/// Number of sent bytes that are kept in front of those that wait.
+const MAX_SENT: usize = 64 * 1024;
 /// How long bytes from the client are drained after the last response.
 const LINGER: Ticks = Ticks::of(Duration::from_millis(500));
 /// How long a connection may be idle while the gateway drains.
@@ -203,6 +205,10 @@ impl Client {
     pub fn out(&mut self) -> &mut Vec<u8> {
         if self.unsent.capacity() == 0 {
             self.unsent = buffer_pool::take();
+        } else if self.sent >= MAX_SENT {
+            // There may always be a rest that a slow client has not taken.
+            self.unsent.drain(..self.sent);
+            self.sent = 0;
         }
         &mut self.unsent
     }
@@ -258,7 +264,13 @@ impl Client {
         if self.flush_coalesced().await.is_err() {
             return;
         }
-        let ended = poll_fn(|cx| Pin::new(&mut self.transport).poll_shutdown(cx)).await;
+        let socket = self.transport.as_raw_fd();
+        // TLS sends what it holds first.
+        let ended = poll_fn(|cx| {
+            let ended = Pin::new(&mut self.transport).poll_shutdown(cx);
+            self.write_deadline.observe(ended, cx, socket)
+        });
+        let ended = ended.await;
         if !sends || ended.is_err() {
             return;
         }

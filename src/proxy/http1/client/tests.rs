@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use http::HeaderValue;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -71,6 +72,34 @@ async fn idle_connection_holds_no_buffer() {
     drop(socket);
     let end = next_target(&mut client).await;
     assert!(matches!(end, Err(HeadError::Closed)), "{end:?}");
+}
+
+#[tokio::test]
+async fn sent_bytes_are_not_kept_for_a_slow_client() {
+    let (mut client, mut socket) = connected().await;
+    if let Transport::Plain(stream) = &client.transport {
+        setsockopt(stream, sockopt::SndBuf, &4096).unwrap();
+    }
+    let mut part = vec![0; 32 * 1024];
+    for _ in 0..1000 {
+        client.out().extend_from_slice(&[b'a'; 16 * 1024]);
+        // A part always waits.
+        while client.unsent_len() > 16 * 1024 {
+            let sent = poll_fn(|cx| Poll::Ready(client.poll_send(cx))).await;
+            assert!(
+                matches!(sent, Poll::Pending | Poll::Ready(Ok(()))),
+                "{sent:?}"
+            );
+            let size = part.len().min(client.unsent_len() / 2);
+            let read = socket.read(part.get_mut(..size).unwrap());
+            let _ = tokio::time::timeout(Duration::from_millis(5), read).await;
+        }
+    }
+    assert!(
+        client.unsent.capacity() <= 4 * MAX_SENT,
+        "{}",
+        client.unsent.capacity()
+    );
 }
 
 #[tokio::test]
