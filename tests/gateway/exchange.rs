@@ -17,7 +17,7 @@ use crate::support::config::Config;
 use crate::support::gateway::{Gateway, engine};
 use crate::support::scripted_upstream::serve_connections;
 use crate::support::tls;
-use crate::support::wait::eventually;
+use crate::support::wait::{PROPAGATION_DEADLINE, eventually};
 
 /// A response of an upstream, and what its client receives.
 struct Case {
@@ -837,4 +837,27 @@ fn no_byte_passes_an_upgrade_before_its_101() {
     assert_eq!(client.read_response().text(), "no");
     let received = String::from_utf8(received.lock().clone()).unwrap();
     assert!(received.contains("GET /public/next "), "{received}");
+}
+
+#[test]
+fn request_that_waits_for_a_connection_is_closed_with_its_session() {
+    // It accepts connections, and never finishes a handshake.
+    let silent = serve_connections(|_stream| std::thread::sleep(Duration::from_secs(60)));
+    let upstream = json!({
+        "servers": [format!("https://{silent}")],
+        "timeouts": { "connect": "15s" },
+    });
+    let gateway = Gateway::start(Config::new(silent).set("/upstreams/echo", upstream));
+    let user = gateway.register("ann@example.com");
+    let mut client = Client::connect(gateway.public);
+    client.send(
+        Request::get("/private/a")
+            .bearer(&user.access_token)
+            .to_bytes(),
+    );
+    // Long enough to count as open.
+    std::thread::sleep(Duration::from_millis(500));
+    let end = Request::delete(&format!("/admin/users/{}/sessions", user.user));
+    gateway.admin(end).assert_ok();
+    assert!(client.closes_within(PROPAGATION_DEADLINE));
 }

@@ -1,7 +1,10 @@
 //! Forwarding of an admitted request: attempts at the servers of its upstream, and what follows from
 //! their failures.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::HeaderName;
 
@@ -15,6 +18,7 @@ use crate::clock;
 use crate::pipeline::fields::FieldKind;
 use crate::proxy::connection::head::Head;
 use crate::proxy::connection_auth::Owner;
+use crate::proxy::open_streams::stream_control::StreamControl;
 use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
 use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
 use crate::proxy::server_selection;
@@ -56,7 +60,9 @@ pub(super) async fn forward(
     connections: &UpstreamConnections,
 ) -> Result<bool, Failure> {
     loop {
-        let mut attempt = connect(request, ctx, admitted, connections).await?;
+        let Some(mut attempt) = connect(request, ctx, admitted, connections).await? else {
+            return Ok(false);
+        };
         let end = attempt.run(client, request, ctx, admitted).await?;
         match end.result {
             Ok(Ending::Complete) => {
@@ -91,7 +97,8 @@ pub(super) async fn forward(
 }
 
 /// Selects a server and connects to it, or to the next one if that fails: a failed attempt to connect
-/// has carried no data, so it is repeated whatever the method.
+/// has carried no data, so it is repeated whatever the method. `None`: the request was closed from
+/// outside.
 ///
 /// # Errors
 /// No server is left.
@@ -100,7 +107,7 @@ async fn connect(
     ctx: &mut RequestContext,
     admitted: &mut Admitted,
     connections: &UpstreamConnections,
-) -> Result<Attempt, Failure> {
+) -> Result<Option<Attempt>, Failure> {
     let owner = owner_of(request, ctx);
     let timeouts = ctx.timeouts().ok_or(Failure::Internal)?;
     loop {
@@ -123,19 +130,24 @@ async fn connect(
         };
         let opened = match idle {
             Some(stream) => Ok((stream, true)),
-            // Boxed: a request that reuses a connection reserves no room for it.
-            None => Box::pin(connections.dialer.connect(server.address(), &timeouts))
-                .await
-                .map(|stream| (stream, false)),
+            None => {
+                let dialing = connections.dialer.connect(server.address(), &timeouts);
+                // Boxed: a request that reuses a connection reserves no room for it.
+                let dialed = Box::pin(unless_closed(&ctx.arrival.control, dialing));
+                let Some(dialed) = dialed.await else {
+                    return Ok(None);
+                };
+                dialed.map(|stream| (stream, false))
+            }
         };
         match opened {
             Ok((stream, is_reused)) => {
-                return Ok(Attempt {
+                return Ok(Some(Attempt {
                     stream,
                     is_reused,
                     owner,
                     timeouts,
-                });
+                }));
             }
             Err(DialError { failure, cause }) => {
                 accounting::warn(ctx, attempts, &cause);
@@ -144,6 +156,16 @@ async fn connect(
             }
         }
     }
+}
+
+/// Runs the future until the request is closed from outside: `None`.
+async fn unless_closed<T>(control: &StreamControl, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match control.poll_interrupt(cx) {
+        Some(_) => Poll::Ready(None),
+        None => work.as_mut().poll(cx).map(Some),
+    })
+    .await
 }
 
 fn take_idle(
