@@ -861,3 +861,34 @@ fn request_that_waits_for_a_connection_is_closed_with_its_session() {
     gateway.admin(end).assert_ok();
     assert!(client.closes_within(PROPAGATION_DEADLINE));
 }
+
+#[test]
+fn end_of_a_tunnel_reaches_a_client_that_still_sends() {
+    const SIZE: usize = 1_000_000;
+    let upstream = serve_connections(|mut stream| {
+        read_head(&mut stream).unwrap();
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(switch.as_bytes()).unwrap();
+        // It reads nothing, so that bytes of the client wait at the gateway.
+        std::thread::sleep(Duration::from_millis(300));
+        stream.write_all(&[b'z'; SIZE]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        std::thread::sleep(Duration::from_secs(20));
+    });
+    let gateway = Gateway::start(Config::new(upstream));
+    let mut client = connect_socket(gateway.public).unwrap();
+    let head =
+        "GET /public/a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    client.write_all(head.as_bytes()).unwrap();
+    let mut sender = client.try_clone().unwrap();
+    std::thread::spawn(move || while sender.write_all(&[b'a'; 8192]).is_ok() {});
+    let (mut received, mut part) = (0, [0; 4096]);
+    while let Ok(count @ 1..) = client.read(&mut part) {
+        received += part
+            .iter()
+            .take(count)
+            .filter(|byte| **byte == b'z')
+            .count();
+    }
+    assert_eq!(received, SIZE);
+}

@@ -135,7 +135,7 @@ async fn forward(
         Ok(true) => return After::Keep,
         Ok(false) => {
             return After::Close {
-                sends: head.body != BodyFraming::None,
+                sends: head.body != BodyFraming::None || ctx.arrival.control.is_upgraded(),
             };
         }
         Err(failure) => failure,
