@@ -840,6 +840,29 @@ fn no_byte_passes_an_upgrade_before_its_101() {
 }
 
 #[test]
+fn endless_interim_responses_are_malformed() {
+    if engine() != "http1" {
+        return;
+    }
+    let upstream = serve_connections(|mut stream| {
+        read_head(&mut stream).unwrap();
+        let many = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
+        while stream.write_all(many.as_bytes()).is_ok() {}
+    });
+    let gateway = Gateway::start(Config::new(upstream));
+    // A client of HTTP/1.0 receives none of them.
+    for version in ["1.0", "1.1"] {
+        let mut client = Client::connect(gateway.public);
+        client.send(format!("GET /public/a HTTP/{version}\r\nHost: a\r\n\r\n"));
+        let last = (0..2000).find_map(|_| {
+            let head = client.read_head().unwrap();
+            (head.status != 103).then_some(head.status)
+        });
+        assert_eq!(last, Some(502), "{version}");
+    }
+}
+
+#[test]
 fn request_that_waits_for_a_connection_is_closed_with_its_session() {
     // It accepts connections, and never finishes a handshake.
     let silent = serve_connections(|_stream| std::thread::sleep(Duration::from_secs(60)));

@@ -18,6 +18,8 @@ use crate::proxy::retry::Failure;
 
 /// While more than this waits for the client, nothing is read from the upstream.
 const HIGH_WATER: usize = 64 * 1024;
+/// Interim responses before a final one. A server that works for long may send one every second.
+const MAX_INTERIM: usize = 1000;
 
 /// A response on its way to the client.
 pub(super) struct Download {
@@ -26,6 +28,8 @@ pub(super) struct Download {
     pub total_read: u64,
     /// The client receives a body in chunks.
     is_chunked: bool,
+    /// Number of interim responses.
+    interim: usize,
 }
 
 /// The part of the response that was not read from the upstream.
@@ -42,6 +46,7 @@ impl Download {
             unread: UnreadResponse::Head(None),
             total_read: 0,
             is_chunked: false,
+            interim: 0,
         }
     }
 
@@ -172,6 +177,10 @@ impl Exchange<'_> {
     }
 
     fn begin_interim(&mut self, head: &ResponseHead) -> Result<(), Failure> {
+        self.download.interim += 1;
+        if self.download.interim > MAX_INTERIM {
+            return Err(self.reject("the response has too many interim responses"));
+        }
         match head.status {
             100 => self.expect_body(),
             101 => return self.begin_tunnel(head),
