@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -37,15 +38,12 @@ pub(super) struct DialError {
     pub cause: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Makes the connections of one worker.
-pub(in crate::proxy) struct Dialer(TransportConnector);
+/// Makes the connections of one worker. The connector, which holds the trusted certificates of the
+/// system, is made when a server first needs it.
+#[derive(Default)]
+pub(in crate::proxy) struct Dialer(OnceLock<TransportConnector>);
 
 impl Dialer {
-    pub(in crate::proxy) fn new() -> Dialer {
-        // It pools nothing.
-        Dialer(TransportConnector::new(Some(ConnectorOptions::new(0))))
-    }
-
     /// Connects to a server.
     ///
     /// # Errors
@@ -70,7 +68,10 @@ impl Dialer {
             connect: Some(timeouts.connect),
             ..TimeoutOverrides::default()
         };
-        let connected = self.0.new_stream(&*peer_of(address, &overrides)).await;
+        // It pools nothing.
+        let new = || TransportConnector::new(Some(ConnectorOptions::new(0)));
+        let connector = self.0.get_or_init(new);
+        let connected = connector.new_stream(&*peer_of(address, &overrides)).await;
         connected
             .map(UpstreamStream::Other)
             .map_err(|error| DialError {

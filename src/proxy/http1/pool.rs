@@ -17,6 +17,7 @@ const MAX_IDLE: usize = 1024;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The connections of one worker to upstream servers.
+#[derive(Default)]
 pub struct UpstreamConnections {
     pub(super) pool: Pool,
     pub(super) dialer: Dialer,
@@ -30,15 +31,6 @@ struct Idle {
     stream: UpstreamStream,
     /// The tick at which it is closed.
     until: u32,
-}
-
-impl Default for UpstreamConnections {
-    fn default() -> UpstreamConnections {
-        UpstreamConnections {
-            pool: Pool::default(),
-            dialer: Dialer::new(),
-        }
-    }
 }
 
 impl UpstreamConnections {
