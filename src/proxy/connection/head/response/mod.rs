@@ -11,6 +11,7 @@ use crate::proxy::http1::buffer_pool;
 const MAX_SIZE: usize = 1024 * 1024;
 /// Number of fields.
 const MAX_FIELDS: usize = 256;
+const NO_VERSION: &str = "the status line has no HTTP/1 version";
 /// `HTTP/1.1 200`
 const STATUS_END: usize = 12;
 
@@ -99,6 +100,10 @@ impl ResponseHead {
             self.line_start = line_end + 1;
         }
         self.scanned = self.bytes.len();
+        if self.status == 0 && !begins_alike(&self.bytes, b"HTTP/1.") {
+            // Its end need not be waited for.
+            return Err(MalformedResponse(NO_VERSION));
+        }
         match self.scanned > MAX_SIZE {
             true => Err(MalformedResponse("the head of the response is too large")),
             false => Ok(None),
@@ -124,7 +129,7 @@ impl ResponseHead {
                 self.http_10 = *minor == b'0';
                 digits
             }
-            _ => return Err(MalformedResponse("the status line has no HTTP/1 version")),
+            _ => return Err(MalformedResponse(NO_VERSION)),
         };
         let digits = matches!(status, [b'1'..=b'9', _, _]) && status.iter().all(u8::is_ascii_digit);
         if !digits || !matches!(reason, [] | [b' ', ..]) {
@@ -325,6 +330,11 @@ impl Drop for ResponseHead {
         buffer_pool::give(std::mem::take(&mut self.bytes));
         fields::give_list(std::mem::take(&mut self.fields));
     }
+}
+
+/// Whether one of them is the beginning of the other.
+fn begins_alike(one: &[u8], other: &[u8]) -> bool {
+    one.iter().zip(other).all(|(one, other)| one == other)
 }
 
 /// Reads a list of lengths that all are the same.

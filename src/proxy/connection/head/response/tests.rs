@@ -170,6 +170,19 @@ fn persistence_follows_version_and_connection() {
 }
 
 #[test]
+fn other_protocol_is_recognized_at_once() {
+    for (bytes, valid) in [
+        ("", true),
+        ("HTTP/", true),
+        ("SSH-2.0-", false),
+        ("HTTP/2", false),
+    ] {
+        let read = ResponseHead::default().read(bytes.as_bytes());
+        assert_eq!(read.is_ok(), valid, "{bytes:?}");
+    }
+}
+
+#[test]
 fn head_is_bounded() {
     let mut head = ResponseHead::default();
     let field = format!("A: {}\r\n", "b".repeat(8000));
