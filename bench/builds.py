@@ -31,7 +31,9 @@ def target():
 
 
 class Binaries:
-    """The gateway and the examples that a benchmark needs."""
+    """The gateway, the examples that a benchmark needs, and nginx."""
+
+    nginx = "nginx"
 
     def __init__(self, options, *examples, symbols=False):
         self.debug = options.debug

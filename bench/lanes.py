@@ -6,11 +6,10 @@ import sys
 
 import users
 from gateway import Gateway, config_folder
-from load import FLOOR, Lane, run_wrk, words, wrk
+from load import FLOOR, NGINX, Lane, run_wrk, words, wrk
 from processes import Unavailable
 
 DIRECT = "upstream, direct"
-NGINX = "nginx, bare proxy"
 PLAIN = "Pingora, bare proxy, as people build it"
 BARE_TLS = "Pingora, bare proxy, tuned, HTTP/2 with TLS"
 LUA = "nginx + Lua, hand-tuned, full work"
@@ -22,10 +21,12 @@ EXACT = "Portcullis, known session, exact limit"
 COLD = "Portcullis, cold: each session for the first time"
 DENIED = "Portcullis, denied (429), exact limit"
 DENIED_LEASED = "Portcullis, denied (429), leased limit"
+UNAUTHENTICATED = "Portcullis, no credential (401)"
 TLS = "Portcullis, known session, HTTP/2 with TLS"
 SIGNED = {name: f"Portcullis, known session, {name} token" for name in users.ISSUER["algorithms"]}
 NAMES = [
     DIRECT, NGINX, PLAIN, FLOOR, LUA, NODE, OPEN, KNOWN, LEASED, EXACT, COLD, DENIED, DENIED_LEASED,
+    UNAUTHENTICATED,
     *SIGNED.values(), BARE_TLS, TLS,
 ]
 # More sessions than a gateway can serve in a second.
@@ -33,10 +34,10 @@ COLD_A_SECOND = 40_000
 
 
 def chosen(texts):
-    """Returns the names that contain one of the texts, or all names; the floor is always included."""
+    """Returns the names that contain one of the texts, or all names; the bare proxies are always included."""
     return [
         name for name in NAMES
-        if name == FLOOR or not texts or any(text.lower() in name.lower() for text in texts)
+        if name in (FLOOR, NGINX) or not texts or any(text.lower() in name.lower() for text in texts)
     ]
 
 
@@ -99,6 +100,8 @@ class Starting:
         port = gateway.port
         if name == OPEN:
             return Lane(name, port, "/open", process)
+        if name == UNAUTHENTICATED:
+            return Lane(name, port, "/known", process, refused=True)
         self.once("users", lambda: self.sign_in(self.redis_port, self.options.users))
         if name == TLS:
             if gateway.tls_port is None:

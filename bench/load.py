@@ -17,8 +17,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 STALLS_AT_MOST = 3
 # Lost slices after which a lane is abandoned.
 LOST_AT_MOST = 5
-# The lane with which others are compared.
+# The lanes with which others are compared.
 FLOOR = "Pingora, bare proxy, tuned"
+NGINX = "nginx, bare proxy"
 
 
 class Stalled(Unavailable):
@@ -50,8 +51,9 @@ class Lane:
     routes: int | None = None
     # Use only every n-th token.
     every: int = 1
-    # The lane to compare with, if it is not the floor.
+    # The lanes to compare with, if they are not the usual ones.
     floor: str = FLOOR
+    nginx: str = NGINX
 
 
 def arguments(parser, slices, seconds):
@@ -83,8 +85,8 @@ def measure(bench, lanes, upstream, options, connections=64, saved=None):
             if lane.name not in taken:
                 continue
             # Compared within each round, in which both had the same conditions.
-            floor = taken.get(lane.floor)
-            taken[lane.name]["floor"] = floor["cpu"] if floor else None
+            for name, other in {"floor": lane.floor, "nginx": lane.nginx}.items():
+                taken[lane.name][name] = taken[other]["cpu"] if other in taken else None
             results[lane.name]["slices"].append(taken[lane.name])
         print(f"round {number} of {options.slices}", file=sys.stderr)
         if saved:
@@ -211,7 +213,7 @@ def median(slices, figure):
     return statistics.median(values) if values else None
 
 
-def ratio(slices):
-    """Returns the CPU relative to the floor, within each round."""
-    values = [taken["cpu"] / taken["floor"] for taken in slices if taken.get("floor")]
+def ratio(slices, other="floor"):
+    """Returns the CPU relative to the floor, or to the bare nginx, within each round."""
+    values = [taken["cpu"] / taken[other] for taken in slices if taken.get(other)]
     return statistics.median(values) if values else None

@@ -21,8 +21,8 @@ class Broken(Exception):
 class Clients:
     """Keep-alive connections that send the same request, each time with the next token."""
 
-    def __init__(self, port, path, tokens, expected, connections):
-        self.head, self.tokens = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n", tokens
+    def __init__(self, port, path, tokens, expected, connections, fields=""):
+        self.head, self.tokens = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{fields}", tokens
         self.expected = f"HTTP/1.1 {expected} ".encode()
         self.address, self.sockets = ("127.0.0.1", port), [None] * connections
         self.connect()
@@ -105,13 +105,11 @@ class Clients:
 class Traced:
     """Runs binaries under strace; counts system calls by name."""
 
-    figure = "syscalls"
-
-    def __init__(self, binaries, folder):
-        self.trace = folder / "trace"
+    def __init__(self, binaries, folder, figure):
+        self.figure, self.trace = figure, folder / "trace"
         # -D: the tracer is the child, so the started process is the gateway itself.
         command = ["strace", "-D", "-f", "-qq", "-s", "0", "-e", "signal=none", "-o", self.trace]
-        self.portcullis, self.examples = wrapped(binaries, folder / "traced", command)
+        self.portcullis, self.examples, self.nginx = wrapped(binaries, folder, command)
 
     def attach(self, process):
         self.start()
@@ -147,7 +145,7 @@ class Counted:
             "env", self.TUNABLES, "valgrind", "--quiet", "--tool=callgrind", "--fair-sched=yes", "--instr-atstart=no",
             f"--callgrind-out-file={folder}/callgrind.%p", self.prefix,
         ]
-        self.portcullis, self.examples = wrapped(binaries, folder / "counted", command)
+        self.portcullis, self.examples, self.nginx = wrapped(binaries, folder, command)
 
     def attach(self, process):
         self.pid = process.child.pid
@@ -171,17 +169,19 @@ class Counted:
 
 
 def wrapped(binaries, folder, command):
-    """Writes scripts, named like the binaries, that exec them under a command."""
+    """Writes scripts, named like the programs, that exec them under a command; returns those of the gateway,
+    the folder of the examples, and nginx."""
     examples = folder / "examples"
     examples.mkdir(parents=True)
     words = " ".join(map(str, command))
-    for script, binary in [
+    for script, program in [
         (folder / "portcullis", binaries.portcullis),
         (examples / "bare", binaries.examples / "bare"),
+        (folder / "nginx", binaries.nginx),
     ]:
-        script.write_text(f'#!/bin/sh\nexec {words} "{binary}" "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {words} "{program}" "$@"\n')
         script.chmod(0o755)
-    return folder / "portcullis", examples
+    return folder / "portcullis", examples, folder / "nginx"
 
 
 class Commands:

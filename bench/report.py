@@ -13,7 +13,6 @@ from builds import ROOT
 
 DOCS = ROOT / "docs"
 ABSENT = "Not measured in this run.\n"
-BOUNDS = {"routes": 1.3, "limits": 1.3, "sessions": 1.3}
 
 
 def write():
@@ -103,7 +102,7 @@ def scale(figures):
             if size != "failed" and load.ratio(one["slices"])
         ]
         if len(points) > 1:
-            bound = BOUNDS.get(what)
+            bound = targets.SCALE.get(what)
             title = f"CPU per request, relative to {'the bare proxy' if what == 'connections' else 'the smallest'}"
             svg = plots.along(title, what, points, bound, f"at most {bound}")
             (DOCS / f"performance-{what}.svg").write_text(svg)

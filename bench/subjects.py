@@ -44,10 +44,13 @@ class Bench(Processes):
         ]
         return port, self.start("redis", Pinning.other, command, port)
 
-    def start_nginx_proxy(self):
+    def start_nginx_proxy(self, upstream=None, upgrades=False):
+        """Starts nginx as a bare proxy; with `upgrades`, every request is forwarded as a WebSocket's."""
         port = free_port()
-        server = f"location / {{ {self.proxy_pass()} }}"
-        return port, self.nginx("nginx", Pinning.gateway, port, self.behind(), server)
+        upgrade = "proxy_set_header Upgrade $http_upgrade;" if upgrades else ""
+        server = f"location / {{ {self.proxy_pass('upgrade' if upgrades else '')} {upgrade} }}"
+        program = self.binaries.nginx
+        return port, self.nginx("nginx", Pinning.gateway, port, self.behind(upstream), server, program=program)
 
     def start_nginx_lua(self, redis):
         """Starts nginx with the full work in Lua; see bench/nginx/gateway.lua."""
@@ -68,29 +71,32 @@ class Bench(Processes):
         )
         return port, self.nginx("nginx-lua", Pinning.gateway, port, http, server, modules=modules)
 
-    def behind(self):
-        return f"upstream behind {{ server 127.0.0.1:{self.upstream}; keepalive 128; }}"
+    def behind(self, upstream=None):
+        return f"upstream behind {{ server 127.0.0.1:{upstream or self.upstream}; keepalive 128; }}"
 
-    def proxy_pass(self):
+    def proxy_pass(self, connection=""):
         return (
             "proxy_pass http://behind; proxy_http_version 1.1; "
-            'proxy_set_header Connection ""; proxy_set_header Host $host;'
+            f'proxy_set_header Connection "{connection}"; proxy_set_header Host $host;'
         )
 
-    def nginx(self, name, core, port, http, server, modules="", workers=None):
+    def nginx(self, name, core, port, http, server, modules="", workers=None, program="nginx"):
         conf = self.folder / f"{name}.conf"
         temporary = "".join(
             f"{kind}_temp_path {self.folder}/{name}-{kind}; "
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
+        # A single worker does the master's part itself, so that one process is all there is to measure.
+        workers = workers or Pinning.workers()
+        master = "master_process off; " if workers == 1 else ""
         conf.write_text(
-            f"{modules}daemon off; worker_processes {workers or Pinning.workers()}; "
+            f"{modules}daemon off; {master}worker_processes {workers}; "
             f"pid {self.folder}/{name}.pid; error_log stderr;\n"
             "events { worker_connections 65536; }\n"
             f"http {{ access_log off; keepalive_requests 1000000000; {temporary}\n{http}\n"
             f"server {{ listen 127.0.0.1:{port} backlog=16384; {server} }} }}\n"
         )
-        return self.start(name, core, ["nginx", "-e", "stderr", "-c", conf], port)
+        return self.start(name, core, [program, "-e", "stderr", "-c", conf], port)
 
     def start_bare(self, upstream=None, certificate=None):
         """Starts `examples/bare`, with TLS and HTTP/2 if a certificate and its key are given."""

@@ -7,9 +7,10 @@ import load
 
 # The names of the table's lanes in bench/instructions.
 COUNTED = {
-    load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
+    load.NGINX: "nginx, bare proxy", load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
     lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit",
     lanes.COLD: "cold", lanes.DENIED: "denied, exact limit", lanes.DENIED_LEASED: "denied",
+    lanes.UNAUTHENTICATED: "no credential",
 }
 
 
@@ -27,7 +28,8 @@ def subjects(measured, counted):
     """Formats the table of `bench/run`; `counted` is the output of `bench/instructions --json`."""
     head = [
         "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (lowest)", "Redis µs", "upstream µs", "CPU vs Pingora",
-    ] + (["instructions", "system calls"] if counted else [])
+        "CPU vs nginx",
+    ] + (["instructions", "system calls", "at 64 connections"] if counted else [])
     lines, failures = [], []
     for name in [name for name in lanes.NAMES if name in measured]:
         slices = measured[name]["slices"]
@@ -41,11 +43,12 @@ def subjects(measured, counted):
             number(value("rate")), number(value("p50"), 1), number(value("p99"), 1),
             f"{value('cpu'):.0f} ({least:.0f})", number(value("redis"), 1),
             "–" if name == lanes.DIRECT else number(value("upstream"), 1),
-            "–" if name == lanes.DIRECT else number(load.ratio(slices), 2),
+            *(["–"] * 2 if name == lanes.DIRECT else [number(load.ratio(slices, other), 2) for other in ("floor", "nginx")]),
         ]
         if counted:
             taken = counted.get(COUNTED.get(name), {})
-            cells += [number(taken.get("instructions")), number(taken.get("syscalls"), 2)]
+            cells += [number(taken.get("instructions"))]
+            cells += [number(taken.get(figure), 2) for figure in ("syscalls", "syscalls at 64")]
         lines.append(cells)
     text = rows(head, lines)
     if failures:
@@ -65,33 +68,30 @@ def lost_words(name, taken):
 def memory(figures):
     """Formats the table of `bench/memory`."""
     counts = figures["counts"]
-    head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB per connection", "vs bare proxy"]
-    lines, floor = [], {}
+    head = ["connections", "subject", "none", *(number(count) for count in counts), "KiB per connection"]
+    lines = []
     for kind, subject, taken in figures["rows"]:
-        if not subject.startswith("Portcullis"):
-            floor[kind] = taken
         each = (taken[-1] - taken[0]) * 1024 / counts[-1]
-        beside = " / ".join(f"{mib / bare:.2f}" for mib, bare in zip(taken[1:], floor.get(kind, [])[1:]))
         own = subject.startswith("Portcullis")
-        lines.append([
-            kind, f"**{subject}**" if own else subject, *(number(mib, 1) for mib in taken), number(each, 1),
-            beside if own else "",
-        ])
+        name = f"**{subject}**" if own else subject
+        lines.append([kind, name, *(number(mib, 1) for mib in taken), number(each, 1)])
     failed = "".join(f"\n* not measured: {words}" for words in figures["failed"])
     return rows(head, lines) + failed
 
 
 def latency(figures):
     """Formats the latency table of a single connection."""
-    floor = figures["lanes"][load.FLOOR]["slices"]
+    floors = [figures["lanes"].get(name, {}).get("slices", []) for name in (load.FLOOR, load.NGINX)]
     lines = []
     for name, taken in figures["lanes"].items():
         if taken["slices"]:
             p50, p99 = (load.median(taken["slices"], figure) for figure in ("p50", "p99"))
-            beside = [a["p50"] / b["p50"] for a, b in zip(taken["slices"], floor)]
-            cells = [number(p50 * 1000), number(p99 * 1000), number(statistics.median(beside), 2)]
+            cells = [number(p50 * 1000), number(p99 * 1000)]
+            for floor in floors:
+                beside = [a["p50"] / b["p50"] for a, b in zip(taken["slices"], floor)]
+                cells.append(number(statistics.median(beside) if beside else None, 2))
             lines.append([name, *cells])
-    return rows(["subject", "p50 µs", "p99 µs", "p50 vs bare proxy"], lines)
+    return rows(["subject", "p50 µs", "p99 µs", "p50 vs Pingora", "p50 vs nginx"], lines)
 
 
 def starts(figures):
@@ -107,15 +107,16 @@ def scale(what, figures):
     """Formats the table of one dimension of `bench/scale`."""
     if "failed" in figures:
         return f"{what}: not measured: {figures['failed']}\n"
-    beside = "vs bare proxy" if what == "connections" else "vs the smallest"
+    others = ["floor", "nginx"] if what == "connections" else ["floor"]
+    beside = ["vs bare Pingora", "vs bare nginx"] if what == "connections" else ["vs the smallest"]
     lines = []
     for size, taken in figures.items():
         value = lambda figure: load.median(taken["slices"], figure)
         if taken["slices"]:
-            cells = [number(value("cpu"), 1), number(load.ratio(taken["slices"]), 2), number(value("rate"))]
-            lines.append([number(int(size)), *cells])
+            ratios = [number(load.ratio(taken["slices"], other), 2) for other in others]
+            lines.append([number(int(size)), number(value("cpu"), 1), *ratios, number(value("rate"))])
     failures = [word for size, taken in figures.items() for word in lost_words(f"{int(size):,} {what}", taken)]
-    return rows([what, "CPU µs/req", beside, "req/s"], lines) + "".join(f"\n{word}" for word in failures) + "\n"
+    return rows([what, "CPU µs/req", *beside, "req/s"], lines) + "".join(f"\n{word}" for word in failures) + "\n"
 
 
 def origin_words(of):
