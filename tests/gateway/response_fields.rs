@@ -66,6 +66,20 @@ fn http_1_0_client_gets_no_interim_responses() {
 }
 
 #[test]
+fn status_line_without_reason_is_completed() {
+    let upstream = serve_connections(|mut stream| {
+        while read_request(&mut stream) {
+            let _ = stream.write_all(b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let gateway = Gateway::start(Config::new(upstream));
+    let mut client = Client::connect(gateway.public);
+    client.send(Request::get("/public/a").to_bytes());
+    // The space is required even without a reason (RFC 9112, section 4).
+    assert_eq!(client.read_until("\r\n"), "HTTP/1.1 200 \r\n");
+}
+
+#[test]
 fn http_1_0_client_gets_no_chunks_from_http2() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(grpc::serve());

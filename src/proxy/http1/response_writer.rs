@@ -76,9 +76,7 @@ fn try_write(
         length: LengthAction::Keep,
         limits: limit_headers(&permit.decisions, ctx.worker.store_clock()),
     };
-    // The upstream's version ends here (RFC 9110, section 2.5).
-    out.extend_from_slice(b"HTTP/1.1");
-    out.extend_from_slice(head.status_line_bytes().get(8..).unwrap_or_default());
+    write_status_line(out, head.status_line_bytes());
     copy_fields(out, &head.bytes, &head.fields, |field| {
         connection.passes(field) && client.passes(field)
     });
@@ -106,4 +104,17 @@ fn try_write(
     client.write(out).map_err(|_| Failure::Internal)?;
     out.extend_from_slice(b"\r\n");
     Ok(())
+}
+
+/// Writes the status line that was received, in the gateway's own version: that of the upstream ends
+/// here (RFC 9110, section 2.5).
+fn write_status_line(out: &mut Vec<u8>, received: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1");
+    match received.get(8..).unwrap_or_default() {
+        // The space is required even without a reason (RFC 9112, section 4).
+        [b' ', a, b, c, b'\r', b'\n'] => {
+            out.extend_from_slice(&[b' ', *a, *b, *c, b' ', b'\r', b'\n']);
+        }
+        rest => out.extend_from_slice(rest),
+    }
 }
