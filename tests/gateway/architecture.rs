@@ -75,14 +75,10 @@ const FOUNDATION: [(&str, &[&str]); 11] = [
     ("memory_budget", &[]),
 ];
 
-/// Dependencies that break the rules today. Each is to be removed, and its row with it.
-const EXCEPTIONS: [(&str, &str, &str); 0] = [];
-
-/// Foreign APIs, with the modules that name them and the exceptions of today.
+/// Foreign APIs, with the modules that name them.
 struct ForeignApi {
     crates: &'static [&'static str],
     modules: &'static [&'static str],
-    exceptions: &'static [&'static str],
 }
 
 const FOREIGN_APIS: [ForeignApi; 6] = [
@@ -99,33 +95,27 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
             "gateway",
             "upstream/balance.rs",
         ],
-        exceptions: &[],
     },
     ForeignApi {
         // `redis::` in `store` itself is the module of that name.
         crates: &["redis"],
         modules: &["store"],
-        exceptions: &[],
     },
     ForeignApi {
         crates: &["sqlx"],
         modules: &["database"],
-        exceptions: &[],
     },
     ForeignApi {
         crates: &["axum"],
         modules: &["api", "forward_auth"],
-        exceptions: &[],
     },
     ForeignApi {
         crates: &["reqwest"],
         modules: &["http_client.rs"],
-        exceptions: &[],
     },
     ForeignApi {
         crates: &["prometheus"],
         modules: &["telemetry/metrics"],
-        exceptions: &[],
     },
 ];
 
@@ -238,7 +228,7 @@ fn modules_use_only_what_the_table_allows() {
         .iter()
         .map(|(module, uses)| (*module, uses.iter().copied().collect()));
     let allowed: BTreeMap<&str, BTreeSet<&str>> = rows.chain(foundation).collect();
-    let (mut strays, mut unused) = (Vec::new(), BTreeSet::from(EXCEPTIONS));
+    let mut strays = Vec::new();
     for file in &files {
         let module = top_module(&file.path);
         if matches!(module, "gateway" | "cli" | "lib" | "main") {
@@ -247,16 +237,12 @@ fn modules_use_only_what_the_table_allows() {
         let allowed = allowed.get(module);
         let allowed = allowed.unwrap_or_else(|| panic!("{module} has no row in the table"));
         for used in used_modules(file, &modules) {
-            let excused = |(from, to, _): &&(&str, &str, &str)| *from == module && *to == used;
-            if let Some(exception) = EXCEPTIONS.iter().find(excused) {
-                unused.remove(exception);
-            } else if !allowed.contains(used) {
+            if !allowed.contains(used) {
                 strays.push(format!("src/{} uses {used}", file.path));
             }
         }
     }
     assert!(strays.is_empty(), "{}", strays.join("\n"));
-    assert!(unused.is_empty(), "no longer needed: {unused:?}");
 }
 
 #[test]
@@ -303,19 +289,11 @@ fn foreign_apis_have_one_door() {
         let mut strays = Vec::new();
         for file in files.iter().filter(|file| !within(&file.path, api.modules)) {
             let named = api.crates.iter().any(|name| names_crate(&file.text, name));
-            if named && !within(&file.path, api.exceptions) {
+            if named {
                 strays.push(&file.path);
             }
         }
         assert!(strays.is_empty(), "{:?} in {strays:?}", api.crates);
-        for exception in api.exceptions {
-            let needed = files.iter().any(|file| {
-                within(&file.path, &[exception])
-                    && !within(&file.path, api.modules)
-                    && api.crates.iter().any(|name| names_crate(&file.text, name))
-            });
-            assert!(needed, "no longer needed: {exception} for {:?}", api.crates);
-        }
     }
 }
 
