@@ -8,10 +8,12 @@ use crate::support::postgres::Postgres;
 use crate::support::wait::eventually;
 
 /// Makes the next statement that trims a user's ended rows wait until `resumed` has a row. It is the
-/// last one that a sign-in and an end send to the database before they write to the store.
+/// last one that a sign-in and an end send to the database before they write to the store. Clean-ups
+/// of the table pass.
 const PAUSE: &str = "CREATE TABLE resumed (at timestamptz);
     CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF pg_try_advisory_xact_lock(1) THEN
+        IF current_query() LIKE 'DELETE FROM user_sessions WHERE user_id%'
+            AND pg_try_advisory_xact_lock(1) THEN
             WHILE NOT EXISTS (SELECT FROM resumed) LOOP PERFORM pg_sleep(0.01); END LOOP;
         END IF;
         RETURN NULL;
