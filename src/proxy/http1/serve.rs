@@ -45,7 +45,8 @@ pub(in crate::proxy) async fn serve(
             }
         };
         idle = limits.idle;
-        match request::handle(client, &head, proxy, stop).await {
+        // Boxed: otherwise an idle connection would hold the room of a request.
+        match Box::pin(request::handle(client, &head, proxy, stop)).await {
             After::Keep => {}
             After::Close { sends } => {
                 client.close(sends).await;
