@@ -30,7 +30,7 @@ NAMES = [
     *SIGNED.values(), BARE_TLS, TLS,
 ]
 # More sessions than a gateway can serve in a second.
-COLD_A_SECOND = 40_000
+COLD_A_SECOND = 60_000
 
 
 def chosen(texts):
