@@ -1,10 +1,18 @@
 //! Framing of upstream responses: a response that RFC 9112, section 6, or RFC 9110, sections 8.6
 //! and 15.2, call invalid is not forwarded, because a client could delimit it differently.
 
-use http::{StatusCode, Version};
-
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::hop_by_hop::WEBSOCKET;
+
+/// How the body of a response is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResponseFraming {
+    None,
+    Length(u64),
+    Chunked,
+    /// By the end of the connection.
+    UntilClose,
+}
 
 /// The change that the `Content-Length` of a valid response needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,41 +30,57 @@ pub(crate) enum LengthAction {
 /// # Errors
 /// Why the response cannot be forwarded, for the log.
 pub(crate) fn check(
-    status: StatusCode,
-    version: Version,
+    status: u16,
+    is_http_10: bool,
     fields: Fields<'_>,
-) -> Result<LengthAction, &'static str> {
-    let coded = fields.has(FieldKind::TransferEncoding);
-    let bodiless = status.is_informational() || status == StatusCode::NO_CONTENT;
-    if coded {
-        check_coding(version, bodiless, fields)?;
+) -> Result<(ResponseFraming, LengthAction), &'static str> {
+    // A 304 may have the length of what it stands for.
+    let has_no_content = status < 200 || status == 204;
+    let is_coded = fields.has(FieldKind::TransferEncoding);
+    if is_coded {
+        check_coding(is_http_10, has_no_content, fields)?;
     }
-    if !fields.has(FieldKind::ContentLength) {
-        return Ok(LengthAction::Keep);
-    }
-    if coded {
-        return Err("the response has both Content-Length and Transfer-Encoding");
-    }
-    match (bodiless, length(fields)?) {
-        (false, (_, false)) => Ok(LengthAction::Keep),
-        (false, (length, true)) => Ok(LengthAction::Collapse(length)),
+    let length = if fields.has(FieldKind::ContentLength) {
+        Some(length(fields)?)
+    } else {
+        None
+    };
+    let action = match length {
+        Some(_) if is_coded => {
+            return Err("the response has both Content-Length and Transfer-Encoding");
+        }
         // Several frameworks send it; no client can misread it.
-        (true, (0, _)) => Ok(LengthAction::Remove),
-        (true, _) => Err("the response has a Content-Length although it has no content"),
-    }
+        Some((0, _)) if has_no_content => LengthAction::Remove,
+        Some(_) if has_no_content => {
+            return Err("the response has a Content-Length although it has no content");
+        }
+        Some((length, true)) => LengthAction::Collapse(length),
+        Some((_, false)) | None => LengthAction::Keep,
+    };
+    let framing = match length {
+        _ if has_no_content || status == 304 => ResponseFraming::None,
+        _ if is_coded => ResponseFraming::Chunked,
+        Some((length, _)) => ResponseFraming::Length(length),
+        None => ResponseFraming::UntilClose,
+    };
+    Ok((framing, action))
 }
 
 /// The only supported coding is `chunked`, once, in HTTP/1.1.
-fn check_coding(version: Version, bodiless: bool, fields: Fields<'_>) -> Result<(), &'static str> {
+fn check_coding(
+    is_http_10: bool,
+    has_no_content: bool,
+    fields: Fields<'_>,
+) -> Result<(), &'static str> {
     let mut codings = fields.all(FieldKind::TransferEncoding);
     let chunked = |value: &[u8]| value.eq_ignore_ascii_case(b"chunked");
     if !(codings.next().is_some_and(chunked) && codings.next().is_none()) {
         return Err("the response has a transfer coding other than one chunked");
     }
-    if version == Version::HTTP_10 {
+    if is_http_10 {
         return Err("the response has a transfer coding in HTTP/1.0");
     }
-    if bodiless {
+    if has_no_content {
         return Err("the response has a transfer coding although it has no content");
     }
     Ok(())
@@ -103,14 +127,14 @@ pub(crate) fn check_upgrade(requested: bool, fields: Fields<'_>) -> Result<(), &
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::pipeline::fields::tests::list;
 
-    fn checked(status: u16, version: Version, fields: &[(&str, &str)]) -> Result<LengthAction, ()> {
-        let list = list(fields);
-        let status = StatusCode::from_u16(status).unwrap();
-        check(status, version, Fields::new(&list)).map_err(|_| ())
+    fn checked(
+        status: u16,
+        fields: &[(&str, &str)],
+    ) -> Result<(ResponseFraming, LengthAction), ()> {
+        check(status, false, Fields::new(&list(fields))).map_err(|_| ())
     }
 
     const CL: &str = "content-length";
@@ -118,18 +142,22 @@ mod tests {
 
     #[test]
     fn valid_framing_is_kept_and_repeated_lengths_become_one() {
-        for (status, fields, expected) in [
-            (200, &[][..], LengthAction::Keep),
-            (200, &[(CL, "5")], LengthAction::Keep),
-            (200, &[(TE, "Chunked")], LengthAction::Keep),
-            (304, &[(CL, "5")], LengthAction::Keep),
-            (200, &[(CL, "5, 5")], LengthAction::Collapse(5)),
-            (200, &[(CL, "5"), (CL, "05")], LengthAction::Collapse(5)),
-            (204, &[(CL, "0")], LengthAction::Remove),
-            (103, &[(CL, "0")], LengthAction::Remove),
+        use LengthAction::*;
+        use ResponseFraming::*;
+        for (status, fields, framing, action) in [
+            (200, &[][..], UntilClose, Keep),
+            (200, &[(CL, "5")], Length(5), Keep),
+            (200, &[(TE, "Chunked")], Chunked, Keep),
+            (304, &[(CL, "5")], None, Keep),
+            (304, &[(TE, "chunked")], None, Keep),
+            (200, &[(CL, "5, 5")], Length(5), Collapse(5)),
+            (200, &[(CL, "5"), (CL, "05")], Length(5), Collapse(5)),
+            (204, &[], None, Keep),
+            (204, &[(CL, "0")], None, Remove),
+            (103, &[(CL, "0")], None, Remove),
         ] {
-            let found = checked(status, Version::HTTP_11, fields);
-            assert_eq!(found, Ok(expected), "{status} {fields:?}");
+            let found = checked(status, fields);
+            assert_eq!(found, Ok((framing, action)), "{status} {fields:?}");
         }
     }
 
@@ -151,11 +179,11 @@ mod tests {
             (100, &[(CL, "5")]),
             (204, &[(TE, "chunked")]),
         ] {
-            let found = checked(status, Version::HTTP_11, fields);
+            let found = checked(status, fields);
             assert_eq!(found, Err(()), "{status} {fields:?}");
         }
-        let old = checked(200, Version::HTTP_10, &[(TE, "chunked")]);
-        assert_eq!(old, Err(()));
+        let fields = list(&[(TE, "chunked")]);
+        assert!(check(200, true, Fields::new(&fields)).is_err());
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! The names of fields that rules look for.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "in tables that are computed when they are compiled"
+)]
+
+use super::name_words::{MAX_KNOWN, NameWords};
+
 /// The name of a field, as far as a rule looks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -12,6 +19,7 @@ pub enum FieldKind {
     ContentLength,
     ContentType,
     Cookie,
+    Date,
     Expect,
     Forwarded,
     Host,
@@ -36,66 +44,140 @@ pub enum FieldKind {
     XForwardedHost,
     XForwardedProto,
     XRequestId,
+    /// Another name of letters, digits and `-`.
     Other,
+    /// A name with another character, for which CGI and its descendants have `_`.
+    Irregular,
 }
 
+/// The names of kinds, by length.
+const NAMES: [(&str, FieldKind); KNOWN] = {
+    use FieldKind::*;
+    [
+        ("te", Te),
+        ("via", Via),
+        ("date", Date),
+        ("host", Host),
+        ("accept", Accept),
+        ("cookie", Cookie),
+        ("expect", Expect),
+        ("origin", Origin),
+        ("trailer", Trailer),
+        ("upgrade", Upgrade),
+        ("forwarded", Forwarded),
+        ("connection", Connection),
+        ("keep-alive", KeepAlive),
+        ("set-cookie", SetCookie),
+        ("tracestate", Tracestate),
+        ("user-agent", UserAgent),
+        ("traceparent", Traceparent),
+        ("content-type", ContentType),
+        ("x-request-id", XRequestId),
+        ("authorization", Authorization),
+        ("content-length", ContentLength),
+        ("http2-settings", Http2Settings),
+        ("sec-fetch-mode", SecFetchMode),
+        ("sec-fetch-site", SecFetchSite),
+        ("x-forwarded-for", XForwardedFor),
+        ("proxy-connection", ProxyConnection),
+        ("x-forwarded-host", XForwardedHost),
+        ("transfer-encoding", TransferEncoding),
+        ("x-forwarded-proto", XForwardedProto),
+        ("proxy-authenticate", ProxyAuthenticate),
+        ("proxy-authorization", ProxyAuthorization),
+        ("access-control-request-method", AccessControlRequestMethod),
+        (
+            "access-control-request-headers",
+            AccessControlRequestHeaders,
+        ),
+    ]
+};
+
+/// The number of names.
+const KNOWN: usize = 33;
+
+/// The names as words.
+static WORDS: [(NameWords, FieldKind); KNOWN] = {
+    let mut words = [(NameWords::EMPTY, FieldKind::Other); KNOWN];
+    let mut at = 0;
+    while at < KNOWN {
+        let (name, kind) = NAMES[at];
+        words[at] = (NameWords::of_known(name.as_bytes()), kind);
+        at += 1;
+    }
+    words
+};
+
+/// The part of [`WORDS`] with the names of each length.
+static BY_LENGTH: [(u8, u8); MAX_KNOWN + 1] = {
+    let mut ranges = [(0, 0); MAX_KNOWN + 1];
+    let (mut at, mut before) = (0, 0);
+    while at < KNOWN {
+        let length = NAMES[at].0.len();
+        assert!(length >= before, "the names are sorted by length");
+        if length > before {
+            ranges[length].0 = at as u8;
+        }
+        before = length;
+        at += 1;
+        ranges[length].1 = at as u8;
+    }
+    ranges
+};
+
 impl FieldKind {
-    /// The kind of a name in any case. The length leaves few names to compare with.
+    /// The kind of a name in any case.
     pub fn of(name: &[u8]) -> FieldKind {
-        use FieldKind::*;
-        let candidates: &[(&[u8], FieldKind)] = match name.len() {
-            2 => &[(b"te", Te)],
-            3 => &[(b"via", Via)],
-            4 => &[(b"host", Host)],
-            6 => &[
-                (b"accept", Accept),
-                (b"cookie", Cookie),
-                (b"origin", Origin),
-                (b"expect", Expect),
-            ],
-            7 => &[(b"upgrade", Upgrade), (b"trailer", Trailer)],
-            9 => &[(b"forwarded", Forwarded)],
-            10 => &[
-                (b"connection", Connection),
-                (b"keep-alive", KeepAlive),
-                (b"user-agent", UserAgent),
-                (b"set-cookie", SetCookie),
-                (b"tracestate", Tracestate),
-            ],
-            11 => &[(b"traceparent", Traceparent)],
-            12 => &[
-                (b"content-type", ContentType),
-                (b"x-request-id", XRequestId),
-            ],
-            13 => &[(b"authorization", Authorization)],
-            14 => &[
-                (b"content-length", ContentLength),
-                (b"sec-fetch-site", SecFetchSite),
-                (b"sec-fetch-mode", SecFetchMode),
-                (b"http2-settings", Http2Settings),
-            ],
-            15 => &[(b"x-forwarded-for", XForwardedFor)],
-            16 => &[
-                (b"x-forwarded-host", XForwardedHost),
-                (b"proxy-connection", ProxyConnection),
-            ],
-            17 => &[
-                (b"transfer-encoding", TransferEncoding),
-                (b"x-forwarded-proto", XForwardedProto),
-            ],
-            18 => &[(b"proxy-authenticate", ProxyAuthenticate)],
-            19 => &[(b"proxy-authorization", ProxyAuthorization)],
-            29 => &[(b"access-control-request-method", AccessControlRequestMethod)],
-            30 => &[(
-                b"access-control-request-headers",
-                AccessControlRequestHeaders,
-            )],
-            _ => &[],
-        };
-        let found = candidates
-            .iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known));
-        found.map_or(Other, |(_, kind)| *kind)
+        match FieldKind::at_start(name) {
+            (length, kind) if length == name.len() => kind,
+            _ => FieldKind::Irregular,
+        }
+    }
+
+    /// Reads the letters, digits and `-` at the start of a line: their number, and the kind if they are
+    /// the whole name.
+    pub fn at_start(line: &[u8]) -> (usize, FieldKind) {
+        let (length, words) = NameWords::at_start(line);
+        let range = BY_LENGTH.get(length).copied().unwrap_or_default();
+        let candidates = WORDS.get(range.0 as usize..range.1 as usize);
+        let mut candidates = candidates.unwrap_or_default().iter();
+        let found = candidates.find(|(known, _)| *known == words);
+        (length, found.map_or(FieldKind::Other, |(_, kind)| *kind))
+    }
+}
+
+/// A set of kinds: a rule about a kind that a message does not have costs one test.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KindSet(u64);
+
+impl KindSet {
+    pub const NONE: KindSet = KindSet(0);
+
+    pub const fn with(self, kind: FieldKind) -> KindSet {
+        KindSet(self.0 | 1 << kind as u8)
+    }
+
+    pub const fn with_if(self, kind: FieldKind, condition: bool) -> KindSet {
+        match condition {
+            true => self.with(kind),
+            false => self,
+        }
+    }
+
+    pub const fn has(self, kind: FieldKind) -> bool {
+        self.0 & 1 << kind as u8 != 0
+    }
+
+    /// Whether the sets have a kind in common.
+    pub const fn intersects(self, other: KindSet) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl FromIterator<FieldKind> for KindSet {
+    fn from_iter<I: IntoIterator<Item = FieldKind>>(kinds: I) -> KindSet {
+        let kinds = kinds.into_iter();
+        kinds.fold(KindSet::NONE, KindSet::with)
     }
 }
 
@@ -104,55 +186,62 @@ mod tests {
     use super::*;
 
     #[test]
+    fn set_has_what_was_added() {
+        use FieldKind::*;
+        let set: KindSet = [Accept, Other].into_iter().collect();
+        assert!(set.has(Accept) && set.has(Other) && !set.has(Cookie));
+        assert!(set.intersects(KindSet::NONE.with(Other)));
+        assert!(!set.intersects(KindSet::NONE.with(Cookie)));
+    }
+
+    #[test]
     fn kind_is_found_in_any_case_and_by_the_whole_name() {
         use FieldKind::*;
-        for (name, kind) in [
-            ("accept", Accept),
-            (
-                "access-control-request-headers",
-                AccessControlRequestHeaders,
-            ),
-            ("access-control-request-method", AccessControlRequestMethod),
-            ("authorization", Authorization),
-            ("connection", Connection),
-            ("content-length", ContentLength),
-            ("content-type", ContentType),
-            ("cookie", Cookie),
-            ("expect", Expect),
-            ("forwarded", Forwarded),
-            ("host", Host),
-            ("http2-settings", Http2Settings),
-            ("keep-alive", KeepAlive),
-            ("origin", Origin),
-            ("proxy-authenticate", ProxyAuthenticate),
-            ("proxy-authorization", ProxyAuthorization),
-            ("proxy-connection", ProxyConnection),
-            ("sec-fetch-mode", SecFetchMode),
-            ("sec-fetch-site", SecFetchSite),
-            ("set-cookie", SetCookie),
-            ("te", Te),
-            ("traceparent", Traceparent),
-            ("tracestate", Tracestate),
-            ("trailer", Trailer),
-            ("transfer-encoding", TransferEncoding),
-            ("upgrade", Upgrade),
-            ("user-agent", UserAgent),
-            ("via", Via),
-            ("x-forwarded-for", XForwardedFor),
-            ("x-forwarded-host", XForwardedHost),
-            ("x-forwarded-proto", XForwardedProto),
-            ("x-request-id", XRequestId),
-        ] {
+        for (name, kind) in NAMES {
             assert_eq!(FieldKind::of(name.as_bytes()), kind, "{name}");
             let upper = name.to_ascii_uppercase();
             assert_eq!(FieldKind::of(upper.as_bytes()), kind, "{upper}");
-            let longer = format!("{name}s");
-            assert_eq!(FieldKind::of(longer.as_bytes()), Other, "{longer}");
+            let line = format!("{name}: value");
+            let read = FieldKind::at_start(line.as_bytes());
+            assert_eq!(read, (name.len(), kind), "{line}");
+            for other in [format!("{name}s"), format!("{name}-"), format!("1{name}")] {
+                assert_eq!(FieldKind::of(other.as_bytes()), Other, "{other}");
+            }
             let shorter = name.get(1..).unwrap_or_default();
             assert_eq!(FieldKind::of(shorter.as_bytes()), Other, "{shorter}");
-            let other = name.replace(|c: char| c.is_ascii_lowercase(), "_");
-            assert_eq!(FieldKind::of(other.as_bytes()), Other, "{other}");
         }
         assert_eq!(FieldKind::of(b""), Other);
+        assert_eq!(FieldKind::of(&[b'a'; 1000]), Other);
+    }
+
+    /// Each byte in each place of a name: only the case of a letter makes no difference.
+    #[test]
+    fn every_other_byte_makes_another_name() {
+        for (name, kind) in NAMES {
+            let mut bytes = name.as_bytes().to_vec();
+            for at in 0..bytes.len() {
+                let original = bytes[at];
+                for byte in 0..=u8::MAX {
+                    bytes[at] = byte;
+                    let expected = match byte {
+                        _ if byte.eq_ignore_ascii_case(&original) => Some(kind),
+                        b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => None,
+                        _ => Some(FieldKind::Irregular),
+                    };
+                    let found = FieldKind::of(&bytes);
+                    let expected = expected.unwrap_or(FieldKind::Other);
+                    assert_eq!(found, expected, "{byte} at {at} of {name}");
+                }
+                bytes[at] = original;
+            }
+        }
+    }
+
+    #[test]
+    fn all_kinds_fit_into_a_set() {
+        assert!((FieldKind::Irregular as u32) < u64::BITS);
+        let distinct: std::collections::HashSet<_> = NAMES.map(|(_, kind)| kind as u8).into();
+        assert_eq!(distinct.len(), KNOWN);
+        assert_eq!(FieldKind::Other as usize, KNOWN, "every kind has a name");
     }
 }

@@ -1,12 +1,13 @@
-//! Header fields of a request as a flat list, in order of arrival. Rules read it whichever engine
-//! received the request.
+//! Header fields of a message as a flat list, in order of arrival. Rules read it whichever engine
+//! received the message.
 
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 mod kind;
+mod name_words;
 
-pub use kind::FieldKind;
+pub use kind::{FieldKind, KindSet};
 
 /// A header field. It borrows from the head of its message.
 #[derive(Debug, Clone, Copy)]
@@ -37,21 +38,107 @@ impl<'a> From<(&'a HeaderName, &'a HeaderValue)> for Field<'a> {
 /// Room for the fields of one message; those of most browsers fit without an allocation.
 pub type FieldList<'a> = SmallVec<[Field<'a>; 24]>;
 
-/// The fields of a request.
+/// The position of a field line in the bytes of its head. A head of 4 GiB is rejected long before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldPosition {
+    /// Of the name.
+    pub start: u32,
+    /// The end of the name.
+    pub colon: u32,
+    /// Of the value, without the whitespace around it.
+    pub value: u32,
+    pub value_end: u32,
+    /// Behind the line end.
+    pub end: u32,
+    pub kind: FieldKind,
+}
+
+impl FieldPosition {
+    pub fn name<'h>(&self, bytes: &'h [u8]) -> &'h [u8] {
+        slice(bytes, self.start, self.colon)
+    }
+
+    pub fn value<'h>(&self, bytes: &'h [u8]) -> &'h [u8] {
+        slice(bytes, self.value, self.value_end)
+    }
+
+    /// The field, as rules read it.
+    pub fn borrow<'h>(&self, bytes: &'h [u8]) -> Field<'h> {
+        Field {
+            name: self.name(bytes),
+            value: self.value(bytes),
+            kind: self.kind,
+        }
+    }
+}
+
+/// The bytes between two positions of a head.
+pub fn slice(bytes: &[u8], start: u32, end: u32) -> &[u8] {
+    bytes.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// The fields of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Fields<'a>(&'a [Field<'a>]);
+pub struct Fields<'a> {
+    source: Source<'a>,
+    kinds: KindSet,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    List(&'a [Field<'a>]),
+    /// The bytes of a head, and the positions of fields in them.
+    Head(&'a [u8], &'a [FieldPosition]),
+}
 
 impl<'a> Fields<'a> {
     pub fn new(fields: &'a [Field<'a>]) -> Fields<'a> {
-        Fields(fields)
+        Fields {
+            source: Source::List(fields),
+            kinds: fields.iter().map(|field| field.kind).collect(),
+        }
+    }
+
+    /// The fields at these positions of a head; `kinds` are theirs.
+    pub fn of_head(bytes: &'a [u8], fields: &'a [FieldPosition], kinds: KindSet) -> Fields<'a> {
+        Fields {
+            source: Source::Head(bytes, fields),
+            kinds,
+        }
     }
 
     pub fn count(self) -> usize {
-        self.0.len()
+        match self.source {
+            Source::List(fields) => fields.len(),
+            Source::Head(_, fields) => fields.len(),
+        }
+    }
+
+    pub fn kinds(self) -> KindSet {
+        self.kinds
     }
 
     pub fn has(self, kind: FieldKind) -> bool {
-        self.0.iter().any(|field| field.kind == kind)
+        self.kinds.has(kind)
+    }
+
+    fn get(self, at: usize) -> Option<Field<'a>> {
+        match self.source {
+            Source::List(fields) => fields.get(at).copied(),
+            Source::Head(bytes, fields) => Some(fields.get(at)?.borrow(bytes)),
+        }
+    }
+
+    fn kind_at(self, at: usize) -> Option<FieldKind> {
+        match self.source {
+            Source::List(fields) => Some(fields.get(at)?.kind),
+            Source::Head(_, fields) => Some(fields.get(at)?.kind),
+        }
+    }
+
+    /// The fields, in order of arrival.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone {
+        (0..self.count()).filter_map(move |at| self.get(at))
     }
 
     /// The value of the first field of a kind.
@@ -61,20 +148,20 @@ impl<'a> Fields<'a> {
 
     /// The values of all fields of a kind.
     pub fn all(self, kind: FieldKind) -> impl DoubleEndedIterator<Item = &'a [u8]> + Clone {
-        let fields = self.0.iter().filter(move |field| field.kind == kind);
-        fields.map(|field| field.value)
+        let count = if self.has(kind) { self.count() } else { 0 };
+        let found = (0..count).filter(move |at| self.kind_at(*at) == Some(kind));
+        found.filter_map(move |at| Some(self.get(at)?.value))
     }
 
     /// The values of all fields of a configured name.
     pub fn named(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let is_named = move |field: &&Field<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
-        let fields = self.0.iter().filter(is_named);
-        fields.map(|field| field.value)
+        let is_named = move |field: &Field<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
+        self.iter().filter(is_named).map(|field| field.value)
     }
 
     /// Names and values.
     pub fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone {
-        self.0.iter().map(|field| (field.name, field.value))
+        self.iter().map(|field| (field.name, field.value))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::settings;
 use crate::upstream::{AttemptOutcome, ChosenServer};
 
 /// The field of a challenge.
-const CHALLENGE: &[u8] = b"www-authenticate";
+const CHALLENGE: &str = "www-authenticate";
 
 /// The settings of the request's upstream.
 pub(super) fn upstream_of(ctx: &RequestContext) -> Option<&settings::Upstream> {
@@ -82,12 +82,8 @@ impl Exchange<'_> {
     /// Handles an upstream's challenge to authenticate the connection: the client connection gets
     /// upstream connections of its own, and this shared one is not used again.
     fn handle_connection_challenge(&mut self, head: &ResponseHead) {
-        let fields = head
-            .fields
-            .iter()
-            .map(|field| (head.name(field), head.value(field)));
-        let challenges = fields.filter(|(name, _)| name.eq_ignore_ascii_case(CHALLENGE));
-        if !connection_auth::challenges_connection(challenges.map(|(_, value)| value)) {
+        let challenges = head.lines.fields().named(CHALLENGE);
+        if !connection_auth::challenges_connection(challenges) {
             return;
         }
         let attempts = &self.admitted.attempts;
@@ -100,6 +96,6 @@ impl Exchange<'_> {
 
 /// How long a response is expected to last.
 pub(super) fn response_kind(head: &ResponseHead) -> StreamKind {
-    let content_type = head.first(FieldKind::ContentType);
-    StreamKind::of_media_type(content_type.map_or(&[], |field| field.value))
+    let content_type = head.lines.fields().first(FieldKind::ContentType);
+    StreamKind::of_media_type(content_type.unwrap_or_default())
 }

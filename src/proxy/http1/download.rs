@@ -11,8 +11,9 @@ use super::buffer_pool::with_scratch;
 use super::exchange::Exchange;
 use super::response_body::ResponseBody;
 use super::response_writer::{self, Framing};
+use crate::pipeline::client_response::framing::ResponseFraming;
 use crate::proxy::connection::chunked::{LAST_CHUNK, write_chunk};
-use crate::proxy::connection::head::response::{ResponseFraming, ResponseHead};
+use crate::proxy::connection::head::response::ResponseHead;
 use crate::proxy::open_streams::frame_boundary::FrameBoundary;
 use crate::proxy::retry::Failure;
 
@@ -157,16 +158,17 @@ impl Exchange<'_> {
             framing,
             ResponseFraming::Chunked | ResponseFraming::UntilClose
         );
-        self.download.is_chunked = !has_length && !self.request.http_10;
+        self.download.is_chunked = !has_length && !self.request.lines.http_10;
         // A response before the end of the request costs both connections.
         let is_sent = self.upload.is_complete();
-        self.keep_upstream &= is_sent && head.persists() && framing != ResponseFraming::UntilClose;
-        self.keep_client &= is_sent && (has_length || !self.request.http_10);
+        self.keep_upstream &=
+            is_sent && head.lines.persists() && framing != ResponseFraming::UntilClose;
+        self.keep_client &= is_sent && (has_length || !self.request.lines.http_10);
         let body = ResponseBody::new(framing);
         self.download.unread = body.map_or(UnreadResponse::None, UnreadResponse::Body);
         self.record_response(head, response_kind(head));
         let framing = Framing::Final {
-            is_http_10: self.request.http_10,
+            is_http_10: self.request.lines.http_10,
             is_chunked: self.download.is_chunked,
             keep: self.keep_client,
         };
@@ -186,7 +188,7 @@ impl Exchange<'_> {
             101 => return self.begin_tunnel(head),
             _ => {}
         }
-        if self.request.http_10 {
+        if self.request.lines.http_10 {
             return Ok(());
         }
         let permit = &self.admitted.permit;

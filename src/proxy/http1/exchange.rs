@@ -63,7 +63,7 @@ impl<'a> Exchange<'a> {
             upload: Upload::new(head, request.body, max_body),
             download: Download::new(),
             quiet: QuietLimit::new(timeouts),
-            keep_client: request.persists(),
+            keep_client: request.lines.persists(),
             keep_upstream: true,
         };
         if request.body != BodyFraming::None {

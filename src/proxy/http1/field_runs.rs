@@ -1,18 +1,18 @@
 //! Copies of received fields.
 
 use crate::pipeline::fields::Field;
-use crate::proxy::connection::head::HeadField;
+use crate::proxy::connection::head::HeadLines;
 
 /// Copies the fields that pass from the bytes in which they were received, in as few pieces as there
 /// are gaps. Names keep their spelling.
 pub(super) fn copy_fields(
     out: &mut Vec<u8>,
-    bytes: &[u8],
-    fields: &[HeadField],
+    lines: &HeadLines,
     passes: impl Fn(&Field<'_>) -> bool,
 ) {
     let (mut from, mut to) = (0, 0);
-    for field in fields {
+    let bytes = &*lines.bytes;
+    for field in &lines.positions {
         if !passes(&field.borrow(bytes)) {
             continue;
         }
@@ -44,7 +44,7 @@ mod tests {
             (b"", ""),
         ] {
             let mut out = Vec::new();
-            copy_fields(&mut out, &head.bytes, &head.fields, |field| {
+            copy_fields(&mut out, &head.lines, |field| {
                 names.contains(field.name.first().unwrap())
             });
             assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -181,7 +181,7 @@ fn take_idle(
 
 /// The client connection, if it has upstream connections of its own.
 fn owner_of(request: &Head, ctx: &RequestContext) -> Option<Arc<Owner>> {
-    let credentials = values(request, FieldKind::Authorization);
+    let credentials = request.lines.fields().all(FieldKind::Authorization);
     let connections = &ctx.arrival.peer.own_connections;
     connections.of_request(credentials).cloned()
 }
@@ -198,7 +198,7 @@ fn select(
     let origin = ctx.client_origin.as_ref();
     let address = origin.map_or(ctx.arrival.peer.ip, |origin| origin.ip);
     let tried = &attempts.tried;
-    let value = |name: &HeaderName| first_named(request, name);
+    let value = |name: &HeaderName| request.lines.fields().named(name.as_str()).next();
     server_selection::select(permit, &ctx.snapshot, value, address, owner, tried)
 }
 
@@ -300,19 +300,4 @@ fn record_failure(
         ctx.record_failure(failure);
     }
     ctx.reason = reason;
-}
-
-fn values(request: &Head, kind: FieldKind) -> impl Iterator<Item = &[u8]> {
-    let fields = request
-        .fields
-        .iter()
-        .filter(move |field| field.kind == kind);
-    fields.map(|field| request.value(field))
-}
-
-fn first_named<'h>(request: &'h Head, name: &HeaderName) -> Option<&'h [u8]> {
-    let name = name.as_str().as_bytes();
-    let mut fields = request.fields.iter();
-    let field = fields.find(|field| request.name(field).eq_ignore_ascii_case(name))?;
-    Some(request.value(field))
 }

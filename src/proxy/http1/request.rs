@@ -13,8 +13,6 @@ use super::forward;
 use super::request_body::{BodyError, RequestBody};
 use crate::clock;
 use crate::pipeline::facts::{RequestHead, trace_context};
-use crate::pipeline::fields::{FieldList, Fields};
-use crate::pipeline::hop_by_hop::RequestConnection;
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Step};
 use crate::proxy::WorkerProxy;
@@ -83,8 +81,7 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
     // Its bytes are those of a token.
     let method = Method::from_bytes(head.method()).unwrap_or_default();
     record_head(head, &method, ctx);
-    let list = settled_fields(head);
-    let request = request_head(head, &method, Fields::new(&list));
+    let request = request_head(head, &method);
     let (worker, snapshot) = (Arc::clone(&ctx.worker), Arc::clone(&ctx.snapshot));
     let step = match ctx.facts(request, None) {
         Some(facts) => {
@@ -145,8 +142,7 @@ async fn forward(
         ..failure.refusal().unwrap_or(Refusal::Internal).into()
     };
     let method = ctx.method.clone();
-    let list = settled_fields(head);
-    let request = request_head(head, &method, Fields::new(&list));
+    let request = request_head(head, &method);
     let response = LocalResponse {
         // The rest of the request is not read.
         may_keep: false,
@@ -158,26 +154,13 @@ async fn forward(
     after
 }
 
-/// Records the head. A function of its own, so that the list is no part of the request's future.
 fn record_head(head: &Head, method: &Method, ctx: &mut RequestContext) {
-    let list = head.list();
     let host = HeaderValue::from_bytes(head.host());
     let host = host.map(|field| (field, head.host_name().to_owned()));
-    ctx.record_head(request_head(head, method, Fields::new(&list)), host.ok());
+    ctx.record_head(request_head(head, method), host.ok());
 }
 
-/// The fields without those that are about the client's connection.
-fn settled_fields(head: &Head) -> FieldList<'_> {
-    let list = head.list();
-    let connection = RequestConnection::of(Fields::new(&list), head.upgrade);
-    if list.iter().all(|field| connection.passes(field)) {
-        return list;
-    }
-    let settled = list.iter().filter(|field| connection.passes(field));
-    settled.copied().collect()
-}
-
-fn request_head<'h>(head: &'h Head, method: &'h Method, fields: Fields<'h>) -> RequestHead<'h> {
+fn request_head<'h>(head: &'h Head, method: &'h Method) -> RequestHead<'h> {
     let target = head.target();
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -185,13 +168,13 @@ fn request_head<'h>(head: &'h Head, method: &'h Method, fields: Fields<'h>) -> R
     };
     RequestHead {
         method,
-        version: match head.http_10 {
+        version: match head.lines.http_10 {
             true => Version::HTTP_10,
             false => Version::HTTP_11,
         },
         path,
         query,
-        fields,
+        fields: head.lines.fields(),
     }
 }
 
@@ -219,10 +202,10 @@ async fn respond(
         awaits_continue: head.expects_continue && !body.is_done(),
     };
     let may_keep = response.may_keep && unread.is_drainable();
-    let keeps = may_keep && head.persists() && !ctx.worker.readiness.is_draining();
+    let keeps = may_keep && head.lines.persists() && !ctx.worker.readiness.is_draining();
     let persistence = match keeps {
         true => Persistence::Keep {
-            is_http10: head.http_10,
+            is_http10: head.lines.http_10,
         },
         false => Persistence::Close,
     };
@@ -256,8 +239,7 @@ async fn call_api(
 ) -> After {
     let mut body = RequestBody::new(head.body);
     let method = ctx.method.clone();
-    let list = settled_fields(head);
-    let request = request_head(head, &method, Fields::new(&list));
+    let request = request_head(head, &method);
     ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_str());
     let response = match ApiCall::prepare(ctx, request, below).await {
         Ok(call) => match read_body(client, head, &mut body, call.max_body).await {

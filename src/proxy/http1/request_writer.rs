@@ -4,9 +4,7 @@ use http::Version;
 
 use super::buffer_pool;
 use super::field_runs::copy_fields;
-use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::header_fields::HeaderError;
-use crate::pipeline::hop_by_hop::RequestConnection;
 use crate::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
 use crate::proxy::connection::head::{BodyFraming, Head};
 use crate::proxy::request_context::{Admitted, RequestContext};
@@ -40,31 +38,17 @@ pub(super) fn write(
         request_id: &ctx.request_id,
         server_host: attempts.server.as_ref().and_then(ChosenServer::host),
         via: &ctx.worker.via,
-        version: match request.http_10 {
+        version: match request.lines.http_10 {
             true => Version::HTTP_10,
             false => Version::HTTP_11,
         },
         carries_trailers: false,
     };
-    let received = request.list();
-    let connection = request
-        .nominates()
-        .then(|| RequestConnection::of(Fields::new(&received), request.upgrade));
-    let stays = |field: &Field<'_>| connection.as_ref().is_none_or(|it| it.passes(field));
-    let mut list = FieldList::new();
-    let fields = match connection {
-        None => Fields::new(&received),
-        Some(_) => {
-            list.extend(received.iter().filter(|it| stays(it)).copied());
-            Fields::new(&list)
-        }
-    };
-    let head = UpstreamHead::new(input, permit, fields).map_err(|error| to_failure(&error))?;
+    let head = UpstreamHead::new(input, permit, request.lines.fields());
+    let head = head.map_err(|error| to_failure(&error))?;
     let mut out = buffer_pool::take();
     write_request_line(&mut out, request, &permit.route);
-    copy_fields(&mut out, &request.bytes, &request.fields, |field| {
-        stays(field) && head.passes(field)
-    });
+    copy_fields(&mut out, &request.lines, |field| head.passes(field));
     if request.body == BodyFraming::Chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }

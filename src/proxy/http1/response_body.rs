@@ -1,7 +1,7 @@
 //! Body of an upstream's response.
 
+use crate::pipeline::client_response::framing::ResponseFraming;
 use crate::proxy::connection::chunked::{Chunks, Malformed};
-use crate::proxy::connection::head::response::ResponseFraming;
 use crate::proxy::open_streams::frame_boundary::FrameBoundary;
 
 /// The part of a body that has not been read.

@@ -7,7 +7,7 @@ use super::field_runs::copy_fields;
 use crate::pipeline::admission::Permit;
 use crate::pipeline::client_response::ClientHead;
 use crate::pipeline::client_response::framing::LengthAction;
-use crate::pipeline::fields::Fields;
+use crate::pipeline::fields::FieldKind;
 use crate::pipeline::hop_by_hop::ResponseConnection;
 use crate::pipeline::local_response::limit_headers;
 use crate::proxy::connection::head::response::ResponseHead;
@@ -54,21 +54,21 @@ fn try_write(
     permit: &Permit,
     framing: Framing,
 ) -> Result<(), Failure> {
-    let list = head.list();
+    let fields = head.lines.fields();
     let keep_upgrade = match framing {
         Framing::Interim => false,
         Framing::Upgrade => true,
         // Only a client of HTTP/1.1 can upgrade.
         Framing::Final { is_http_10, .. } => head.status == 426 && !is_http_10,
     };
-    let connection = ResponseConnection::of(Fields::new(&list), keep_upgrade, false);
+    let connection = ResponseConnection::of(fields, keep_upgrade, false);
     let client = ClientHead {
         permit,
         request_id: &ctx.request_id,
         via: &ctx.worker.via,
         cookie: &ctx.snapshot.settings.sessions.cookie,
         origin_header: ctx.origin_header.as_ref().map(HeaderValue::as_bytes),
-        version: match head.http_10 {
+        version: match head.lines.http_10 {
             true => Version::HTTP_10,
             false => Version::HTTP_11,
         },
@@ -76,8 +76,8 @@ fn try_write(
         length: LengthAction::Keep,
         limits: limit_headers(&permit.decisions, ctx.worker.store_clock()),
     };
-    write_status_line(out, head.status_line_bytes());
-    copy_fields(out, &head.bytes, &head.fields, |field| {
+    write_status_line(out, head.lines.first_line());
+    copy_fields(out, &head.lines, |field| {
         connection.passes(field) && client.passes(field)
     });
     match framing {
@@ -86,10 +86,7 @@ fn try_write(
         Framing::Final {
             is_chunked, keep, ..
         } => {
-            if !list
-                .iter()
-                .any(|field| field.name.eq_ignore_ascii_case(b"date"))
-            {
+            if !fields.has(FieldKind::Date) {
                 date::write(out);
             }
             if is_chunked {

@@ -5,7 +5,6 @@ use std::task::Context;
 use super::exchange::Exchange;
 use super::response_writer::{self, Framing};
 use crate::pipeline::client_response::framing;
-use crate::pipeline::fields::Fields;
 use crate::proxy::connection::head::response::ResponseHead;
 use crate::proxy::open_streams::StreamKind;
 use crate::proxy::open_streams::stream_control::CloseReason;
@@ -17,8 +16,7 @@ impl Exchange<'_> {
     /// # Errors
     /// It does not complete the upgrade that the client asked for.
     pub(super) fn begin_tunnel(&mut self, head: &ResponseHead) -> Result<(), Failure> {
-        let list = head.list();
-        let checked = framing::check_upgrade(self.request.upgrade, Fields::new(&list));
+        let checked = framing::check_upgrade(self.request.upgrade, head.lines.fields());
         checked.map_err(|why| self.reject(why))?;
         self.keep_upstream = false;
         self.keep_client = false;

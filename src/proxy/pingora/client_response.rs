@@ -146,7 +146,9 @@ fn check(
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         framing::check_upgrade(session.is_upgrade_req(), fields)?;
     }
-    framing::check(response.status, response.version, fields)
+    let is_http_10 = response.version == Version::HTTP_10;
+    let (_, length) = framing::check(response.status.as_u16(), is_http_10, fields)?;
+    Ok(length)
 }
 
 /// Follows the body of an upstream's response.

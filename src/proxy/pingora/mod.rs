@@ -96,7 +96,7 @@ impl WorkerProxy {
         let arrival = request.arrival.clone();
         connection.attach(Arc::clone(&arrival.control), head);
         let mut session = ServerSession::new_http1(connection);
-        session.set_pipelined_prefix(BytesMut::from(&*head.bytes));
+        session.set_pipelined_prefix(BytesMut::from(&*head.lines.bytes));
         // `request::filter` sets the listener's own.
         session.set_keepalive(Some(1));
         let request = Handover {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::super::byte_class::is_token;
-use crate::pipeline::fields::{Field, FieldKind};
+use crate::pipeline::fields::{FieldKind, FieldPosition};
 
 /// Number of lists that a worker keeps.
 const MAX_KEPT: usize = 256;
@@ -12,89 +12,60 @@ const MAX_CAPACITY: usize = 256;
 const INITIAL_CAPACITY: usize = 24;
 
 thread_local! {
-    static FREE: RefCell<Vec<Vec<HeadField>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Vec<FieldPosition>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A field line in the bytes of its head. A head of 4 GiB is rejected long before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadField {
-    /// Of the name.
-    pub start: u32,
-    /// The end of the name.
-    pub colon: u32,
-    /// Of the value, without the whitespace around it.
-    pub value: u32,
-    pub value_end: u32,
-    /// Behind the line end.
-    pub end: u32,
-    pub kind: FieldKind,
+/// Reads the line that begins at `start` and whose line end begins at `end`. `None`: it is no field
+/// line. Control characters in the value are the caller's to find.
+pub(super) fn read(bytes: &[u8], start: usize, end: usize) -> Option<FieldPosition> {
+    let line = bytes.get(start..end)?;
+    // Also the bytes behind the line, so that a name is not cut within a word.
+    let (mut length, mut kind) = FieldKind::at_start(bytes.get(start..)?);
+    if line.get(length) != Some(&b':') {
+        // Another character of a token. A space before the colon fails here, as does a line that begins
+        // with one (obs-fold).
+        length = line.iter().position(|byte| !is_token(*byte))?;
+        kind = FieldKind::Irregular;
+    }
+    let raw = line.get(length..)?.strip_prefix(b":")?;
+    if length == 0 {
+        return None;
+    }
+    let value = raw.trim_ascii_start();
+    let value_start = end - value.len();
+    let value = value.trim_ascii_end();
+    Some(FieldPosition {
+        start: start as u32,
+        colon: (start + length) as u32,
+        value: value_start as u32,
+        value_end: (value_start + value.len()) as u32,
+        end: end as u32 + 2,
+        kind,
+    })
 }
 
-impl HeadField {
-    pub fn name<'h>(&self, bytes: &'h [u8]) -> &'h [u8] {
-        slice(bytes, (self.start, self.colon))
-    }
-
-    pub fn value<'h>(&self, bytes: &'h [u8]) -> &'h [u8] {
-        slice(bytes, (self.value, self.value_end))
-    }
-
-    /// The field as rules read it.
-    pub fn borrow<'h>(&self, bytes: &'h [u8]) -> Field<'h> {
-        Field {
-            name: self.name(bytes),
-            value: self.value(bytes),
-            kind: self.kind,
+/// Continues a field with the line that begins at `start` and whose line end begins at `end`.
+pub(super) fn fold(field: &mut FieldPosition, bytes: &[u8], start: usize, end: usize) {
+    let line = bytes.get(start..end).unwrap_or_default();
+    let text = line.trim_ascii();
+    if !text.is_empty() {
+        let begin = end - line.trim_ascii_start().len();
+        if field.value == field.value_end {
+            field.value = begin as u32;
         }
+        field.value_end = (begin + text.len()) as u32;
     }
-
-    /// Reads the line that begins at `start` and whose line end begins at `end`. `None`: it is no
-    /// field line. Control characters in the value are the caller's to find.
-    pub(super) fn read(bytes: &[u8], start: usize, end: usize) -> Option<HeadField> {
-        let line = bytes.get(start..end)?;
-        // A space before the colon fails here, as does a line that begins with one (obs-fold).
-        let length = line.iter().position(|byte| !is_token(*byte))?;
-        let (name, rest) = line.split_at(length);
-        let raw = rest.strip_prefix(b":")?;
-        if name.is_empty() {
-            return None;
-        }
-        let value = raw.trim_ascii_start();
-        let value_start = end - value.len();
-        let value = value.trim_ascii_end();
-        Some(HeadField {
-            start: start as u32,
-            colon: (start + length) as u32,
-            value: value_start as u32,
-            value_end: (value_start + value.len()) as u32,
-            end: end as u32 + 2,
-            kind: FieldKind::of(name),
-        })
-    }
-
-    /// Continues the field with the line that begins at `start` and whose line end begins at `end`.
-    pub(super) fn extend(&mut self, bytes: &[u8], start: usize, end: usize) {
-        let line = bytes.get(start..end).unwrap_or_default();
-        let text = line.trim_ascii();
-        if !text.is_empty() {
-            let begin = end - line.trim_ascii_start().len();
-            if self.value == self.value_end {
-                self.value = begin as u32;
-            }
-            self.value_end = (begin + text.len()) as u32;
-        }
-        self.end = end as u32 + 2;
-    }
+    field.end = end as u32 + 2;
 }
 
 /// Takes an empty list of the worker's pool.
-pub(super) fn take_list() -> Vec<HeadField> {
+pub(super) fn take_list() -> Vec<FieldPosition> {
     let pooled = FREE.with_borrow_mut(Vec::pop);
     pooled.unwrap_or_else(|| Vec::with_capacity(INITIAL_CAPACITY))
 }
 
 /// Returns a list to the pool.
-pub(super) fn give_list(mut list: Vec<HeadField>) {
+pub(super) fn give_list(mut list: Vec<FieldPosition>) {
     if list.capacity() < INITIAL_CAPACITY || list.capacity() > MAX_CAPACITY {
         return;
     }
@@ -104,11 +75,6 @@ pub(super) fn give_list(mut list: Vec<HeadField>) {
             free.push(list);
         }
     });
-}
-
-/// The bytes between two positions of a head.
-pub(super) fn slice(bytes: &[u8], (start, end): (u32, u32)) -> &[u8] {
-    bytes.get(start as usize..end as usize).unwrap_or_default()
 }
 
 /// What a `Connection` field says of its connection.
@@ -173,7 +139,7 @@ mod tests {
             ("a(: b", None),
         ] {
             let bytes = format!("GET\r\n{line}\r\n");
-            let field = HeadField::read(bytes.as_bytes(), 5, 5 + line.len());
+            let field = read(bytes.as_bytes(), 5, 5 + line.len());
             let found = field.map(|field| {
                 assert_eq!(field.end as usize, bytes.len());
                 let text = |bytes| std::str::from_utf8(bytes).unwrap();

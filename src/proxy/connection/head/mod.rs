@@ -5,20 +5,21 @@
 //! again. A head is read in one pass into a flat list of fields over its bytes.
 
 use super::byte_class::is_token;
-use crate::pipeline::fields::FieldKind;
+use crate::pipeline::fields::{FieldKind, FieldPosition, KindSet};
 use crate::pipeline::hop_by_hop::WEBSOCKET;
 use crate::proxy::http1::buffer_pool;
 use crate::rejection::{Reason, Refusal};
 use crate::routing::host_of;
 
 mod fields;
+mod lines;
 mod outline;
 mod request;
 pub mod response;
 mod target;
 
-pub use fields::HeadField;
 use fields::count_controls;
+pub use lines::HeadLines;
 pub use outline::Outline;
 pub use request::{BodyFraming, Head};
 use target::Absolute;
@@ -29,6 +30,15 @@ const MAX_NAME: usize = 65_535;
 const MAX_EMPTY_LINES: u8 = 4;
 /// The first line of the HTTP/2 preface.
 const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0";
+
+/// Fields that [`HeadReader::framing`] reads.
+const FRAMING: KindSet = KindSet::NONE
+    .with(FieldKind::Connection)
+    .with(FieldKind::ContentLength)
+    .with(FieldKind::Expect)
+    .with(FieldKind::Host)
+    .with(FieldKind::TransferEncoding)
+    .with(FieldKind::Upgrade);
 
 /// Reads a request head line by line as its bytes arrive, each byte once.
 #[derive(Debug, Default)]
@@ -75,19 +85,18 @@ impl HeadReader {
     pub fn new(max_fields: usize) -> HeadReader {
         HeadReader {
             max_fields,
-            head: Head::pooled(),
             ..HeadReader::default()
         }
     }
 
     /// Adds bytes that have arrived.
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.head.bytes.extend_from_slice(bytes);
+        self.head.lines.bytes.extend_from_slice(bytes);
     }
 
     /// The bytes that have arrived.
     pub fn bytes(&self) -> &[u8] {
-        &self.head.bytes
+        &self.head.lines.bytes
     }
 
     /// The size of what was read of the head as the client sent it.
@@ -95,30 +104,30 @@ impl HeadReader {
         let read = if self.head.length > 0 {
             self.head.length
         } else {
-            self.head.bytes.len()
+            self.head.lines.bytes.len()
         };
         read + self.removed
     }
 
     /// Whether nothing of a request has arrived yet, apart from empty lines.
     pub fn is_waiting(&self) -> bool {
-        !self.started && matches!(*self.head.bytes, [] | [b'\r'])
+        !self.started && matches!(*self.head.lines.bytes, [] | [b'\r'])
     }
 
     /// Returns the complete head, and the bytes behind it.
     pub fn finish(mut self) -> (Head, Vec<u8>) {
         let mut rest = Vec::new();
-        if let Some(more @ [_, ..]) = self.head.bytes.get(self.head.length..) {
+        if let Some(more @ [_, ..]) = self.head.lines.bytes.get(self.head.length..) {
             rest = buffer_pool::take();
             rest.extend_from_slice(more);
-            self.head.bytes.truncate(self.head.length);
+            self.head.lines.bytes.truncate(self.head.length);
         }
         (self.head, rest)
     }
 
     /// Returns the bytes of what is no head.
     pub fn into_bytes(mut self) -> Vec<u8> {
-        std::mem::take(&mut self.head.bytes)
+        std::mem::take(&mut self.head.lines.bytes)
     }
 
     /// Reads the lines that are new.
@@ -136,19 +145,20 @@ impl HeadReader {
     fn read_lines(&mut self) -> Result<Progress, HeadRejection> {
         while let Some(at) = self
             .head
+            .lines
             .bytes
             .get(self.scanned..)
             .and_then(|rest| memchr::memchr(b'\n', rest))
         {
             let line_end = self.scanned + at;
-            let line = self.head.bytes.get(self.line_start..line_end);
+            let line = self.head.lines.bytes.get(self.line_start..line_end);
             let Some([line @ .., b'\r']) = line else {
                 return bad("a line ends without a carriage return");
             };
             if line.is_empty() && !self.started && self.empty_lines < MAX_EMPTY_LINES {
                 self.empty_lines += 1;
                 self.removed += 2;
-                self.head.bytes.drain(..2);
+                self.head.lines.bytes.drain(..2);
                 self.scanned = 0;
                 continue;
             }
@@ -166,7 +176,7 @@ impl HeadReader {
             let next = if self.started {
                 line_end + 1
             } else {
-                self.head.line_end as usize
+                self.head.lines.first_end as usize
             };
             self.started = true;
             self.lines += 1;
@@ -177,7 +187,7 @@ impl HeadReader {
                 return self.complete();
             }
         }
-        self.scanned = self.head.bytes.len();
+        self.scanned = self.head.lines.bytes.len();
         Ok(Progress::Partial)
     }
 
@@ -185,7 +195,7 @@ impl HeadReader {
     /// and no other.
     fn check_controls(&mut self) -> Result<(), HeadRejection> {
         let (bytes, lines) = self.checked;
-        let new = self.head.bytes.get(bytes..self.line_start);
+        let new = self.head.lines.bytes.get(bytes..self.line_start);
         if count_controls(new.unwrap_or_default()) != 2 * (self.lines - lines) {
             return bad("a header value has a control character");
         }
@@ -194,7 +204,7 @@ impl HeadReader {
     }
 
     fn request_line(&mut self, end: usize) -> Result<(), HeadRejection> {
-        let line = self.head.bytes.get(..end).unwrap_or_default();
+        let line = self.head.lines.bytes.get(..end).unwrap_or_default();
         let method_end = memchr::memchr(b' ', line);
         let (method, rest) = line.split_at(method_end.unwrap_or(end));
         let rest = rest.get(1..).unwrap_or_default();
@@ -215,7 +225,7 @@ impl HeadReader {
         }
         match version {
             b"HTTP/1.1" => {}
-            b"HTTP/1.0" => self.head.http_10 = true,
+            b"HTTP/1.0" => self.head.lines.http_10 = true,
             _ => return bad("the version is not HTTP/1.1 or HTTP/1.0"),
         }
         if matches!(method, b"CONNECT" | b"TRACE") {
@@ -227,7 +237,7 @@ impl HeadReader {
         self.is_get = method == b"GET";
         self.head.method_end = method.len() as u32;
         self.head.target_end = (method.len() + 1 + target.len()) as u32;
-        self.head.line_end = end as u32 + 2;
+        self.head.lines.first_end = end as u32 + 2;
         if let Some(absolute) = absolute {
             self.rewrite_target(absolute);
         }
@@ -239,34 +249,34 @@ impl HeadReader {
     fn rewrite_target(&mut self, absolute: Box<Absolute>) {
         let shorter = absolute.cut.len() - absolute.path.len();
         let path = absolute.path.iter().copied();
-        self.head.bytes.splice(absolute.cut.clone(), path);
+        self.head.lines.bytes.splice(absolute.cut.clone(), path);
         self.head.target_end -= shorter as u32;
-        self.head.line_end -= shorter as u32;
+        self.head.lines.first_end -= shorter as u32;
         self.removed += shorter;
         self.absolute = Some(absolute);
     }
 
     fn field(&mut self, end: usize) -> Result<(), HeadRejection> {
-        if self.head.fields.len() >= self.max_fields {
+        if self.head.lines.positions.len() >= self.max_fields {
             return too_large(Reason::TooManyFields);
         }
-        let bytes = &self.head.bytes;
-        let Some(field) = HeadField::read(bytes, self.line_start, end) else {
+        let bytes = &self.head.lines.bytes;
+        let Some(field) = fields::read(bytes, self.line_start, end) else {
             return field_fault(bytes.get(self.line_start..end).unwrap_or_default());
         };
         if (field.colon - field.start) as usize > MAX_NAME {
             return too_large(Reason::Head("the name of a header is too long"));
         }
-        if field.kind != FieldKind::Other {
+        if FRAMING.has(field.kind) {
             self.framing(&field)?;
         }
-        self.head.fields.push(field);
+        self.head.lines.push(field);
         Ok(())
     }
 
-    fn framing(&mut self, field: &HeadField) -> Result<(), HeadRejection> {
+    fn framing(&mut self, field: &FieldPosition) -> Result<(), HeadRejection> {
         let head = &mut self.head;
-        let value = field.value(&head.bytes);
+        let value = field.value(&head.lines.bytes);
         match field.kind {
             FieldKind::Host => {
                 self.hosts = self.hosts.saturating_add(1);
@@ -295,7 +305,7 @@ impl HeadReader {
                     return bad("the transfer coding is not chunked");
                 }
             }
-            FieldKind::Connection => head.connection.add(value),
+            FieldKind::Connection => head.lines.connection.add(value),
             _ => {}
         }
         Ok(())
@@ -319,7 +329,7 @@ impl HeadReader {
             return bad("there is more than one Content-Length");
         }
         if self.transfer_encodings > 0 {
-            if self.transfer_encodings > 1 || self.content_lengths > 0 || head.http_10 {
+            if self.transfer_encodings > 1 || self.content_lengths > 0 || head.lines.http_10 {
                 return bad("Transfer-Encoding does not stand alone");
             }
             head.body = BodyFraming::Chunked;
@@ -327,9 +337,10 @@ impl HeadReader {
         if head.body == BodyFraming::Length(0) {
             head.body = BodyFraming::None;
         }
-        head.upgrade &= self.is_get && !head.http_10 && head.body == BodyFraming::None;
+        head.upgrade &= self.is_get && !head.lines.http_10 && head.body == BodyFraming::None;
         // A client that speaks HTTP/1.0 understands no interim response (RFC 9110, section 10.1.1).
-        head.expects_continue = self.expects > 0 && !head.http_10;
+        head.expects_continue = self.expects > 0 && !head.lines.http_10;
+        head.lines.settle(head.upgrade);
         Ok(Progress::Complete)
     }
 }

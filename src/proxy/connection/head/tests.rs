@@ -53,7 +53,7 @@ fn a_head_may_come_byte_by_byte() {
     assert_eq!(reader.read(), Ok(Progress::Complete));
     let (head, rest) = reader.finish();
     assert_eq!(head.body, BodyFraming::Chunked);
-    assert_eq!((&*head.bytes, &*rest), (&text[..], &b""[..]));
+    assert_eq!((&*head.lines.bytes, &*rest), (&text[..], &b""[..]));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn ambiguous_heads_are_rejected() {
 
 /// Returns the bytes of a head as they are passed on.
 fn passed(text: &str) -> String {
-    String::from_utf8(whole(text).0.bytes.clone()).unwrap()
+    String::from_utf8(whole(text).0.lines.bytes.clone()).unwrap()
 }
 
 #[test]
@@ -246,25 +246,58 @@ fn fields_are_counted() {
 #[test]
 fn fields_are_listed_with_their_kinds() {
     let (head, _) =
-        whole("GET / HTTP/1.1\r\nhost:\tX:80 \r\nX-A: b c\r\nCONNECTION: close, x-a\r\n\r\n");
-    let list = head.list();
-    let found: Vec<_> = list.iter().map(|it| (it.name, it.value, it.kind)).collect();
+        whole("GET / HTTP/1.1\r\nhost:\tX:80 \r\nX-B: b c\r\nCONNECTION: close, x-a\r\n\r\n");
+    let found: Vec<_> = head
+        .lines
+        .fields()
+        .iter()
+        .map(|it| (it.name, it.value, it.kind))
+        .collect();
     let expected: [(&[u8], &[u8], FieldKind); 3] = [
         (b"host", b"X:80", FieldKind::Host),
-        (b"X-A", b"b c", FieldKind::Other),
+        (b"X-B", b"b c", FieldKind::Other),
         (b"CONNECTION", b"close, x-a", FieldKind::Connection),
     ];
     assert_eq!(found, expected);
     assert_eq!(head.host_name(), "x");
-    assert!(!head.persists() && head.nominates());
-    assert_eq!(head.request_line(), b"GET / HTTP/1.1\r\n");
+    assert!(!head.lines.persists() && head.lines.nominates());
+    assert_eq!(head.lines.first_line(), b"GET / HTTP/1.1\r\n");
     let runs: Vec<u8> = head
-        .fields
+        .lines
+        .positions
         .iter()
-        .flat_map(|it| &head.bytes[it.start as usize..it.end as usize])
+        .flat_map(|it| &head.lines.bytes[it.start as usize..it.end as usize])
         .copied()
         .collect();
-    assert_eq!(runs, &head.bytes[head.fields_start()..head.bytes.len() - 2]);
+    let (bytes, start) = (&head.lines.bytes, head.lines.first_line().len());
+    assert_eq!(runs, &bytes[start..bytes.len() - 2]);
+}
+
+#[test]
+fn fields_about_the_connection_are_removed() {
+    for (fields, left) in [
+        ("X-A: b\r\n", "Host X-A"),
+        ("Keep-Alive: timeout=5\r\nX-A: b\r\n", "Host X-A"),
+        ("HTTP2-Settings: AAA\r\n", "Host"),
+        ("Upgrade: h2c\r\nConnection: upgrade\r\n", "Host Connection"),
+        (
+            "Upgrade: websocket\r\nConnection: upgrade\r\n",
+            "Host Upgrade Connection",
+        ),
+        (
+            "X-A: b\r\nX-B: c\r\nConnection: x-a, host\r\n",
+            "Host X-B Connection",
+        ),
+    ] {
+        let (head, _) = whole(&format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
+        let fields = head.lines.fields();
+        let names: Vec<_> = fields
+            .iter()
+            .map(|it| String::from_utf8_lossy(it.name))
+            .collect();
+        assert_eq!(names.join(" "), left);
+        assert_eq!(fields.has(FieldKind::Upgrade), head.upgrade);
+    }
 }
 
 #[test]
@@ -280,7 +313,7 @@ fn persistence_follows_version_and_connection() {
         ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n", true),
     ] {
         let (read, _) = whole(&format!("{head}Host: x\r\n\r\n"));
-        assert_eq!(read.persists(), persists, "{head:?}");
+        assert_eq!(read.lines.persists(), persists, "{head:?}");
     }
 }
 
@@ -341,13 +374,15 @@ proptest! {
         let (head, _) = reader.finish();
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut fields);
-        prop_assert!(request.parse(&head.bytes).unwrap().is_complete());
+        prop_assert!(request.parse(&head.lines.bytes).unwrap().is_complete());
         prop_assert_eq!(request.method.unwrap().as_bytes(), head.method());
         prop_assert_eq!(request.path.unwrap(), head.target());
-        prop_assert_eq!(request.version, Some(u8::from(!head.http_10)));
-        let theirs: Vec<_> = request.headers.iter().map(|it| (it.name.as_bytes(), it.value)).collect();
-        let list = head.list();
-        let ours: Vec<_> = list.iter().map(|it| (it.name, it.value)).collect();
+        prop_assert_eq!(request.version, Some(u8::from(!head.lines.http_10)));
+        // It is removed from a request that is not an upgrade.
+        let stays = |name: &str| head.upgrade || !name.eq_ignore_ascii_case("upgrade");
+        let theirs = request.headers.iter().filter(|it| stays(it.name));
+        let theirs: Vec<_> = theirs.map(|it| (it.name.as_bytes(), it.value)).collect();
+        let ours: Vec<_> = head.lines.fields().iter().map(|it| (it.name, it.value)).collect();
         prop_assert_eq!(ours, theirs);
     }
 }
