@@ -8,6 +8,30 @@ pub struct NameSet {
     names: Vec<HeaderName>,
     /// A bit for each length (modulo 64) of a name: most look-ups of other names end here.
     lengths: u64,
+    initials: Initials,
+}
+
+/// The first characters of names, folded into 32 bits: where the bit of a name's is not set, none of
+/// the names is that one in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Initials(u32);
+
+impl Initials {
+    pub const fn of(name: &[u8]) -> Initials {
+        match name {
+            [] => Initials(0),
+            // The case of a letter is in none of these bits.
+            [first, ..] => Initials(1 << (*first & 0x1f)),
+        }
+    }
+
+    pub const fn union(self, other: Initials) -> Initials {
+        Initials(self.0 | other.0)
+    }
+
+    pub const fn intersects(self, other: Initials) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 impl NameSet {
@@ -28,6 +52,11 @@ impl NameSet {
         }
     }
 
+    /// The first characters of the names, each read as `-` if it is neither letter nor digit.
+    pub fn initials(&self) -> Initials {
+        self.initials
+    }
+
     fn has_length(&self, name: &[u8]) -> bool {
         self.lengths & length_bit(name) != 0
     }
@@ -38,11 +67,13 @@ impl FromIterator<HeaderName> for NameSet {
         let mut names: Vec<HeaderName> = names.into_iter().collect();
         names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         names.dedup();
-        let bits = names
-            .iter()
-            .map(|name| length_bit(name.as_str().as_bytes()));
+        let bytes = names.iter().map(|name| name.as_str().as_bytes());
+        let first = |name: &[u8]| name.first().copied().map(fold).unwrap_or_default();
         NameSet {
-            lengths: bits.fold(0, |bits, bit| bits | bit),
+            lengths: bytes.clone().fold(0, |bits, name| bits | length_bit(name)),
+            initials: bytes.fold(Initials::default(), |initials, name| {
+                initials.union(Initials::of(&[first(name)]))
+            }),
             names,
         }
     }
@@ -95,5 +126,21 @@ mod tests {
         let long = "x".repeat("x-user-id".len() + 64);
         assert!(!names.contains_spelling(long.as_bytes()));
         assert!(!NameSet::default().contains(b""));
+    }
+
+    #[test]
+    fn initials_exclude_other_names() {
+        let names = ["x-user-id", "_tenant"].map(HeaderName::from_static);
+        let names: NameSet = names.into_iter().collect();
+        for (name, may_be) in [
+            ("x", true),
+            ("X-Other", true),
+            ("-tenant", true),
+            ("accept", false),
+            ("", false),
+        ] {
+            let initial = Initials::of(name.as_bytes());
+            assert_eq!(names.initials().intersects(initial), may_be, "{name}");
+        }
     }
 }

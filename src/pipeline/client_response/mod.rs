@@ -42,16 +42,14 @@ pub(crate) struct ClientHead<'a> {
 impl ClientHead<'_> {
     /// Whether a field of the upstream reaches the client.
     pub(crate) fn passes(&self, field: &Field<'_>) -> bool {
-        if self.is_edited(field.name) {
-            return false;
-        }
-        match field.kind {
+        let passes = match field.kind {
             FieldKind::ContentLength => self.length == LengthAction::Keep,
             FieldKind::SetCookie => !credential::sets_own_cookie(field.value, &self.cookie.name),
             FieldKind::XRequestId => false,
             FieldKind::Other => !self.is_limit(field.name) && !self.is_cors(field.name),
             _ => true,
-        }
+        };
+        passes && !self.is_edited(field.name)
     }
 
     /// Writes the gateway's own fields. The route's edits also apply to them, but to neither CORS nor

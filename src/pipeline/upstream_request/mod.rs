@@ -8,7 +8,7 @@ use super::admission::{Identity, Permit};
 use super::assertions::Assertions;
 use super::facts::ClientOrigin;
 use super::facts::trace_context::Trace;
-use super::fields::{Field, FieldKind, Fields};
+use super::fields::{Field, FieldKind, Fields, KindSet};
 use super::header_fields::{FieldSink, HeaderError};
 use super::via::Via;
 use crate::clock;
@@ -26,6 +26,23 @@ use hygiene::{Cookies, ForbiddenNames};
 
 /// Clients cannot send it: every `X-Portcullis-*` of a client is removed.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
+
+/// The kinds of fields that no client sends to an upstream: those of its connection, and those that the
+/// gateway writes itself.
+const WITHHELD: KindSet = KindSet::NONE
+    .with(FieldKind::Connection)
+    .with(FieldKind::Forwarded)
+    .with(FieldKind::Http2Settings)
+    .with(FieldKind::KeepAlive)
+    .with(FieldKind::ProxyAuthenticate)
+    .with(FieldKind::ProxyAuthorization)
+    .with(FieldKind::ProxyConnection)
+    .with(FieldKind::TransferEncoding)
+    .with(FieldKind::Upgrade)
+    .with(FieldKind::XForwardedFor)
+    .with(FieldKind::XForwardedHost)
+    .with(FieldKind::XForwardedProto)
+    .with(FieldKind::XRequestId);
 
 /// The input of the head, beside the permit and the client's fields.
 #[derive(Clone, Copy)]
@@ -55,7 +72,8 @@ pub struct UpstreamHead<'a> {
     request: UpstreamRequest<'a>,
     permit: &'a Permit,
     forbidden: ForbiddenNames<'a>,
-    withholds_authorization: bool,
+    /// The kinds of fields that do not pass, whatever their names are to the configuration.
+    withheld: KindSet,
     cookies: Cookies,
     repeated_length: Option<&'a [u8]>,
     /// The value of `X-Forwarded-Prefix`.
@@ -81,17 +99,29 @@ impl<'a> UpstreamHead<'a> {
         let stripped = route
             .strip_prefix
             .then(|| stripped_part(request.path, &route.matches.path));
+        let withholds_authorization = hygiene::withholds_authorization(fields, bearer_passes);
+        let cookies = Cookies::of(fields, &settings.sessions.cookie.name);
+        let repeated_length = hygiene::repeated_length(fields)?;
+        let trace = Trace::of(fields, request.request_id.as_str());
         Ok(UpstreamHead {
-            forbidden: ForbiddenNames {
-                identity: &settings.identity_header_names,
-                edited: &route.request_headers.names,
+            forbidden: ForbiddenNames::new(
+                &settings.identity_header_names,
+                &route.request_headers.names,
                 peer_trusted,
-            },
-            withholds_authorization: hygiene::withholds_authorization(fields, bearer_passes),
-            cookies: Cookies::of(fields, &settings.sessions.cookie.name),
-            repeated_length: hygiene::repeated_length(fields)?,
+            ),
+            withheld: WITHHELD
+                .with_if(FieldKind::Authorization, withholds_authorization)
+                .with_if(FieldKind::ContentLength, repeated_length.is_some())
+                .with_if(FieldKind::Cookie, !matches!(cookies, Cookies::Pass))
+                .with_if(FieldKind::Host, request.server_host.is_some())
+                .with_if(FieldKind::Te, !request.carries_trailers)
+                .with_if(FieldKind::Trailer, !request.carries_trailers)
+                .with_if(FieldKind::Traceparent, !trace.is_continued())
+                .with_if(FieldKind::Tracestate, !trace.is_continued()),
+            cookies,
+            repeated_length,
             prefix: stripped.and_then(|part| origin::prefix(fields, part, peer_trusted)),
-            trace: Trace::of(fields, request.request_id.as_str()),
+            trace,
             has_host: fields.has(FieldKind::Host),
             request,
             permit,
@@ -101,28 +131,20 @@ impl<'a> UpstreamHead<'a> {
     /// Whether a field of the client reaches the upstream. Fields of one name pass or fail together.
     /// An engine writes `Connection`, `Upgrade` and `Transfer-Encoding` itself.
     pub fn passes(&self, field: &Field<'_>) -> bool {
-        let is_edited = || self.forbidden.edited.contains(field.name);
+        if self.withheld.has(field.kind) {
+            return false;
+        }
         match field.kind {
-            FieldKind::Connection
-            | FieldKind::Forwarded
-            | FieldKind::Http2Settings
-            | FieldKind::KeepAlive
-            | FieldKind::ProxyAuthenticate
-            | FieldKind::ProxyAuthorization
-            | FieldKind::ProxyConnection
-            | FieldKind::TransferEncoding
-            | FieldKind::Upgrade
-            | FieldKind::XForwardedFor
-            | FieldKind::XForwardedHost
-            | FieldKind::XForwardedProto
-            | FieldKind::XRequestId => false,
-            FieldKind::Te | FieldKind::Trailer => self.request.carries_trailers,
-            FieldKind::ContentLength => self.repeated_length.is_none(),
-            FieldKind::Host => self.request.server_host.is_none(),
-            FieldKind::Traceparent | FieldKind::Tracestate => self.trace.is_continued(),
-            FieldKind::Authorization => !self.withholds_authorization && !is_edited(),
-            FieldKind::Cookie => matches!(self.cookies, Cookies::Pass) && !is_edited(),
-            _ => !self.forbidden.contains(field.name) && !self.is_replaced_prefix(field),
+            FieldKind::ContentLength
+            | FieldKind::Host
+            | FieldKind::Te
+            | FieldKind::Trailer
+            | FieldKind::Traceparent
+            | FieldKind::Tracestate => true,
+            FieldKind::Authorization | FieldKind::Cookie => {
+                !self.forbidden.edited.contains(field.name)
+            }
+            _ => !self.forbidden.contains(field) && !self.is_replaced_prefix(field),
         }
     }
 

@@ -4,10 +4,10 @@
 use http::header::HeaderValue;
 
 use crate::auth::credential;
-use crate::pipeline::fields::{FieldKind, Fields};
+use crate::pipeline::fields::{Field, FieldKind, Fields};
 use crate::pipeline::header_fields::HeaderError;
 use crate::routing::NameSet;
-use crate::routing::name_set::{fold, is_spelling};
+use crate::routing::name_set::{Initials, fold, is_spelling};
 use crate::telemetry::request_id::X_REQUEST_ID;
 
 /// Prefix of the header names that belong to the gateway.
@@ -20,19 +20,39 @@ pub(super) struct ForbiddenNames<'a> {
     pub(super) identity: &'a NameSet,
     /// The names that the route's edits set or remove.
     pub(super) edited: &'a NameSet,
-    pub(super) peer_trusted: bool,
+    peer_trusted: bool,
+    /// Those of all these names.
+    initials: Initials,
 }
 
-impl ForbiddenNames<'_> {
-    /// Whether a field of this name is removed before the request is forwarded.
+impl<'a> ForbiddenNames<'a> {
+    pub(super) fn new(
+        identity: &'a NameSet,
+        edited: &'a NameSet,
+        peer_trusted: bool,
+    ) -> ForbiddenNames<'a> {
+        let configured = identity.initials().union(edited.initials());
+        ForbiddenNames {
+            identity,
+            edited,
+            peer_trusted,
+            initials: configured.union(LISTED),
+        }
+    }
+
+    /// Whether a field is removed before the request is forwarded.
     ///
     /// CGI and its descendants turn every character other than a letter or digit into `_`, so names
     /// are compared with each of these read as `-`.
-    pub(super) fn contains(self, name: &[u8]) -> bool {
+    pub(super) fn contains(self, field: &Field<'_>) -> bool {
+        let name = field.name;
+        let plain = field.kind != FieldKind::Irregular;
+        if plain && !self.initials.intersects(Initials::of(name)) {
+            return false;
+        }
         if self.identity.contains_spelling(name) || self.edited.contains_spelling(name) {
             return true;
         }
-        let plain = name.iter().copied().all(is_plain);
         let as_request_id = || is_spelling(name, X_REQUEST_ID.as_str().as_bytes());
         if !plain && (name.contains(&b'_') || as_request_id()) {
             return true;
@@ -54,10 +74,17 @@ pub(in crate::pipeline) fn is_forwarding(name: &[u8]) -> bool {
     may_be_listed(name) && is_listed_forwarding(FoldedName::of(name).as_bytes())
 }
 
-/// Whether a name begins with a letter of a listed one; most header names of a request do not.
+/// The first letters of the listed names.
+const LISTED: Initials = Initials::of(b"c")
+    .union(Initials::of(b"f"))
+    .union(Initials::of(b"p"))
+    .union(Initials::of(b"t"))
+    .union(Initials::of(b"w"))
+    .union(Initials::of(b"x"));
+
+/// Whether a name may be a listed one; most header names of a request are not.
 fn may_be_listed(name: &[u8]) -> bool {
-    let first = name.first().map(u8::to_ascii_lowercase);
-    matches!(first, Some(b'c' | b'f' | b'p' | b't' | b'w' | b'x'))
+    LISTED.intersects(Initials::of(name))
 }
 
 /// Whether only the gateway may write the header, or no client may send it (`Proxy` becomes
@@ -124,11 +151,6 @@ impl FoldedName {
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
-}
-
-/// A character that CGI keeps, or the `-` that stands for all others.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
 /// Whether `Authorization` stays with the gateway: its own credentials, and a bearer token unless it
