@@ -302,6 +302,43 @@ fn ambiguous_authority_is_logged_and_counted() {
 }
 
 #[test]
+fn value_with_whitespace_around_it_is_refused_logged_and_counted() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(Config::new(upstream.address));
+    let mut client = Frames::connect(gateway.public);
+    let flags = END_HEADERS | END_STREAM;
+    let padded = [
+        ("x-a", " b"),
+        ("x-a", "b "),
+        ("x-a", "\tb"),
+        ("x-a", "b\t"),
+        ("x-a", " "),
+        ("authorization", " Bearer x"),
+    ];
+    for (stream, field) in (1..).step_by(2).zip(padded) {
+        let block = request("GET", "/public/a", &[field]);
+        client.send(HEADERS, flags, stream, &block).unwrap();
+        let outcome = client.stream_outcome(stream);
+        assert_eq!(outcome, StreamOutcome::Status(400), "{field:?}");
+    }
+    assert_eq!(upstream.requests(), 0);
+    let inside = request("GET", "/public/a", &[("x-a", "b \tc"), ("x-b", "")]);
+    client.send(HEADERS, flags, 101, &inside).unwrap();
+    assert_eq!(client.stream_outcome(101), StreamOutcome::Status(200));
+    eventually("the access lines", || {
+        let events = gateway.events();
+        let refused = events.iter().filter(|event| {
+            event["code"] == "BAD_REQUEST"
+                && event["path"] == "/public/a"
+                && event["reason"] == "a header value begins or ends with whitespace"
+        });
+        (refused.count() == padded.len()).then_some(())
+    });
+    let counted = gateway.metric("portcullis_requests_total", &["code=\"400\""]);
+    assert_eq!(counted, padded.len() as f64);
+}
+
+#[test]
 fn body_with_wrong_length_is_not_forwarded_as_complete() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(Config::new(upstream.address));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 use pingora::proxy::Session;
 
 use super::header_map::{self, Removal, declared_length};
@@ -18,7 +18,7 @@ use crate::pipeline::hop_by_hop::RequestConnection;
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Step};
 use crate::proxy::request_context::{Admitted, RequestContext, measure_wait};
-use crate::rejection::{Refusal, Rejection};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::settings;
 
 /// How long the end of a body that is declared empty may take to arrive.
@@ -36,9 +36,13 @@ pub(super) async fn filter(
     bound_keepalive(session, ctx);
     record_head(session.req_header(), ctx);
     settle_connection_headers(session)?;
-    let step = match reject_undeclared_body(session).await {
+    let valid = match check_values(session.req_header()) {
+        Ok(()) => reject_undeclared_body(session).await,
+        Err(rejection) => Err(rejection),
+    };
+    let step = match valid {
         Ok(()) => decide(session.req_header(), ctx).await,
-        Err(refusal) => Step::Reject(Box::new(refusal.into())),
+        Err(rejection) => Step::Reject(Box::new(rejection)),
     };
     match step {
         Step::Forward(permit) => match begin_forwarding(session, ctx, permit) {
@@ -111,8 +115,19 @@ fn is_upgradable(head: &Parts) -> bool {
         && !head.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
+/// Rejects values with whitespace around them: what HTTP/1.1 removes is malformed on HTTP/2 (RFC 9113,
+/// section 8.2.1), and rules would read another value than the upstream receives.
+fn check_values(head: &Parts) -> Result<(), Rejection> {
+    let has_space = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
+    if head.version == Version::HTTP_2 && head.headers.values().any(has_space) {
+        let reason = Reason::Head("a header value begins or ends with whitespace");
+        return Err(Rejection::new(Refusal::BadRequest, reason));
+    }
+    Ok(())
+}
+
 /// Rejects a body that was declared empty. On HTTP/1.1 there is none: what follows is the next request.
-async fn reject_undeclared_body(session: &mut Session) -> Result<(), Refusal> {
+async fn reject_undeclared_body(session: &mut Session) -> Result<(), Rejection> {
     // Pingora takes the declared length for the end of the body, so only a read reveals the body.
     let head = session.req_header();
     let declared_empty = declared_length(&head.headers) == Some(0);
@@ -126,12 +141,12 @@ async fn reject_undeclared_body(session: &mut Session) -> Result<(), Refusal> {
                 Ok(None) => return Ok(()),
                 // The frame that ends a body may be empty.
                 Ok(Some(part)) if part.is_empty() => {}
-                Ok(Some(_)) | Err(_) => return Err(Refusal::BadRequest),
+                Ok(Some(_)) | Err(_) => return Err(Refusal::BadRequest.into()),
             }
         }
     };
     let ended = tokio::time::timeout(EMPTY_BODY_TIMEOUT, end).await;
-    ended.unwrap_or(Err(Refusal::RequestTimeout))
+    ended.unwrap_or(Err(Refusal::RequestTimeout.into()))
 }
 
 async fn decide(head: &Parts, ctx: &mut RequestContext) -> Step {
