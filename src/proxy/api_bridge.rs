@@ -1,6 +1,7 @@
 //! Calls of the gateway's own endpoints, for every engine: an engine reads the body and writes the
 //! response.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +149,7 @@ async fn identify(
     let Some(facts) = ctx.facts(head, None) else {
         return false;
     };
-    let (found, waited) = measure_wait(admission.identify(&facts)).await;
+    let (found, waited) = measure_wait(pin!(admission.identify(&facts))).await;
     ctx.store_time = waited;
     match found {
         Ok(identity) => {

@@ -1,12 +1,13 @@
 //! State of one request.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, Version};
+use smallvec::SmallVec;
 
 use super::connection_auth::Slot;
 use super::grpc::{self, Messages};
@@ -38,10 +39,21 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// A request whose control is its own.
     pub fn new(peer: Arc<Peer>) -> Arrival {
         Arrival {
             peer,
             control: Arc::default(),
+            at: clock::monotonic(),
+        }
+    }
+
+    /// The next request of a connection that has one control for all of them.
+    pub fn next(peer: &Arc<Peer>, control: &Arc<StreamControl>) -> Arrival {
+        control.reset();
+        Arrival {
+            peer: Arc::clone(peer),
+            control: Arc::clone(control),
             at: clock::monotonic(),
         }
     }
@@ -115,7 +127,7 @@ pub struct UpstreamAttempts {
     /// The server of the current attempt.
     pub server: Option<ChosenServer>,
     /// The servers of all attempts.
-    pub tried: Vec<usize>,
+    pub tried: SmallVec<[usize; 2]>,
     /// How often the request was sent over a connection.
     pub sent: usize,
     /// When the current attempt started.
@@ -299,16 +311,16 @@ impl RequestContext {
             self.record_session_use(identity);
         }
         let session = identity.and_then(Identity::session);
-        let open = OpenStream::new(
-            Arc::clone(&self.arrival.control),
+        let stream = OpenStream::new(
             self.arrival.at,
             session.map(|session| session.id),
             identity.and_then(|identity| identity.token.clone()),
             self.client_origin.as_ref().map(|origin| origin.ip),
         );
         let registry = &self.worker.open_streams;
+        let control = &self.arrival.control;
         Admitted {
-            registration: registry.register(self.worker.index, open),
+            registration: registry.register(self.worker.index, control, stream),
             permit,
             grpc_stream: is_grpc_stream.then(Messages::default),
             attempts: UpstreamAttempts::default(),
@@ -351,9 +363,9 @@ impl Drop for RequestContext {
 }
 
 /// Runs the future, and returns with its output how long it waited. For a future that is ready at
-/// once no clock is read.
-pub(super) async fn measure_wait<T>(work: impl Future<Output = T>) -> (T, Duration) {
-    let (mut work, mut since) = (pin!(work), None);
+/// once no clock is read. Borrowed: futures of this size are not moved.
+pub(super) async fn measure_wait<F: Future>(mut work: Pin<&mut F>) -> (F::Output, Duration) {
+    let mut since = None;
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => {
             let waited = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());

@@ -24,6 +24,14 @@ pub struct BodyRate {
 }
 
 impl BodyRate {
+    /// Prepares for the body of another request.
+    pub fn reset(&self) {
+        self.end();
+        self.received.store(0, Ordering::Relaxed);
+        self.late.store(false, Ordering::Relaxed);
+        *self.since.lock() = None;
+    }
+
     /// Starts measuring.
     pub fn begin(&self, minimum: u64) {
         self.minimum.store(minimum, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use crate::settings::Timeouts;
 /// One request and its response.
 pub(super) struct Exchange<'a> {
     pub client: &'a mut Client,
-    pub request: &'a Head,
+    pub request: &'a mut Head,
     pub ctx: &'a mut RequestContext,
     pub admitted: &'a Admitted,
     pub upstream: &'a mut UpstreamStream,
@@ -46,27 +46,26 @@ impl<'a> Exchange<'a> {
     /// The head of the request cannot be written.
     pub(super) fn new(
         client: &'a mut Client,
-        request: &'a Head,
+        request: &'a mut Head,
         ctx: &'a mut RequestContext,
         admitted: &'a Admitted,
         upstream: &'a mut UpstreamStream,
         timeouts: &Timeouts,
     ) -> Result<Exchange<'a>, Failure> {
         let head = request_writer::write(request, ctx, admitted)?;
-        let max_body = admitted.permit.route.max_body;
         let exchange = Exchange {
+            upload: Upload::new(head, request.body, admitted.permit.route.max_body),
+            download: Download::new(),
+            quiet: QuietLimit::new(timeouts),
+            keep_client: request.lines.persists(),
+            keep_upstream: true,
             client,
             request,
             ctx,
             admitted,
             upstream,
-            upload: Upload::new(head, request.body, max_body),
-            download: Download::new(),
-            quiet: QuietLimit::new(timeouts),
-            keep_client: request.lines.persists(),
-            keep_upstream: true,
         };
-        if request.body != BodyFraming::None {
+        if exchange.request.body != BodyFraming::None {
             exchange.watch_body();
         }
         Ok(exchange)

@@ -54,7 +54,7 @@ struct AttemptEnd {
 /// No response has begun, and the client is to receive one that reports this failure.
 pub(super) async fn forward(
     client: &mut Client,
-    request: &Head,
+    request: &mut Head,
     ctx: &mut RequestContext,
     admitted: &mut Admitted,
     connections: &UpstreamConnections,
@@ -210,7 +210,7 @@ impl Attempt {
     async fn run(
         &mut self,
         client: &mut Client,
-        request: &Head,
+        request: &mut Head,
         ctx: &mut RequestContext,
         admitted: &mut Admitted,
     ) -> Result<AttemptEnd, Failure> {

@@ -13,6 +13,7 @@ mod download;
 mod exchange;
 mod field_runs;
 mod forward;
+mod future_pool;
 mod quiet_limit;
 mod request;
 mod request_body;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
@@ -25,7 +26,7 @@ pub struct UpstreamConnections {
 
 /// The idle ones by address, those used last at the end.
 #[derive(Default)]
-pub(super) struct Pool(Mutex<HashMap<AddressId, Vec<Idle>>>);
+pub(super) struct Pool(Mutex<HashMap<AddressId, Vec<Idle>, RandomState>>);
 
 struct Idle {
     stream: UpstreamStream,

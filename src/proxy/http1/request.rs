@@ -1,20 +1,22 @@
 //! One request: it is decided, and responded to or handed on.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Version};
-use tokio::sync::watch;
 
 use super::client::Client;
 use super::forward;
 use super::request_body::{BodyError, RequestBody};
+use super::serve::Connection;
 use crate::clock;
 use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::local_response::LocalResponse;
-use crate::pipeline::{self, Step};
+use crate::pipeline::{self, Decision, Step};
 use crate::proxy::WorkerProxy;
 use crate::proxy::api_bridge::{ApiCall, BODY_TIMEOUT};
 use crate::proxy::connection::head::{BodyFraming, Head};
@@ -46,20 +48,34 @@ enum Local {
     ApiCall(String),
 }
 
+/// A connection after a request.
+pub(super) type Served = (Box<Connection>, After);
+
+/// Serves one request of a connection that has its head.
+pub(super) async fn handle(mut connection: Box<Connection>) -> Served {
+    let after = serve_request(&mut connection).await;
+    (connection, after)
+}
+
 /// Serves one request. Its log line is written when it is over, however it ends.
-pub(super) async fn handle(
-    client: &mut Client,
-    head: &Head,
-    proxy: &WorkerProxy,
-    stop: &watch::Receiver<bool>,
-) -> After {
-    let arrival = Arrival::new(Arc::clone(&client.peer));
+async fn serve_request(connection: &mut Connection) -> After {
+    let Connection {
+        client,
+        head,
+        proxy,
+        stop,
+    } = connection;
+    let Some(head) = head else {
+        return After::Gone;
+    };
+    let arrival = Arrival::next(&client.peer, &client.control);
     let mut ctx = RequestContext::new(arrival, Arc::clone(&proxy.worker));
     match decide(head, &mut ctx).await {
         Ok(admitted) if is_own(&ctx, proxy) => {
             forward(client, head, &mut ctx, admitted, proxy).await
         }
-        Ok(admitted) => match proxy.forward(ctx, admitted, client, head, stop).await {
+        // Boxed, as are other futures of rare cases: otherwise every request would have their size.
+        Ok(admitted) => match Box::pin(proxy.forward(ctx, admitted, client, head, stop)).await {
             true => After::Keep,
             false => After::Gone,
         },
@@ -70,7 +86,6 @@ pub(super) async fn handle(
         Err(Local::ApiCall(path)) => {
             let request_id = ctx.request_id.clone();
             let call = call_api(client, head, &mut ctx, &path);
-            // Boxed: otherwise every connection would reserve room for the call of an endpoint.
             Box::pin(request_id.scope(call)).await
         }
     }
@@ -82,13 +97,8 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
     let method = Method::from_bytes(head.method()).unwrap_or_default();
     record_head(head, &method, ctx);
     let request = request_head(head, &method);
-    let (worker, snapshot) = (Arc::clone(&ctx.worker), Arc::clone(&ctx.snapshot));
-    let step = match ctx.facts(request, None) {
-        Some(facts) => {
-            let admission = worker.admission(&snapshot, &ctx.request_id);
-            let deciding = pipeline::decide(&facts, &worker.boot, &worker.via, &admission);
-            // A decision waits for the store alone.
-            let (decision, waited) = measure_wait(deciding).await;
+    let step = match find_step(request, ctx).await {
+        Some((decision, waited)) => {
             ctx.store_time = waited;
             ctx.route = decision.route;
             decision.step
@@ -112,6 +122,21 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
     Err(Local::Response(response))
 }
 
+/// Decides the request, and measures how long that waited for the store, the only thing that it waits
+/// for.
+async fn find_step(request: RequestHead<'_>, ctx: &RequestContext) -> Option<(Decision, Duration)> {
+    let facts = ctx.facts(request, None)?;
+    let worker = &ctx.worker;
+    let admission = worker.admission(&ctx.snapshot, &ctx.request_id);
+    let deciding = pin!(pipeline::decide(
+        &facts,
+        &worker.boot,
+        &worker.via,
+        &admission
+    ));
+    Some(measure_wait(deciding).await)
+}
+
 /// Whether this engine forwards the request itself.
 fn is_own(ctx: &RequestContext, proxy: &WorkerProxy) -> bool {
     let upstream = forward::upstream_of(ctx);
@@ -121,7 +146,7 @@ fn is_own(ctx: &RequestContext, proxy: &WorkerProxy) -> bool {
 /// Forwards an admitted request, and responds where its upstream did not.
 async fn forward(
     client: &mut Client,
-    head: &Head,
+    head: &mut Head,
     ctx: &mut RequestContext,
     mut admitted: Admitted,
     proxy: &WorkerProxy,

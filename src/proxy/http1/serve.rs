@@ -5,54 +5,59 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::client::Client;
+use super::future_pool;
 use super::request::{self, After};
-use crate::proxy::connection::head::HeadRejection;
+use crate::proxy::connection::head::{Head, HeadRejection};
 use crate::proxy::connection::{HeadError, HeadLimits};
 use crate::proxy::{WorkerProxy, local_response};
 use crate::settings::ConnectionLimits;
 
-/// What follows the last request of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// The end of the connection.
-    Nothing,
-    /// The client speaks HTTP/2; its bytes are unread.
-    Http2,
+/// A client connection, and what serves it.
+pub(in crate::proxy) struct Connection {
+    pub client: Client,
+    /// The head of the present request.
+    pub head: Option<Head>,
+    pub proxy: Arc<WorkerProxy>,
+    /// The gateway drains.
+    pub stop: watch::Receiver<bool>,
 }
 
-/// Serves requests until the connection ends.
+/// Serves requests until the connection ends. `Some`: the client speaks HTTP/2; its bytes are unread.
 pub(in crate::proxy) async fn serve(
-    client: &mut Client,
+    mut connection: Box<Connection>,
     limits: &ConnectionLimits,
-    proxy: &WorkerProxy,
-    stop: &watch::Receiver<bool>,
-) -> Next {
+) -> Option<Box<Connection>> {
     let limits = HeadLimits::new(limits);
     // The first head has its deadline from the start: the keep-alive timeout applies only after a
     // request.
     let mut idle = limits.timeout;
     loop {
+        let client = &mut connection.client;
         if client.flush_coalesced().await.is_err() {
-            return Next::Nothing;
+            return None;
         }
-        let head = match client.read_head(&limits, idle, stop).await {
-            Ok(head) => head,
-            Err(HeadError::Closed) => return Next::Nothing,
-            Err(HeadError::Http2) => return Next::Http2,
+        match client.read_head(&limits, idle, &connection.stop).await {
+            Ok(head) => connection.head = Some(head),
+            Err(HeadError::Closed) => return None,
+            Err(HeadError::Http2) => return Some(connection),
             Err(HeadError::Rejected(fault)) => {
-                reject_head(client, fault, proxy).await;
-                return Next::Nothing;
+                Box::pin(reject_head(client, fault, &connection.proxy)).await;
+                return None;
             }
-        };
+        }
         idle = limits.idle;
-        // Boxed: otherwise an idle connection would hold the room of a request.
-        match Box::pin(request::handle(client, &head, proxy, stop)).await {
-            After::Keep => {}
+        let mut request = future_pool::place(request::handle(connection));
+        let after;
+        (connection, after) = (&mut request).await;
+        future_pool::give(request);
+        match after {
+            // An idle connection holds no buffer.
+            After::Keep => connection.head = None,
             After::Close { sends } => {
-                client.close(sends).await;
-                return Next::Nothing;
+                Box::pin(connection.client.close(sends)).await;
+                return None;
             }
-            After::Gone => return Next::Nothing,
+            After::Gone => return None,
         }
     }
 }

@@ -27,6 +27,7 @@ impl Exchange<'_> {
         self.ctx.forwarded.status = head.status;
         self.upload.begin_tunnel();
         self.download.begin_tunnel();
+        self.request.lines.release();
         Ok(())
     }
 

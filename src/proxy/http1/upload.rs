@@ -63,8 +63,7 @@ impl Upload {
     /// Drops what is left: the upstream has ended the tunnel.
     pub(super) fn end_tunnel(&mut self) {
         self.source = Source::Refused;
-        self.buffer.clear();
-        self.sent = 0;
+        self.release();
     }
 
     /// Whether the whole request was sent.
@@ -137,14 +136,22 @@ impl Upload {
         if ready!(Pin::new(upstream).poll_flush(cx)).is_err() {
             self.source = Source::Refused;
         }
-        self.buffer.clear();
-        self.sent = 0;
+        self.release();
         Poll::Ready(())
+    }
+
+    /// Gives the buffer back: a request that waits for its response holds none.
+    fn release(&mut self) {
+        buffer_pool::give(std::mem::take(&mut self.buffer));
+        self.sent = 0;
     }
 
     /// Moves what has arrived into the buffer.
     fn take(&mut self, client: &mut Client) -> Result<(), Failure> {
         let arrived = client.unread.len();
+        if self.buffer.capacity() == 0 {
+            self.buffer = buffer_pool::take();
+        }
         let (buffer, is_chunked) = (&mut self.buffer, self.is_chunked);
         match &mut self.source {
             Source::Body(body) => {
@@ -175,6 +182,6 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        buffer_pool::give(std::mem::take(&mut self.buffer));
+        self.release();
     }
 }

@@ -20,7 +20,7 @@ use super::WorkerProxy;
 use super::connection::Transport;
 use super::connection_auth::OwnConnections;
 use super::http1::client::Client;
-use super::http1::serve::{self, Next};
+use super::http1::serve::{self, Connection};
 use crate::auth::token::CertificateHash;
 use crate::settings::{Listener, ReloadableListener};
 use crate::telemetry::metrics::ConnectionRefusal;
@@ -155,36 +155,67 @@ impl ListenerState {
         ip: IpAddr,
         mut guard: ConnectionGuard,
         proxy: Arc<WorkerProxy>,
-        mut shutdown: watch::Receiver<bool>,
+        stop: watch::Receiver<bool>,
     ) {
+        // Boxed: a connection has room for its handshakes only while they last.
+        let opening = Box::pin(self.open(stream, ip, &mut guard, proxy, stop));
+        let Some(connection) = opening.await else {
+            return;
+        };
+        let http2 = match connection.client.transport.is_http2() {
+            true => Some(connection),
+            false => serve::serve(connection, &self.settings.limits).await,
+        };
+        if let Some(connection) = http2 {
+            Box::pin(self.switch_to_http2(connection)).await;
+        }
+    }
+
+    /// Performs the handshakes of a connection, unless the gateway drains.
+    async fn open(
+        &self,
+        stream: TcpStream,
+        ip: IpAddr,
+        guard: &mut ConnectionGuard,
+        proxy: Arc<WorkerProxy>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<Box<Connection>> {
         let opened = tokio::select! {
             biased;
-            opened = self.open_transport(stream, ip, &mut guard, &proxy) => opened,
-            () = drain::wait_for_grace(drain::IDLE, &mut shutdown) => None,
+            opened = self.open_transport(stream, ip, guard, &proxy) => opened,
+            () = drain::wait_for_grace(drain::IDLE, &mut stop) => None,
         };
-        let Some((transport, ip)) = opened else {
-            return;
-        };
-        let Ok(name) = HeaderValue::try_from(ip.to_canonical().to_string()) else {
-            // The text of an address is always a valid header value.
-            return;
-        };
-        let peer = Arc::new(Peer {
+        let (transport, ip) = opened?;
+        let peer = Peer {
             ip,
-            ip_header: name,
+            // The text of an address is always a valid header value.
+            ip_header: HeaderValue::try_from(ip.to_canonical().to_string()).ok()?,
             tls: self.settings.tls,
             certificate: transport.client_certificate(),
             listener: self.index,
             own_connections: OwnConnections::default(),
-        });
-        let limits = &self.settings.limits;
-        let is_http2 = transport.is_http2();
-        let mut client = Client::new(transport, Arc::clone(&peer), limits.write_timeout);
-        if is_http2 || serve::serve(&mut client, limits, &proxy, &shutdown).await == Next::Http2 {
-            let mut connection = Box::new(client.lend());
-            connection.set_http2();
-            self.serve_http2(connection, peer, proxy, shutdown).await;
-        }
+        };
+        let write_timeout = self.settings.limits.write_timeout;
+        Some(Box::new(Connection {
+            client: Client::new(transport, Arc::new(peer), write_timeout),
+            head: None,
+            proxy,
+            stop,
+        }))
+    }
+
+    async fn switch_to_http2(&self, connection: Box<Connection>) {
+        let Connection {
+            mut client,
+            proxy,
+            stop,
+            ..
+        } = *connection;
+        let mut connection = Box::new(client.lend());
+        connection.set_http2();
+        let peer = Arc::clone(&client.peer);
+        drop(client);
+        self.serve_http2(connection, peer, proxy, stop).await;
     }
 
     /// Reads the PROXY header and performs the TLS handshake, where the listener has them; returns

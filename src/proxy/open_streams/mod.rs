@@ -8,13 +8,11 @@ pub mod stream_control;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
-use slab::Slab;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::open_streams::stream_control::{CloseReason, StreamControl};
+use self::stream_control::{CloseReason, StreamControl};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::clock;
@@ -35,30 +33,28 @@ const CLOSABLE_AFTER: Duration = Duration::from_millis(100);
 /// The media type of an event stream (HTML, section 9.2).
 pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-/// One admitted request with a credential.
+/// An admitted request, for as long as it is served.
 #[derive(Debug)]
 pub struct OpenStream {
-    pub control: Arc<StreamControl>,
-    pub session: Option<SessionId>,
-    pub token: Option<Arc<Claims>>,
+    session: Option<SessionId>,
+    token: Option<Arc<Claims>>,
     /// The client's address, where it is known.
     address: Option<IpAddr>,
     since: Instant,
-    kind: AtomicU8,
+    kind: StreamKind,
     /// A sweep found its session or token ended.
-    marked_for_close: AtomicBool,
+    is_marked: bool,
 }
 
 /// How long a response is expected to last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
 pub enum StreamKind {
     /// Expected to end soon.
-    Short = 0,
+    Short,
     /// May last long and ends by itself: a gRPC call.
-    Call = 1,
+    Call,
     /// Has no end of its own: a WebSocket, an event stream.
-    Endless = 2,
+    Endless,
 }
 
 impl StreamKind {
@@ -83,27 +79,25 @@ impl StreamKind {
 
 impl OpenStream {
     pub fn new(
-        control: Arc<StreamControl>,
         since: Instant,
         session: Option<SessionId>,
         token: Option<Arc<Claims>>,
         address: Option<IpAddr>,
     ) -> OpenStream {
         OpenStream {
-            control,
             session,
             token,
             address,
             since,
-            kind: AtomicU8::new(StreamKind::Short as u8),
-            marked_for_close: AtomicBool::new(false),
+            kind: StreamKind::Short,
+            is_marked: false,
         }
     }
 
     /// Whether it counts as an open stream of its session. A client that has closed its side may be
     /// gone.
-    fn is_long_lived(&self) -> bool {
-        self.is_stream_or_older_than(LONG_LIVED_AFTER) && !self.control.is_half_closed()
+    fn is_long_lived(&self, control: &StreamControl) -> bool {
+        self.is_stream_or_older_than(LONG_LIVED_AFTER) && !control.is_half_closed()
     }
 
     /// Whether an end of its session or token closes it. A short response ends by itself.
@@ -124,6 +118,15 @@ impl OpenStream {
             .filter(|claims| claims.session.is_none())
     }
 
+    /// Whether a revocation ends it.
+    fn is_ended_by(&self, revocation: &Revocation) -> bool {
+        match revocation {
+            Revocation::Session(id) => self.session == Some(*id),
+            Revocation::Token(key) => self.blacklist_key() == Some(key),
+            Revocation::IssuedBefore(person, second) => self.is_issued_before(person, *second),
+        }
+    }
+
     fn is_issued_before(&self, person: &UserHash, second: u64) -> bool {
         self.sessionless_token().is_some_and(|claims| {
             user_hash(&claims.user_key()) == *person
@@ -136,7 +139,7 @@ impl OpenStream {
     }
 
     fn is_stream(&self) -> bool {
-        self.kind.load(Ordering::Relaxed) > StreamKind::Short as u8
+        self.kind > StreamKind::Short
     }
 }
 
@@ -148,18 +151,23 @@ pub struct OpenStreams {
     reported: Mutex<report::ReportedCounts>,
     /// The sessions of the streams that were open at the last sweep.
     watched: RwLock<HashSet<SessionId>>,
-    shards: Vec<Mutex<Slab<Arc<OpenStream>>>>,
+    /// A control stays registered from request to request of its connection, and is removed by the
+    /// next check that finds it without one. Locked before the entry of a control.
+    shards: Vec<Mutex<Vec<Arc<StreamControl>>>>,
     metrics: Arc<Metrics>,
 }
 
-/// Keeps a request in the registry until it is dropped.
-#[derive(Debug)]
-pub struct StreamRegistration {
-    registry: Arc<OpenStreams>,
-    shard: usize,
-    key: usize,
-    stream: Arc<OpenStream>,
+/// What the registry knows of a control. Whoever closes a stream holds the lock of its entry, so that
+/// none is closed for a request that is over.
+#[derive(Debug, Default)]
+struct RegistryEntry {
+    stream: Option<OpenStream>,
+    is_registered: bool,
 }
+
+/// Keeps a request open to be closed from outside until it is dropped.
+#[derive(Debug)]
+pub struct StreamRegistration(Arc<StreamControl>);
 
 impl OpenStreams {
     pub fn new(workers: usize, metrics: Arc<Metrics>) -> OpenStreams {
@@ -177,24 +185,37 @@ impl OpenStreams {
         &self.gateway
     }
 
-    /// Registers a request; dropping the registration removes it.
-    pub fn register(self: &Arc<Self>, worker: usize, open: OpenStream) -> StreamRegistration {
-        let shard = worker % self.shards.len();
-        let open = Arc::new(open);
-        let shelf = self.shards.get(shard);
-        let key = shelf.map_or(0, |shelf| shelf.lock().insert(Arc::clone(&open)));
-        StreamRegistration {
-            registry: Arc::clone(self),
-            shard,
-            key,
-            stream: open,
+    /// Opens a request to be closed from outside by its control, which carries no other one.
+    pub fn register(
+        &self,
+        worker: usize,
+        control: &Arc<StreamControl>,
+        stream: OpenStream,
+    ) -> StreamRegistration {
+        let is_registered = {
+            let mut entry = control.entry.lock();
+            entry.stream = Some(stream);
+            entry.is_registered
+        };
+        // Now that it carries a request, no check removes it.
+        if !is_registered && let Some(mut shard) = self.shard(worker) {
+            control.entry.lock().is_registered = true;
+            shard.push(Arc::clone(control));
         }
+        StreamRegistration(Arc::clone(control))
+    }
+
+    fn shard(&self, worker: usize) -> Option<MutexGuard<'_, Vec<Arc<StreamControl>>>> {
+        Some(self.shards.get(worker % self.shards.len())?.lock())
     }
 
     /// The number of long-lived streams of a session on this gateway.
     pub fn count_for_session(&self, session: SessionId) -> usize {
-        self.collect(|open| open.is_long_lived() && open.session == Some(session))
-            .len()
+        let mut count = 0;
+        self.visit(|control, stream| {
+            count += usize::from(stream.session == Some(session) && stream.is_long_lived(control));
+        });
+        count
     }
 
     /// Whether a stream of this session has been open for a while.
@@ -204,25 +225,16 @@ impl OpenStreams {
 
     /// Closes the streams that a revocation ends; returns their sessions.
     pub fn close_revoked(&self, revocation: &Revocation) -> HashSet<SessionId> {
-        close(self.collect(|open| {
-            open.is_closable()
-                && match revocation {
-                    Revocation::Session(id) => open.session == Some(*id),
-                    Revocation::Token(key) => open.blacklist_key() == Some(key),
-                    Revocation::IssuedBefore(person, second) => {
-                        open.is_issued_before(person, *second)
-                    }
-                }
-        }))
+        self.close_ended(|stream| stream.is_ended_by(revocation))
     }
 
     /// Closes every endless stream because the gateway is going away; all others may finish.
     pub fn drain(&self) {
-        let endless =
-            |open: &OpenStream| open.kind.load(Ordering::Relaxed) == StreamKind::Endless as u8;
-        for open in self.collect(endless) {
-            open.control.close(CloseReason::Drain);
-        }
+        self.visit(|control, stream| {
+            if stream.kind == StreamKind::Endless {
+                control.close(CloseReason::Drain);
+            }
+        });
     }
 
     /// Checks the idle timers of one worker's requests, forever. It has to run on that worker, so
@@ -230,40 +242,58 @@ impl OpenStreams {
     pub async fn watch_timeouts(self: Arc<Self>, worker: usize) {
         let mut tick = tokio::time::interval(idle_timer::CHECK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let Some(shard) = self.shards.get(worker % self.shards.len()) else {
-            return;
-        };
         loop {
             tick.tick().await;
             let now = clock::monotonic();
-            for (_, open) in shard.lock().iter() {
-                let control = &open.control;
-                control.check_reader();
-                if control.idle_timer.check(now) {
-                    control.give_up();
-                }
-                let excused = || control.idle_timer.is_upstream_behind();
-                if control.body_rate.check(now, excused) {
-                    control.give_up_body();
-                }
+            if let Some(mut shard) = self.shard(worker) {
+                shard.retain(|control| check(control, now));
             }
         }
     }
 
-    fn collect(&self, wanted: impl Fn(&OpenStream) -> bool) -> Vec<Arc<OpenStream>> {
-        self.shards
-            .iter()
-            .flat_map(|shard| {
-                shard
-                    .lock()
-                    .iter()
-                    .map(|(_, open)| open)
-                    .filter(|open| wanted(open))
-                    .cloned()
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+    /// Closes the streams whose session or token has ended; returns the sessions of those that were
+    /// still open. Other responses have until the next sweep to finish: one of them may be the
+    /// response to the very request that ended the session.
+    fn close_ended(&self, is_ended: impl Fn(&OpenStream) -> bool) -> HashSet<SessionId> {
+        let mut closed = HashSet::new();
+        self.visit(|control, stream| {
+            if !stream.is_closable() || !is_ended(stream) {
+                return;
+            }
+            let was_marked = std::mem::replace(&mut stream.is_marked, true);
+            if (was_marked || stream.is_stream()) && control.close(CloseReason::Ended) {
+                closed.extend(stream.session);
+            }
+        });
+        closed
     }
+
+    fn visit(&self, mut visit: impl FnMut(&StreamControl, &mut OpenStream)) {
+        for shard in &self.shards {
+            for control in shard.lock().iter() {
+                if let Some(stream) = &mut control.entry.lock().stream {
+                    visit(control, stream);
+                }
+            }
+        }
+    }
+}
+
+/// Checks the timers of a request. `false`: the control carries none.
+fn check(control: &StreamControl, now: Instant) -> bool {
+    let mut entry = control.entry.lock();
+    entry.is_registered = entry.stream.is_some();
+    if entry.is_registered {
+        control.check_reader();
+        if control.idle_timer.check(now) {
+            control.give_up();
+        }
+        let excused = || control.idle_timer.is_upstream_behind();
+        if control.body_rate.check(now, excused) {
+            control.give_up_body();
+        }
+    }
+    entry.is_registered
 }
 
 /// The name of this machine and a random number.
@@ -278,34 +308,24 @@ fn gateway_name() -> String {
     format!("{machine}-{:08x}", rand::random::<u32>())
 }
 
-/// Closes streams whose session or token ended; returns the sessions of those that were still open.
-/// Other responses have until the next sweep to finish: one of them may be the response to the very
-/// request that ended the session.
-fn close(ended: Vec<Arc<OpenStream>>) -> HashSet<SessionId> {
-    let closed = ended.into_iter().filter(|open| {
-        let due = open.is_stream() || open.marked_for_close.swap(true, Ordering::Relaxed);
-        due && open.control.close(CloseReason::Ended)
-    });
-    closed.filter_map(|open| open.session).collect()
-}
-
 impl StreamRegistration {
     /// Records how long the response is expected to last.
     pub fn set_kind(&self, kind: StreamKind) {
-        self.stream.kind.store(kind as u8, Ordering::Relaxed);
+        if let Some(stream) = &mut self.0.entry.lock().stream {
+            stream.kind = kind;
+        }
     }
 }
 
 impl Drop for StreamRegistration {
     fn drop(&mut self) {
-        if let Some(shard) = self.registry.shards.get(self.shard) {
-            shard.lock().try_remove(self.key);
-        }
+        self.0.entry.lock().stream = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -326,6 +346,70 @@ mod tests {
                 kind,
                 "{content}"
             );
+        }
+    }
+
+    const ONE: SessionId = SessionId([1; 32]);
+    const TWO: SessionId = SessionId([2; 32]);
+
+    fn stream(session: SessionId) -> OpenStream {
+        let since = Instant::now().checked_sub(2 * CLOSABLE_AFTER);
+        OpenStream::new(since.unwrap(), Some(session), None, None)
+    }
+
+    #[test]
+    fn control_is_closed_for_its_present_request_alone() {
+        let streams = OpenStreams::new(1, Arc::new(Metrics::new().unwrap()));
+        let control = Arc::<StreamControl>::default();
+        let open = |session| {
+            control.reset();
+            streams.register(0, &control, stream(session))
+        };
+        let end = |session| streams.close_revoked(&Revocation::Session(session));
+        // A short response has until the second search to finish; the next request is not marked.
+        for _ in 0..2 {
+            let _first = open(ONE);
+            assert!(end(ONE).is_empty() && end(TWO).is_empty());
+        }
+        // No request is open.
+        assert!(end(ONE).is_empty());
+        let second = open(TWO);
+        second.set_kind(StreamKind::Endless);
+        assert!(end(ONE).is_empty() && control.close_reason().is_none());
+        assert_eq!(end(TWO), HashSet::from([TWO]));
+        assert_eq!(control.close_reason(), Some(CloseReason::Ended));
+        drop(second);
+        let _third = open(ONE);
+        assert!(end(ONE).is_empty() && control.close_reason().is_none());
+        assert_eq!(end(ONE), HashSet::from([ONE]));
+    }
+
+    #[test]
+    fn idle_control_is_removed_and_entered_again_once() {
+        let streams = OpenStreams::new(1, Arc::new(Metrics::new().unwrap()));
+        let control = Arc::<StreamControl>::default();
+        let registered = || {
+            streams
+                .shards
+                .iter()
+                .map(|shard| shard.lock().len())
+                .sum::<usize>()
+        };
+        let check_all = || {
+            let mut shard = streams.shard(0).unwrap();
+            shard.retain(|control| check(control, Instant::now()));
+        };
+        for _ in 0..2 {
+            for _ in 0..3 {
+                let open = streams.register(0, &control, stream(ONE));
+                check_all();
+                assert_eq!((registered(), streams.count_for_session(ONE)), (1, 0));
+                open.set_kind(StreamKind::Endless);
+                assert_eq!(streams.count_for_session(ONE), 1);
+            }
+            assert_eq!((registered(), streams.count_for_session(ONE)), (1, 0));
+            check_all();
+            assert_eq!(registered(), 0);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use super::{OpenStream, OpenStreams};
+use super::OpenStreams;
 use crate::auth::session::SessionId;
 use crate::clock;
 use crate::sessions::Sessions;
@@ -45,13 +45,13 @@ impl OpenStreams {
 
     fn counts(&self) -> HashMap<SessionId, u64> {
         let mut counts = HashMap::new();
-        for session in self
-            .collect(OpenStream::is_long_lived)
-            .iter()
-            .filter_map(|open| open.session)
-        {
-            *counts.entry(session).or_default() += 1;
-        }
+        self.visit(|control, stream| {
+            if let Some(session) = stream.session
+                && stream.is_long_lived(control)
+            {
+                *counts.entry(session).or_default() += 1;
+            }
+        });
         counts
     }
 }

@@ -2,13 +2,14 @@
 //! announcements miss: those written by another gateway, or during an outage.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
-use super::{OpenStream, OpenStreams, close};
+use super::OpenStreams;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::clock;
@@ -18,6 +19,16 @@ use crate::sessions::{Sessions, StoreError, cut_off_covers};
 const SWEEP: Duration = Duration::from_millis(300);
 /// Maximum number of ended sessions per sweep whose time of end is looked up.
 const MEASURED: usize = 16;
+
+/// The open streams, as a sweep finds them.
+#[derive(Default)]
+struct Observed {
+    sessions: HashSet<SessionId>,
+    tokens: Vec<Arc<Claims>>,
+    /// Sessions whose clients have sent data since the last sweep.
+    used: Vec<(SessionId, IpAddr)>,
+    long_lived: i64,
+}
 
 impl OpenStreams {
     /// Looks up the session and token of every open stream, forever. A stream whose session cannot
@@ -51,67 +62,79 @@ impl OpenStreams {
         sessions: &Sessions,
         idle: Option<Duration>,
     ) -> Result<HashSet<SessionId>, StoreError> {
-        let open = self.collect(OpenStream::is_closable);
-        record_client_data(sessions, &open);
-        let live = open.iter().filter(|open| open.is_long_lived()).count();
-        self.metrics.live_connections.set(live as i64);
+        let open = self.collect();
+        // Before the sweep judges which sessions have been idle for too long.
+        for (session, address) in open.used {
+            sessions.record_stream_activity(session, address);
+        }
+        self.metrics.live_connections.set(open.long_lived);
         // Tokens are judged by this gateway's clock, as at their verification.
         let now = clock::unix_millis();
-        let past = |open: &&Arc<OpenStream>| {
-            open.sessionless_token()
-                .is_some_and(|it| it.expires_at <= now)
-        };
-        close(open.iter().filter(past).cloned().collect());
-        let ids: HashSet<SessionId> = open.iter().filter_map(|open| open.session).collect();
-        self.watched.write().clone_from(&ids);
-        let ids: Vec<SessionId> = ids.into_iter().collect();
+        let is_past = |claims: &Claims| claims.expires_at <= now;
+        self.close_ended(|stream| stream.sessionless_token().is_some_and(is_past));
+        self.watched.write().clone_from(&open.sessions);
+        let ids: Vec<SessionId> = open.sessions.into_iter().collect();
         let ended = sessions.ended_among(&ids, idle, now).await?;
-        let gone = |open: &&Arc<OpenStream>| open.session.is_some_and(|id| ended.contains(&id));
-        let mut closed = close(open.iter().filter(gone).cloned().collect());
-        closed.extend(Self::close_blacklisted(sessions, &open).await?);
-        Self::close_issued_before(sessions, &open).await?;
+        let mut closed =
+            self.close_ended(|stream| stream.session.is_some_and(|id| ended.contains(&id)));
+        closed.extend(self.close_blacklisted(sessions, &open.tokens).await?);
+        self.close_issued_before(sessions, &open.tokens).await?;
         Ok(closed)
     }
 
+    /// What the open streams are to be looked up by.
+    fn collect(&self) -> Observed {
+        let mut open = Observed::default();
+        self.visit(|control, stream| {
+            if !stream.is_closable() {
+                return;
+            }
+            open.long_lived += i64::from(stream.is_long_lived(control));
+            if let (Some(session), Some(address)) = (stream.session, stream.address)
+                && control.take_client_data()
+            {
+                open.used.push((session, address));
+            }
+            open.sessions.extend(stream.session);
+            open.tokens.extend(stream.token.clone());
+        });
+        open
+    }
+
     async fn close_blacklisted(
+        &self,
         sessions: &Sessions,
-        open: &[Arc<OpenStream>],
+        tokens: &[Arc<Claims>],
     ) -> Result<HashSet<SessionId>, StoreError> {
-        let keys = open.iter().filter_map(|open| open.blacklist_key());
-        let tokens: Vec<&str> = keys.collect::<HashSet<_>>().into_iter().collect();
-        let listed = sessions.revoked_among(&tokens).await?;
-        let revoked = |open: &&Arc<OpenStream>| {
-            let key = open.blacklist_key();
+        let keys = tokens.iter().map(|claims| &*claims.blacklist_key);
+        let keys: Vec<&str> = keys.collect::<HashSet<_>>().into_iter().collect();
+        let listed = sessions.revoked_among(&keys).await?;
+        Ok(self.close_ended(|stream| {
+            let key = stream.blacklist_key();
             key.is_some_and(|key| listed.contains(key))
-        };
-        Ok(close(open.iter().filter(revoked).cloned().collect()))
+        }))
     }
 
     /// Closes streams of tokens without a session whose user has been signed out everywhere since.
     async fn close_issued_before(
+        &self,
         sessions: &Sessions,
-        open: &[Arc<OpenStream>],
+        tokens: &[Arc<Claims>],
     ) -> Result<(), StoreError> {
-        let mut people: HashMap<String, Vec<&Arc<OpenStream>>> = HashMap::new();
-        for open in open {
-            if let Some(claims) = open.sessionless_token() {
-                people
-                    .entry(claims.user_key().into_owned())
-                    .or_default()
-                    .push(open);
-            }
-        }
-        let keys: Vec<&str> = people.keys().map(String::as_str).collect();
+        let tokens = tokens.iter().filter(|claims| claims.session.is_none());
+        let users: HashSet<_> = tokens.map(|claims| claims.user_key()).collect();
+        let keys: Vec<&str> = users.iter().map(|key| &**key).collect();
         let cut_offs = sessions.issued_before_revocations(&keys).await?;
-        let mut cut: Vec<Arc<OpenStream>> = Vec::new();
-        for (theirs, cut_off) in people.values().zip(cut_offs) {
-            let covered = theirs.iter().filter(|open| {
-                let issued_at = open.sessionless_token().and_then(Claims::issued_at_seconds);
-                cut_off.is_some_and(|second| cut_off_covers(second, issued_at))
-            });
-            cut.extend(covered.map(|open| Arc::clone(open)));
-        }
-        close(cut);
+        let cut_offs = keys.into_iter().zip(cut_offs);
+        let cut_offs: HashMap<&str, u64> = cut_offs
+            .filter_map(|(user, second)| Some((user, second?)))
+            .collect();
+        self.close_ended(|stream| {
+            stream.sessionless_token().is_some_and(|claims| {
+                let second = cut_offs.get(&*claims.user_key());
+                second.is_some_and(|second| cut_off_covers(*second, claims.issued_at_seconds()))
+            })
+        });
         Ok(())
     }
 
@@ -124,18 +147,6 @@ impl OpenStreams {
                 // Nothing depends on the measurement.
                 Err(_) => return,
             }
-        }
-    }
-}
-
-/// Counts data that clients have sent since the last sweep as a use of their sessions, before the
-/// sweep judges which sessions have been idle for too long.
-fn record_client_data(sessions: &Sessions, open: &[Arc<OpenStream>]) {
-    for open in open {
-        if let (Some(session), Some(address)) = (open.session, open.address)
-            && open.control.take_client_data()
-        {
-            sessions.record_stream_activity(session, address);
         }
     }
 }

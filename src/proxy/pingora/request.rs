@@ -1,5 +1,6 @@
 //! Handling of one request, from its head to the execution of the decision.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,8 +159,10 @@ async fn decide(head: &Parts, ctx: &mut RequestContext) -> Step {
     };
     let admission = worker.admission(&snapshot, &ctx.request_id);
     // A decision waits for the store alone.
-    let deciding = pipeline::decide(&facts, &worker.boot, &worker.via, &admission);
-    let (decision, waited) = measure_wait(deciding).await;
+    let (decision, waited) = {
+        let deciding = pipeline::decide(&facts, &worker.boot, &worker.via, &admission);
+        measure_wait(pin!(deciding)).await
+    };
     ctx.store_time = waited;
     ctx.route = decision.route;
     decision.step

@@ -85,11 +85,16 @@ impl HeadLines {
     pub fn nominates(&self) -> bool {
         self.connection.nominates
     }
+
+    /// Returns its buffers: from now on it has no field.
+    pub fn release(&mut self) {
+        buffer_pool::give(std::mem::take(&mut self.bytes));
+        fields::give_list(std::mem::take(&mut self.positions));
+    }
 }
 
 impl Drop for HeadLines {
     fn drop(&mut self) {
-        buffer_pool::give(std::mem::take(&mut self.bytes));
-        fields::give_list(std::mem::take(&mut self.positions));
+        self.release();
     }
 }

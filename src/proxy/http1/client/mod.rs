@@ -19,9 +19,11 @@ use crate::proxy::connection::{
     DownstreamConnection, HeadError, HeadLimits, Transport, WriteDeadline,
 };
 use crate::proxy::listener::{Peer, drain};
+use crate::proxy::open_streams::stream_control::StreamControl;
 
-/// Maximum number of bytes read ahead of the next request while the present one is served.
-const READ_AHEAD: usize = 16 * 1024;
+/// Maximum number of bytes read ahead of the next request while the present one is served. They fit a
+/// pooled buffer.
+const READ_AHEAD: usize = 4 * 1024;
 /// Number of sent bytes that are kept in front of those that wait.
 const MAX_SENT: usize = 64 * 1024;
 /// How long bytes from the client are drained after the last response.
@@ -40,6 +42,8 @@ pub struct Client {
     /// The client has closed its side.
     pub has_ended: bool,
     pub peer: Arc<Peer>,
+    /// The control of its requests.
+    pub control: Arc<StreamControl>,
     /// Bytes of responses, of which the first have been sent.
     unsent: Vec<u8>,
     sent: usize,
@@ -55,6 +59,7 @@ impl Client {
             deadline: Deadline::default(),
             has_ended: false,
             peer,
+            control: Arc::default(),
             unsent: Vec::new(),
             sent: 0,
             write_deadline: WriteDeadline::new(write_timeout),
@@ -162,8 +167,14 @@ impl Client {
 
     /// Reads into `unread`, by way of the worker's read buffer. 0: the client has closed its side.
     pub fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_read_some(cx, usize::MAX)
+    }
+
+    /// Reads up to `most` bytes into `unread`.
+    fn poll_read_some(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
         buffer_pool::with_scratch(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let most = most.min(scratch.len());
+            let mut buffer = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
             // A read that fills only a part of the buffer clears the readiness of the socket:
             // otherwise every request would cost a system call that finds no data.
             ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer))?;
@@ -193,10 +204,11 @@ impl Client {
     /// The connection is broken.
     pub fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.has_ended {
-            if self.unread.len() >= READ_AHEAD {
+            let more = READ_AHEAD.saturating_sub(self.unread.len());
+            if more == 0 {
                 return Poll::Pending;
             }
-            ready!(self.poll_read_more(cx))?;
+            ready!(self.poll_read_some(cx, more))?;
         }
         Poll::Ready(Ok(()))
     }

@@ -92,6 +92,16 @@ impl Default for IdleTimer {
 }
 
 impl IdleTimer {
+    /// Prepares the timer for another request.
+    pub fn reset(&self) {
+        self.end();
+        self.blocked.store(false, Ordering::Relaxed);
+        self.pending_chunks.store(0, Ordering::Relaxed);
+        self.expired.store(false, Ordering::Relaxed);
+        self.is_stream_idle.store(false, Ordering::Relaxed);
+        self.set_upload(Upload::None);
+    }
+
     /// Starts measuring. `upstream` is the connection, if it carries only this request.
     pub fn begin(&self, limit: Option<Duration>, upstream: Option<RawFd>) {
         self.upstream

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 
 mod state;
 
 use state::{Stage, State};
 
+use super::RegistryEntry;
 use super::idle_timer::IdleTimer;
 use crate::proxy::connection::body_rate::BodyRate;
 
@@ -53,7 +55,8 @@ pub enum Interrupt {
     GiveUp,
 }
 
-/// State shared by a request, its connection and the registry of open streams.
+/// State shared by a request, its connection and the registry of open streams. An HTTP/1 connection has
+/// one for all its requests, of which it carries one at a time.
 ///
 /// An upgraded connection is closed gracefully: its reader sees the end of the stream after a Close
 /// frame was written. So is a gRPC call, whose trailers report the end. Any other request is closed
@@ -67,8 +70,10 @@ pub struct StreamControl {
     state: AtomicU8,
     /// Woken when the stage becomes failing or closing.
     reader: AtomicWaker,
-    /// Woken when the stage becomes dropping.
+    /// Woken when the stage becomes another than serving.
     server: AtomicWaker,
+    /// The request that the registry closes.
+    pub(super) entry: Mutex<RegistryEntry>,
 
     /// The upstream's idle time.
     pub idle_timer: IdleTimer,
@@ -87,6 +92,25 @@ pub struct StreamControl {
 }
 
 impl StreamControl {
+    /// Prepares the control for the next request of its connection. The registry closes it for none
+    /// in between.
+    pub fn reset(&self) {
+        self.state.store(0, Ordering::Release);
+        self.idle_timer.reset();
+        self.body_rate.reset();
+        let observations = [
+            &self.own_reader,
+            &self.malformed,
+            &self.half_closed,
+            &self.client_sent,
+            &self.response_finished,
+            &self.stalled,
+        ];
+        for observation in observations {
+            observation.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// Closes the stream. `false`: it was closed before, and the first reason stays.
     pub fn close(&self, why: CloseReason) -> bool {
         self.transition(|state| state.close(why))
@@ -132,7 +156,6 @@ impl StreamControl {
     /// Returns the pending interrupt; the task is woken by a later one.
     pub fn poll_interrupt(&self, cx: &Context<'_>) -> Option<Interrupt> {
         self.server.register(cx.waker());
-        self.reader.register(cx.waker());
         match self.state().stage {
             Stage::Serving => None,
             Stage::Closing(why) | Stage::Dropping(Some(why)) => Some(Interrupt::Close(why)),
@@ -211,7 +234,10 @@ impl StreamControl {
             });
         match entered.map(|state| state.stage) {
             Some(Stage::Dropping(_)) => self.server.wake(),
-            Some(Stage::Failing | Stage::Closing(_)) => self.reader.wake(),
+            Some(Stage::Failing | Stage::Closing(_)) => {
+                self.reader.wake();
+                self.server.wake();
+            }
             Some(Stage::Serving | Stage::Overdue) | None => {}
         }
         changed.is_ok()
