@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use counter::{Counter, CounterHasher};
 use headers::HeaderTexts;
-pub use headers::{append_headers, render_headers};
+pub use headers::LimitHeaders;
 use http::HeaderName;
 pub use lease::{
     Lease, LeaseReply, LeaseRequest, LeaseTerms, LeasedUnit, TakeOutcome, UnusedUnits,
@@ -193,4 +193,4 @@ pub fn strictest(decisions: &[Decision]) -> Option<&Decision> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

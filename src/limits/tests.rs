@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-pub(super) fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Arc<Limit> {
+pub(crate) fn limit(algorithm: Algorithm, limit: u64, window_ms: u64) -> Arc<Limit> {
     named("per-user", algorithm, limit, window_ms, false)
 }
 
@@ -27,7 +27,7 @@ pub(super) fn named(
     }))
 }
 
-pub(super) fn decision(
+pub(crate) fn decision(
     limit: Arc<Limit>,
     allowed: bool,
     remaining: u64,

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::auth::token::SignError;
+use crate::limits::LimitHeaders;
 
 /// Why the headers of a message cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub trait FieldSink {
     /// # Errors
     /// No field can carry the text.
     fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError>;
+
+    /// Adds the limit headers without those that `keeps` rejects.
+    fn add_limits(&mut self, limits: &LimitHeaders<'_>, keeps: &dyn Fn(&HeaderName) -> bool);
 }
 
 impl FieldSink for HeaderMap {
@@ -38,6 +42,13 @@ impl FieldSink for HeaderMap {
         let value = HeaderValue::from_bytes(text).map_err(|_| HeaderError::InvalidValue)?;
         self.append(name.clone(), value);
         Ok(())
+    }
+
+    fn add_limits(&mut self, limits: &LimitHeaders<'_>, keeps: &dyn Fn(&HeaderName) -> bool) {
+        let kept = limits.fields().filter(|(name, _)| keeps(name));
+        kept.for_each(|(name, value)| {
+            self.append(name, value);
+        });
     }
 }
 
@@ -53,6 +64,10 @@ impl FieldSink for Vec<u8> {
         }
         push_line(self, name, text);
         Ok(())
+    }
+
+    fn add_limits(&mut self, limits: &LimitHeaders<'_>, keeps: &dyn Fn(&HeaderName) -> bool) {
+        limits.write_lines(self, keeps);
     }
 }
 

@@ -3,7 +3,6 @@
 //! `X-RateLimit-*` as commonly sent, and the structured fields (RFC 9651) of
 //! draft-ietf-httpapi-ratelimit-headers-10.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +10,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::{Decision, LimitDefinition, strictest};
 
-/// The headers, in the order in which they are sent.
-const NAMES: [HeaderName; 5] = [
+/// The names, in the order in which they are sent.
+static NAMES: [HeaderName; 5] = [
     HeaderName::from_static("x-ratelimit-limit"),
     HeaderName::from_static("x-ratelimit-remaining"),
     HeaderName::from_static("x-ratelimit-reset"),
@@ -20,67 +19,76 @@ const NAMES: [HeaderName; 5] = [
     HeaderName::from_static("ratelimit"),
 ];
 
-/// Renders the headers for these decisions; `now_unix` is the time since the Unix epoch.
-///
-/// Shadow limits are left out; if there are no others, no header is rendered. All values share one
-/// buffer.
-pub fn render_headers(
-    decisions: &[Decision],
+/// The limit headers of one response. Shadow limits are left out.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitHeaders<'a> {
+    decisions: &'a [Decision],
+    strictest: &'a Decision,
     now_unix: Duration,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut lines = Vec::with_capacity(160 + 96 * decisions.len());
-    let Some(values) = write_lines(&mut lines, decisions, now_unix) else {
-        return Vec::new();
-    };
-    let lines = Bytes::from(lines);
-    let mut headers = Vec::with_capacity(NAMES.len());
-    for (name, range) in NAMES.into_iter().zip(values) {
-        if let Ok(value) = HeaderValue::from_maybe_shared(lines.slice(range)) {
-            headers.push((name, value));
+}
+
+impl<'a> LimitHeaders<'a> {
+    /// The headers for these decisions; `None` where there is no limit to report. `now_unix` returns
+    /// the time since the Unix epoch by the clock that counts them.
+    pub fn of(
+        decisions: &'a [Decision],
+        now_unix: impl FnOnce() -> Duration,
+    ) -> Option<LimitHeaders<'a>> {
+        Some(LimitHeaders {
+            strictest: strictest(decisions)?,
+            decisions,
+            now_unix: now_unix(),
+        })
+    }
+
+    /// Whether a header of this name, in any case, is one of them.
+    pub fn has_name(name: &[u8]) -> bool {
+        let mut names = NAMES.iter();
+        names.any(|own| own.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// Appends them to the head of an HTTP/1.1 message, without those that `keeps` rejects.
+    pub fn write_lines(&self, head: &mut Vec<u8>, keeps: impl Fn(&HeaderName) -> bool) {
+        head.reserve(160 + 96 * self.decisions.len());
+        for (index, name) in NAMES.iter().enumerate().filter(|(_, name)| keeps(name)) {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            self.write_value(index, head);
+            head.extend_from_slice(b"\r\n");
         }
     }
-    headers
-}
 
-/// Appends the same headers to the head of an HTTP/1.1 message, as lines.
-pub fn append_headers(head: &mut Vec<u8>, decisions: &[Decision], now_unix: Duration) {
-    write_lines(head, decisions, now_unix);
-}
+    /// The same headers as names and values, which share one buffer.
+    pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let mut values = Vec::with_capacity(64 + 96 * self.decisions.len());
+        let ranges = std::array::from_fn::<_, 5, _>(|index| {
+            let start = values.len();
+            self.write_value(index, &mut values);
+            start..values.len()
+        });
+        let values = Bytes::from(values);
+        NAMES.iter().zip(ranges).filter_map(move |(name, range)| {
+            let value = HeaderValue::from_maybe_shared(values.slice(range)).ok()?;
+            Some((name.clone(), value))
+        })
+    }
 
-/// Appends the lines, and returns where in `out` the values are.
-fn write_lines(
-    out: &mut Vec<u8>,
-    decisions: &[Decision],
-    now_unix: Duration,
-) -> Option<[Range<usize>; 5]> {
-    let strictest = strictest(decisions)?;
-    let [limit, remaining, reset, policies, states] = &NAMES;
-    let reset_at = seconds_rounded_up(now_unix + strictest.reset_after);
-    Some([
-        write_line(out, limit, |out| write_number(out, strictest.limit.quota())),
-        write_line(out, remaining, |out| write_number(out, strictest.remaining)),
-        write_line(out, reset, |out| write_number(out, reset_at)),
-        write_line(out, policies, |out| {
-            write_list(out, decisions, |out, decision| {
+    /// Appends the value of the header with this index in [`NAMES`].
+    fn write_value(&self, index: usize, out: &mut Vec<u8>) {
+        let strictest = self.strictest;
+        match index {
+            0 => write_number(out, strictest.limit.quota()),
+            1 => write_number(out, strictest.remaining),
+            2 => {
+                let reset_at = self.now_unix + strictest.reset_after;
+                write_number(out, seconds_rounded_up(reset_at));
+            }
+            3 => write_list(out, self.decisions, |out, decision| {
                 out.extend_from_slice(decision.limit.header_texts.policy());
-            });
-        }),
-        write_line(out, states, |out| write_list(out, decisions, write_state)),
-    ])
-}
-
-fn write_line(
-    out: &mut Vec<u8>,
-    name: &HeaderName,
-    write_value: impl FnOnce(&mut Vec<u8>),
-) -> Range<usize> {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    let start = out.len();
-    write_value(out);
-    let end = out.len();
-    out.extend_from_slice(b"\r\n");
-    start..end
+            }),
+            _ => write_list(out, self.decisions, write_state),
+        }
+    }
 }
 
 /// Writes a list with one member for each limit that is not a shadow.

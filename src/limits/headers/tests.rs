@@ -8,11 +8,14 @@ use crate::limits::tests::{algorithms, decision, limit, named};
 
 /// The headers as lines, equal in both forms.
 fn rendered(decisions: &[Decision], now: Duration) -> Vec<String> {
+    let Some(headers) = LimitHeaders::of(decisions, || now) else {
+        return Vec::new();
+    };
     let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
-    append_headers(&mut head, decisions, now);
+    headers.write_lines(&mut head, |_| true);
     let head = String::from_utf8(head).unwrap();
-    let lines: Vec<String> = render_headers(decisions, now)
-        .iter()
+    let lines: Vec<String> = headers
+        .fields()
         .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
         .collect();
     assert_eq!(head.lines().skip(1).collect::<Vec<_>>(), lines);
@@ -160,5 +163,31 @@ fn refusing_limits_report_the_wait() {
             r#"ratelimit: "a";r=0;t=3, "b";r=0;t=1, "c";r=4;t=30"#,
         ]
     );
-    assert!(render_headers(&[], Duration::ZERO).is_empty());
+    assert!(LimitHeaders::of(&[], || Duration::ZERO).is_none());
+}
+
+#[test]
+fn edited_headers_are_left_out() {
+    let decisions = [decision(
+        limit(Algorithm::SlidingLog, 5, 1000),
+        true,
+        4,
+        0,
+        0,
+    )];
+    let headers = LimitHeaders::of(&decisions, || Duration::ZERO).unwrap();
+    let mut head = Vec::new();
+    headers.write_lines(&mut head, |name| !name.as_str().starts_with("ratelimit"));
+    let head = String::from_utf8(head).unwrap();
+    assert_eq!(
+        head,
+        "x-ratelimit-limit: 5\r\nx-ratelimit-remaining: 4\r\nx-ratelimit-reset: 0\r\n"
+    );
+    for (name, expected) in [
+        ("RateLimit", true),
+        ("x-ratelimit-reset", true),
+        ("x-ratelimit", false),
+    ] {
+        assert_eq!(LimitHeaders::has_name(name.as_bytes()), expected, "{name}");
+    }
 }

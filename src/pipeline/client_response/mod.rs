@@ -12,6 +12,7 @@ use super::local_response::clearing_headers;
 use super::via::Via;
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
+use crate::limits::LimitHeaders;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
 pub mod framing;
@@ -35,8 +36,7 @@ pub(crate) struct ClientHead<'a> {
     /// The version in which the upstream sent the response.
     pub(crate) version: Version,
     pub(crate) length: LengthAction,
-    /// The limit headers.
-    pub(crate) limits: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) limits: Option<LimitHeaders<'a>>,
 }
 
 impl ClientHead<'_> {
@@ -64,8 +64,8 @@ impl ClientHead<'_> {
         }
         self.add_unedited(sink, &header::VIA, self.via.entry(self.version));
         self.add_unedited(sink, &X_REQUEST_ID, &self.request_id.header());
-        for (name, value) in &self.limits {
-            self.add_unedited(sink, name, value);
+        if let Some(limits) = &self.limits {
+            sink.add_limits(limits, &|name| !self.is_edited(name.as_str().as_bytes()));
         }
         for (name, value) in &self.permit.route.response_headers.set {
             if !self.is_cors(name.as_str().as_bytes()) {
@@ -96,7 +96,7 @@ impl ClientHead<'_> {
     }
 
     fn is_limit(&self, name: &[u8]) -> bool {
-        self.limits.iter().any(|(own, _)| is(own, name))
+        self.limits.is_some() && LimitHeaders::has_name(name)
     }
 
     fn is_cors(&self, name: &[u8]) -> bool {

@@ -1,11 +1,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use std::path::Path;
 use std::sync::Arc;
-
-use http::header::{HeaderName, HeaderValue};
+use std::time::Duration;
 
 use super::*;
 use crate::config;
+use crate::limits::Algorithm;
+use crate::limits::tests::{decision, limit};
 use crate::pipeline::fields::tests::list;
 use crate::pipeline::header_fields::tests::added;
 
@@ -62,8 +63,14 @@ routes: [{{name: one, match: {{prefix: /one}}, upstream: echo, {}}}]
             decisions: Vec::new(),
             clear_cookie: self.clear_cookie,
         };
-        let limits = ["x-ratelimit-limit", "ratelimit"].map(HeaderName::from_static);
-        let limits = limits.map(|name| (name, HeaderValue::from_static("ours")));
+        let decisions = [decision(
+            limit(Algorithm::SlidingLog, 5, 1000),
+            true,
+            4,
+            0,
+            0,
+        )];
+        let limits = LimitHeaders::of(&decisions, || Duration::ZERO);
         let head = ClientHead {
             permit: &permit,
             request_id: &RequestId::keep_or_generate(Some(b"id")),
@@ -72,7 +79,7 @@ routes: [{{name: one, match: {{prefix: /one}}, upstream: echo, {}}}]
             origin_header: Some(b"https://app.example"),
             version: Version::HTTP_11,
             length: self.length,
-            limits: limits.into_iter().filter(|_| self.has_limits).collect(),
+            limits: limits.filter(|_| self.has_limits),
         };
         let received = list(&RECEIVED);
         let passing = received.iter().filter(|field| head.passes(field));
@@ -116,8 +123,11 @@ fn limit_headers_of_the_gateway_replace_the_upstreams() {
             "content-length: 5",
             "via: 1.1 us",
             "x-request-id: id",
-            "x-ratelimit-limit: ours",
-            "ratelimit: ours"
+            "x-ratelimit-limit: 5",
+            "x-ratelimit-remaining: 4",
+            "x-ratelimit-reset: 0",
+            "ratelimit-policy: \"per-user\";q=5;w=1",
+            "ratelimit: \"per-user\";r=4;t=0"
         ]
     );
 }
@@ -140,6 +150,9 @@ fn policy_of_the_route_replaces_the_upstreams() {
     assert!(!cookies.is_empty() && cookies.iter().all(|line| line.contains("Max-Age=0")));
     let mut expected = [
         "x-request-id: id",
+        "x-ratelimit-remaining: 4",
+        "x-ratelimit-reset: 0",
+        "ratelimit-policy: \"per-user\";q=5;w=1",
         "vary: Cookie",
         "ratelimit: none",
         "vary: Origin",

@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
-use crate::limits::{self, Decision};
+use crate::limits::{Decision, LimitHeaders};
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::{METHODS, html_page};
@@ -128,10 +128,8 @@ pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -
 /// The limit headers of a response; none where no limit was evaluated. Limits are counted by the
 /// store's clock, and so is the time at which they are reset.
 pub fn limit_headers(decisions: &[Decision], store_clock: Duration) -> Headers {
-    if decisions.is_empty() {
-        return Headers::new();
-    }
-    limits::render_headers(decisions, store_clock)
+    let limits = LimitHeaders::of(decisions, || store_clock);
+    limits.map_or_else(Headers::new, |limits| limits.fields().collect())
 }
 
 /// The headers that clear the session cookie.

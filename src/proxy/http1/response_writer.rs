@@ -4,12 +4,12 @@ use http::{HeaderValue, Version};
 
 use super::date;
 use super::field_runs::copy_fields;
+use crate::limits::LimitHeaders;
 use crate::pipeline::admission::Permit;
 use crate::pipeline::client_response::ClientHead;
 use crate::pipeline::client_response::framing::LengthAction;
 use crate::pipeline::fields::FieldKind;
 use crate::pipeline::hop_by_hop::ResponseConnection;
-use crate::pipeline::local_response::limit_headers;
 use crate::proxy::connection::head::response::ResponseHead;
 use crate::proxy::request_context::RequestContext;
 use crate::proxy::retry::Failure;
@@ -74,7 +74,7 @@ fn try_write(
         },
         // The reader of heads has left at most one.
         length: LengthAction::Keep,
-        limits: limit_headers(&permit.decisions, ctx.worker.store_clock()),
+        limits: LimitHeaders::of(&permit.decisions, || ctx.worker.store_clock()),
     };
     write_status_line(out, head.lines.first_line());
     copy_fields(out, &head.lines, |field| {

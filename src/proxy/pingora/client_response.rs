@@ -8,12 +8,12 @@ use pingora::{Error, ErrorType};
 
 use super::header_map::{self, Removal};
 use super::{failure, forward};
+use crate::limits::LimitHeaders;
 use crate::pipeline::admission::Permit;
 use crate::pipeline::client_response::ClientHead;
 use crate::pipeline::client_response::framing::{self, LengthAction};
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::hop_by_hop::ResponseConnection;
-use crate::pipeline::local_response::limit_headers;
 use crate::proxy::connection_auth;
 use crate::proxy::open_streams::StreamKind;
 use crate::proxy::open_streams::idle_timer::PendingChunk;
@@ -58,7 +58,6 @@ pub(in crate::proxy) fn complete(
     }
     header_map::edit_response(response, |headers| {
         removal.apply(headers);
-        headers.reserve(head.limits.len());
         head.write(headers)
     })?
     .map_err(failure::from_header_error)?;
@@ -128,7 +127,7 @@ fn client_head<'a>(
         origin_header: ctx.origin_header.as_ref().map(HeaderValue::as_bytes),
         version,
         length,
-        limits: limit_headers(&permit.decisions, ctx.worker.store_clock()),
+        limits: LimitHeaders::of(&permit.decisions, || ctx.worker.store_clock()),
     }
 }
 
