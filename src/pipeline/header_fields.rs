@@ -18,7 +18,7 @@ pub enum HeaderError {
     ConflictingLengths,
 }
 
-/// The destination of added fields: the map of an engine that has one, or the bytes of a head.
+/// The destination of added fields: the map of an engine that has one, a list, or the bytes of a head.
 pub trait FieldSink {
     /// Adds a field.
     fn add(&mut self, name: &HeaderName, value: &HeaderValue);
@@ -31,6 +31,12 @@ pub trait FieldSink {
 
     /// Adds the limit headers without those that `keeps` rejects.
     fn add_limits(&mut self, limits: &LimitHeaders<'_>, keeps: &dyn Fn(&HeaderName) -> bool);
+}
+
+/// Adds a field with a number as its value.
+pub fn add_number(sink: &mut dyn FieldSink, name: &HeaderName, number: u64) {
+    // Digits are valid in a header.
+    let _ = sink.add_text(name, itoa::Buffer::new().format(number).as_bytes());
 }
 
 impl FieldSink for HeaderMap {
@@ -49,6 +55,25 @@ impl FieldSink for HeaderMap {
         kept.for_each(|(name, value)| {
             self.append(name, value);
         });
+    }
+}
+
+/// Fields that become part of a head later.
+pub type FieldBuffer = Vec<(HeaderName, HeaderValue)>;
+
+impl FieldSink for FieldBuffer {
+    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.push((name.clone(), value.clone()));
+    }
+
+    fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError> {
+        let value = HeaderValue::from_bytes(text).map_err(|_| HeaderError::InvalidValue)?;
+        self.push((name.clone(), value));
+        Ok(())
+    }
+
+    fn add_limits(&mut self, limits: &LimitHeaders<'_>, keeps: &dyn Fn(&HeaderName) -> bool) {
+        self.extend(limits.fields().filter(|(name, _)| keeps(name)));
     }
 }
 
@@ -92,7 +117,7 @@ pub(super) mod tests {
     pub(in crate::pipeline) fn added(
         add: impl Fn(&mut dyn FieldSink) -> Result<(), HeaderError>,
     ) -> Vec<(String, String)> {
-        let (mut map, mut head) = (HeaderMap::new(), Vec::new());
+        let (mut map, mut head) = (HeaderMap::new(), Vec::<u8>::new());
         add(&mut map).unwrap();
         add(&mut head).unwrap();
         let head = String::from_utf8(head).unwrap();
@@ -116,7 +141,7 @@ pub(super) mod tests {
     fn no_text_ends_its_line() {
         let name = HeaderName::from_static("x-name");
         for text in ["a\r\nb: c", "a\0", "\x7f"] {
-            let (mut map, mut head) = (HeaderMap::new(), Vec::new());
+            let (mut map, mut head) = (HeaderMap::new(), Vec::<u8>::new());
             assert!(map.add_text(&name, text.as_bytes()).is_err());
             assert!(head.add_text(&name, text.as_bytes()).is_err());
             assert!(map.is_empty() && head.is_empty());

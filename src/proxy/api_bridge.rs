@@ -14,9 +14,8 @@ use super::request_context::{RequestContext, measure_wait};
 use crate::api::{ApiResponse, Caller, ResponseInfo};
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::Fields;
-use crate::pipeline::local_response::{
-    LocalResponse, clearing_headers, limit_headers, rejection_headers,
-};
+use crate::pipeline::header_fields::FieldBuffer;
+use crate::pipeline::local_response::{LocalResponse, clearing_headers, rejection_headers};
 use crate::rejection::Refusal;
 use crate::routing::endpoints;
 
@@ -88,7 +87,7 @@ impl ApiCall {
                 info,
             } => (status, headers, body, info),
         };
-        let mut headers: Vec<_> = fields
+        let mut headers: FieldBuffer = fields
             .iter()
             .filter(|(name, _)| ctx.method == Method::HEAD || **name != header::CONTENT_LENGTH)
             .map(|(name, value)| (name.clone(), value.clone()))
@@ -117,7 +116,7 @@ fn info_headers(
     ctx: &mut RequestContext,
     head: RequestHead<'_>,
     info: ResponseInfo,
-) -> Vec<(HeaderName, HeaderValue)> {
+) -> FieldBuffer {
     if let Some(user) = info.user {
         ctx.user = Some(user);
         ctx.session = info.session;
@@ -129,7 +128,10 @@ fn info_headers(
             ctx.record_rejection(&mut rejection);
             rejection_headers(&rejection, &ctx.rejected_request(head))
         }
-        None => limit_headers(&info.limits, ctx.worker.store_clock()),
+        None => {
+            let limits = ctx.response_context().limit_headers(&info.limits);
+            limits.map_or_else(FieldBuffer::new, |limits| limits.fields().collect())
+        }
     };
     if info.clear_cookie {
         headers.extend(clearing_headers(&ctx.snapshot.settings.sessions.cookie));

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHead, RequestHost, client_origin};
 use crate::pipeline::fields::FieldKind;
-use crate::pipeline::local_response::RejectedRequest;
+use crate::pipeline::local_response::{RejectedRequest, ResponseContext};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::Route;
@@ -234,16 +234,29 @@ impl RequestContext {
         ));
     }
 
+    /// What a local response depends on.
+    pub(super) fn response_context(&self) -> ResponseContext<'_> {
+        let origin = self.client_origin.as_ref();
+        let is_https = origin.is_some_and(|origin| origin.https);
+        let settings = &self.snapshot.settings;
+        ResponseContext {
+            request_id: &self.request_id,
+            method: &self.method,
+            is_http2: self.is_http2,
+            settings: Some(settings),
+            services: Some(&self.worker.admission),
+            hsts: settings.hsts.as_ref().filter(|_| is_https),
+        }
+    }
+
     /// What the response to a rejection depends on.
     pub(super) fn rejected_request<'a>(&'a self, head: RequestHead<'a>) -> RejectedRequest<'a> {
         RejectedRequest {
             head,
-            request_id: &self.request_id,
+            context: self.response_context(),
             is_grpc: self.is_grpc,
             is_api_call: self.is_api_call,
             route: self.route.as_deref(),
-            settings: Some(&self.snapshot.settings),
-            store_clock: self.worker.store_clock(),
         }
     }
 

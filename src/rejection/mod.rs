@@ -115,8 +115,12 @@ impl Rejection {
 
     /// The message for the client.
     pub fn message(&self) -> &'static str {
-        let own = self.disclosed.as_ref().and_then(|it| it.message);
-        own.unwrap_or(self.refusal.message())
+        self.own_message().unwrap_or(self.refusal.message())
+    }
+
+    /// The message that replaces the refusal's.
+    pub fn own_message(&self) -> Option<&'static str> {
+        self.disclosed.as_ref()?.message
     }
 
     /// The names of the limits that rejected the request.

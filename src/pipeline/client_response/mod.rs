@@ -7,7 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use super::admission::Permit;
 use super::fields::{Field, FieldKind};
-use super::header_fields::{FieldSink, HeaderError};
+use super::header_fields::{FieldSink, HeaderError, add_number};
 use super::local_response::clearing_headers;
 use super::via::Via;
 use crate::auth::credential;
@@ -59,8 +59,7 @@ impl ClientHead<'_> {
     /// A value that no header can carry.
     pub(crate) fn write(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
         if let LengthAction::Collapse(length) = self.length {
-            let mut digits = itoa::Buffer::new();
-            sink.add_text(&header::CONTENT_LENGTH, digits.format(length).as_bytes())?;
+            add_number(sink, &header::CONTENT_LENGTH, length);
         }
         self.add_unedited(sink, &header::VIA, self.via.entry(self.version));
         self.add_unedited(sink, &X_REQUEST_ID, &self.request_id.header());

@@ -1,112 +1,198 @@
 //! The headers of every local response, and the rules about its body.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::{LocalResponse, NOSNIFF};
+use super::{BodyBuffer, Content, LocalResponse, NOSNIFF};
+use crate::limits::{Decision, LimitHeaders};
+use crate::pipeline::admission::AdmissionServices;
+use crate::pipeline::header_fields::{FieldSink, add_number};
+use crate::settings::Reloadable;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
-/// The facts about a request that complete its response.
-#[derive(Debug, Clone, Copy)]
-pub struct Completion<'a> {
+/// The facts about a request on which its response depends, beside the response's own content.
+#[derive(Clone, Copy)]
+pub struct ResponseContext<'a> {
     pub request_id: &'a RequestId,
     pub method: &'a Method,
     pub is_http2: bool,
+    /// Absent on the admin listener, and where no request was read.
+    pub settings: Option<&'a Reloadable>,
+    /// Absent where no limit is evaluated.
+    pub services: Option<&'a AdmissionServices>,
     /// The value of `Strict-Transport-Security`, for a client that uses TLS: over plain HTTP browsers
     /// ignore it (RFC 6797, section 8.1).
     pub hsts: Option<&'a HeaderValue>,
 }
 
+impl<'a> ResponseContext<'a> {
+    /// The limit headers; none where no limit was evaluated. Limits are counted by the store's clock,
+    /// and so is the time at which they are reset.
+    pub fn limit_headers(&self, decisions: &'a [Decision]) -> Option<LimitHeaders<'a>> {
+        let services = self.services;
+        let clock = || services.map_or(Duration::ZERO, AdmissionServices::store_clock);
+        LimitHeaders::of(decisions, clock)
+    }
+}
+
 impl LocalResponse {
-    /// Adds the headers of every response and the length of the body, and removes a body that the
-    /// client does not receive. An engine adds only what frames it on the connection.
-    #[must_use]
-    pub fn complete(mut self, request: &Completion<'_>) -> LocalResponse {
-        self.headers.reserve(4);
-        self.set(X_REQUEST_ID, || request.request_id.header());
-        self.set(header::X_CONTENT_TYPE_OPTIONS, || NOSNIFF);
-        if let Some(hsts) = request.hsts {
-            self.set(header::STRICT_TRANSPORT_SECURITY, || hsts.clone());
+    /// The body that a GET would receive. `buffer` holds one that is rendered for this request.
+    pub fn body<'b>(&'b self, request_id: &RequestId, buffer: &'b mut BodyBuffer) -> &'b [u8] {
+        match &self.content {
+            Content::Complete(body) => body,
+            Content::Error(error) => {
+                error.write_body(request_id.as_str(), buffer);
+                buffer
+            }
         }
-        let bodiless = self.status == StatusCode::NO_CONTENT || self.status.is_informational();
-        let is_head_alone = self.is_trailers_only && request.is_http2;
-        // The response to a HEAD has the length that a GET would have.
-        if !bodiless && !is_head_alone {
-            let length = self.body.len();
-            self.set(header::CONTENT_LENGTH, || length.into());
-        }
-        if bodiless || request.method == Method::HEAD {
-            self.body.clear();
-        }
-        self
     }
 
-    /// Adds a header unless the response has it.
-    fn set(&mut self, name: HeaderName, value: impl FnOnce() -> HeaderValue) {
-        if !self.headers.iter().any(|(other, _)| *other == name) {
-            self.headers.push((name, value()));
+    /// The same body, for an engine that takes it over.
+    pub fn body_bytes(&self, request_id: &RequestId) -> Bytes {
+        match &self.content {
+            Content::Complete(body) => body.clone(),
+            Content::Error(_) => {
+                let mut buffer = BodyBuffer::new();
+                Bytes::copy_from_slice(self.body(request_id, &mut buffer))
+            }
         }
+    }
+
+    /// Whether the client receives the body.
+    pub fn sends_body(&self, method: &Method) -> bool {
+        !self.is_bodiless() && *method != Method::HEAD
+    }
+
+    /// Writes all headers: those of the content, those of every response, and the length of the body.
+    /// An engine adds only what frames it on the connection.
+    pub fn write_fields(
+        &self,
+        context: &ResponseContext<'_>,
+        body_length: usize,
+        sink: &mut dyn FieldSink,
+    ) {
+        self.write_content_fields(context, sink);
+        if self.lacks(&X_REQUEST_ID) {
+            // An identifier is valid in a header.
+            let _ = sink.add_text(&X_REQUEST_ID, context.request_id.as_str().as_bytes());
+        }
+        if self.lacks(&header::X_CONTENT_TYPE_OPTIONS) {
+            sink.add(&header::X_CONTENT_TYPE_OPTIONS, &NOSNIFF);
+        }
+        if let Some(hsts) = context.hsts
+            && self.lacks(&header::STRICT_TRANSPORT_SECURITY)
+        {
+            sink.add(&header::STRICT_TRANSPORT_SECURITY, hsts);
+        }
+        let is_head_alone = self.is_trailers_only && context.is_http2;
+        // The response to a HEAD has the length that a GET would have.
+        if !self.is_bodiless() && !is_head_alone && self.lacks(&header::CONTENT_LENGTH) {
+            add_number(sink, &header::CONTENT_LENGTH, body_length as u64);
+        }
+    }
+
+    /// Writes the headers of the content.
+    pub fn write_content_fields(&self, context: &ResponseContext<'_>, sink: &mut dyn FieldSink) {
+        if let Content::Error(error) = &self.content {
+            error.write_fields(context, sink);
+        }
+        for (name, value) in &self.headers {
+            sink.add(name, value);
+        }
+    }
+
+    fn is_bodiless(&self) -> bool {
+        self.status == StatusCode::NO_CONTENT || self.status.is_informational()
+    }
+
+    fn lacks(&self, name: &HeaderName) -> bool {
+        !self.headers.iter().any(|(other, _)| other == name)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
+    use http::HeaderMap;
 
-    fn complete(response: LocalResponse, method: &Method, is_http2: bool) -> LocalResponse {
+    use super::*;
+    use crate::pipeline::header_fields::FieldBuffer;
+
+    /// The headers, and the body that is sent.
+    fn written(
+        response: &LocalResponse,
+        method: &Method,
+        is_http2: bool,
+    ) -> (HeaderMap, &'static str) {
         let request_id = RequestId::keep_or_generate(Some(b"id-1"));
-        response.complete(&Completion {
+        let context = ResponseContext {
             request_id: &request_id,
             method,
             is_http2,
+            settings: None,
+            services: None,
             hsts: Some(&HeaderValue::from_static("max-age=1")),
-        })
+        };
+        let (mut headers, mut buffer) = (HeaderMap::new(), BodyBuffer::new());
+        let body = response.body(&request_id, &mut buffer);
+        response.write_fields(&context, body.len(), &mut headers);
+        (
+            headers,
+            if response.sends_body(method) {
+                "body"
+            } else {
+                ""
+            },
+        )
     }
 
-    fn text(response: &LocalResponse, name: &str) -> Option<String> {
-        let mut headers = response.headers.iter();
-        let (_, value) = headers.find(|(other, _)| *other == name)?;
-        Some(value.to_str().unwrap().to_owned())
+    fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+        headers.get(name)?.to_str().ok()
     }
 
     #[test]
     fn length_and_body_follow_status_and_method() {
         for (status, method, length, body) in [
-            (200, Method::GET, Some("4"), "body"),
-            (200, Method::HEAD, Some("4"), ""),
-            (429, Method::POST, Some("4"), "body"),
-            (204, Method::GET, None, ""),
-            (204, Method::HEAD, None, ""),
+            (StatusCode::OK, Method::GET, Some("4"), "body"),
+            (StatusCode::OK, Method::HEAD, Some("4"), ""),
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                Method::POST,
+                Some("4"),
+                "body",
+            ),
+            (StatusCode::NO_CONTENT, Method::GET, None, ""),
+            (StatusCode::NO_CONTENT, Method::HEAD, None, ""),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
-            let response = LocalResponse::new(status, Vec::new(), "body");
-            let response = complete(response, &method, false);
+            let response = LocalResponse::new(status, FieldBuffer::new(), "body");
+            let (headers, sent) = written(&response, &method, false);
             assert_eq!(
-                text(&response, "content-length").as_deref(),
+                text(&headers, "content-length"),
                 length,
                 "{status} {method}"
             );
-            assert_eq!(response.body, body, "{status} {method}");
+            assert_eq!(sent, body, "{status} {method}");
         }
     }
 
     #[test]
     fn every_response_has_the_common_headers_once() {
         let own = vec![
-            (header::X_CONTENT_TYPE_OPTIONS, NOSNIFF),
+            (header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone()),
             (header::CONTENT_LENGTH, HeaderValue::from_static("9")),
         ];
         let response = LocalResponse::new(StatusCode::OK, own, "");
-        let response = complete(response, &Method::HEAD, false);
-        assert_eq!(response.headers.len(), 4);
+        let (headers, _) = written(&response, &Method::HEAD, false);
+        assert_eq!(headers.len(), 4);
         for (name, value) in [
             ("x-request-id", "id-1"),
             ("x-content-type-options", "nosniff"),
             ("strict-transport-security", "max-age=1"),
             ("content-length", "9"),
         ] {
-            assert_eq!(text(&response, name).as_deref(), Some(value));
+            assert_eq!(text(&headers, name), Some(value));
         }
     }
 
@@ -115,10 +201,10 @@ mod tests {
         for (is_http2, length) in [(true, None), (false, Some("0"))] {
             let response = LocalResponse {
                 is_trailers_only: true,
-                ..LocalResponse::new(StatusCode::OK, Vec::new(), "")
+                ..LocalResponse::new(StatusCode::OK, FieldBuffer::new(), "")
             };
-            let response = complete(response, &Method::POST, is_http2);
-            assert_eq!(text(&response, "content-length").as_deref(), length);
+            let (headers, _) = written(&response, &Method::POST, is_http2);
+            assert_eq!(text(&headers, "content-length"), length);
         }
     }
 }

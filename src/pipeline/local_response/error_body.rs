@@ -1,14 +1,17 @@
-//! The body of an error response in its three forms: JSON, problem details, HTML.
+//! An error response in its three formats: JSON, problem details, HTML.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use http::header::HeaderValue;
+use http::header::{self, HeaderValue};
 use maud::html;
-use serde::Serialize;
 
+use super::refusal_texts::{RefusalTexts, json, problem, quote};
+use super::{BodyBuffer, NO_STORE, ResponseContext, VARY_ACCEPT, write_rejection};
 use crate::pipeline::fields::{FieldKind, Fields, text_of};
+use crate::pipeline::header_fields::FieldSink;
 use crate::pipeline::html_page;
-use crate::rejection::{Refusal, Rejection};
+use crate::rejection::Rejection;
 
 /// The format of an error body, selected by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,27 +57,95 @@ impl ErrorFormat {
         formats.find_map(|(name, format)| media_type.eq_ignore_ascii_case(name).then_some(format))
     }
 
-    pub(super) fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            ErrorFormat::Json => "application/json",
-            ErrorFormat::Problem => "application/problem+json",
-            ErrorFormat::Html => "text/html; charset=utf-8",
-        })
+    fn content_type(self) -> &'static HeaderValue {
+        static JSON: HeaderValue = HeaderValue::from_static("application/json");
+        static PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+        static HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+        match self {
+            ErrorFormat::Json => &JSON,
+            ErrorFormat::Problem => &PROBLEM,
+            ErrorFormat::Html => &HTML,
+        }
+    }
+}
+
+/// An error in a format that a client reads.
+#[derive(Debug)]
+pub(super) struct ErrorResponse {
+    pub(super) rejection: Rejection,
+    pub(super) format: ErrorFormat,
+    /// Whether the challenge names what is wrong with a bearer token.
+    pub(super) names_token_error: bool,
+    /// The address of the sign-in page that a page links to.
+    pub(super) sign_in: Option<String>,
+}
+
+impl ErrorResponse {
+    /// Writes the headers that describe the body, and those of the rejection.
+    pub(super) fn write_fields(&self, context: &ResponseContext<'_>, sink: &mut dyn FieldSink) {
+        sink.add(&header::CONTENT_TYPE, self.format.content_type());
+        sink.add(&header::CACHE_CONTROL, &NO_STORE);
+        sink.add(&header::VARY, &VARY_ACCEPT);
+        if self.format == ErrorFormat::Html {
+            let policy = html_page::content_security_policy("'none'");
+            // Its characters are valid in a header.
+            let _ = sink.add_text(&header::CONTENT_SECURITY_POLICY, policy.as_bytes());
+        }
+        write_rejection(&self.rejection, self.names_token_error, context, sink);
     }
 
-    /// Renders the body for a rejection. `sign_in` is the address of the sign-in page that a page
-    /// links to.
-    pub(super) fn body(
-        self,
-        rejection: &Rejection,
-        request_id: &str,
-        sign_in: Option<&str>,
-    ) -> String {
-        match self {
-            ErrorFormat::Json => to_json(&json(rejection, request_id)),
-            ErrorFormat::Problem => to_json(&problem(rejection, request_id)),
-            ErrorFormat::Html => page(rejection, request_id, sign_in),
+    /// Renders the body.
+    pub(super) fn write_body(&self, request_id: &str, out: &mut BodyBuffer) {
+        let (rejection, refusal) = (&self.rejection, self.rejection.refusal);
+        let texts = RefusalTexts::of(refusal).filter(|_| rejection.own_message().is_none());
+        match self.format {
+            ErrorFormat::Html => {
+                let page = page(rejection, request_id, self.sign_in.as_deref());
+                out.extend_from_slice(page.as_bytes());
+            }
+            ErrorFormat::Json => {
+                let made = || json(refusal, rejection.message()).into();
+                let start = texts.map_or_else(made, |texts| Cow::Borrowed(&*texts.json));
+                write_object(out, &start, request_id, rejection);
+                out.extend_from_slice(b"}}");
+            }
+            ErrorFormat::Problem => {
+                let made = || problem(refusal, rejection.message()).into();
+                let start = texts.map_or_else(made, |texts| Cow::Borrowed(&*texts.problem));
+                write_object(out, &start, request_id, rejection);
+                write_violated_policies(out, rejection);
+                out.push(b'}');
+            }
         }
+    }
+}
+
+/// Writes the members that both forms of JSON have in common. An identifier needs no escaping.
+fn write_object(out: &mut BodyBuffer, start: &str, request_id: &str, rejection: &Rejection) {
+    out.extend_from_slice(start.as_bytes());
+    out.extend_from_slice(request_id.as_bytes());
+    out.push(b'"');
+    let fields = rejection.fields().iter();
+    let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
+    if fields.is_empty() {
+        return;
+    }
+    // Texts always fit into JSON.
+    let fields = serde_json::to_string(&fields).unwrap_or_default();
+    out.extend_from_slice(b",\"fields\":");
+    out.extend_from_slice(fields.as_bytes());
+}
+
+/// Writes the member of draft-ietf-httpapi-ratelimit-headers-10, where a limit was exceeded.
+fn write_violated_policies(out: &mut BodyBuffer, rejection: &Rejection) {
+    let mut before = ",\"violated-policies\":[";
+    for name in rejection.violated_limits() {
+        out.extend_from_slice(before.as_bytes());
+        out.extend_from_slice(quote(name).as_bytes());
+        before = ",";
+    }
+    if before == "," {
+        out.push(b']');
     }
 }
 
@@ -103,83 +174,6 @@ fn page(rejection: &Rejection, request_id: &str, sign_in: Option<&str>) -> Strin
     html_page::document(&status.to_string(), &body).into_string()
 }
 
-/// Members that only some errors have are omitted from the others.
-#[derive(Serialize)]
-struct ErrorEnvelope<'a> {
-    success: bool,
-    error: ErrorBody<'a>,
-}
-
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    code: &'static str,
-    message: &'static str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fields: Option<BTreeMap<&'a str, &'a str>>,
-}
-
-/// RFC 9457, with the members of draft-ietf-httpapi-ratelimit-headers-10.
-#[derive(Serialize)]
-struct ProblemDetails<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'static str,
-    status: u16,
-    detail: &'static str,
-    code: &'static str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fields: Option<BTreeMap<&'a str, &'a str>>,
-    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
-    violated_policies: Vec<&'a str>,
-}
-
-fn json<'a>(rejection: &'a Rejection, request_id: &'a str) -> ErrorEnvelope<'a> {
-    ErrorEnvelope {
-        success: false,
-        error: ErrorBody {
-            code: rejection.refusal.code(),
-            message: rejection.message(),
-            request_id,
-            fields: fields(rejection),
-        },
-    }
-}
-
-fn problem<'a>(rejection: &'a Rejection, request_id: &'a str) -> ProblemDetails<'a> {
-    let refusal = rejection.refusal;
-    ProblemDetails {
-        kind: match refusal {
-            Refusal::RateLimited => {
-                "https://iana.org/assignments/http-problem-types#quota-exceeded"
-            }
-            Refusal::StoreUnavailable | Refusal::Overloaded => {
-                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-            }
-            _ => "about:blank",
-        },
-        title: refusal.status().canonical_reason().unwrap_or_default(),
-        status: refusal.status().as_u16(),
-        detail: rejection.message(),
-        code: refusal.code(),
-        request_id,
-        fields: fields(rejection),
-        violated_policies: rejection.violated_limits().collect(),
-    }
-}
-
-fn fields(rejection: &Rejection) -> Option<BTreeMap<&str, &str>> {
-    let fields = rejection.fields().iter();
-    let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
-    (!fields.is_empty()).then_some(fields)
-}
-
-fn to_json(body: &impl Serialize) -> String {
-    // Strings and numbers always fit into JSON.
-    serde_json::to_string(body).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
@@ -189,6 +183,7 @@ mod tests {
     use super::*;
     use crate::limits::{Algorithm, Decision, KeyPart, Limit, LimitDefinition, OnOutage};
     use crate::pipeline::fields::tests::list;
+    use crate::rejection::Refusal;
 
     #[test]
     fn format_follows_accept_quality() {
@@ -234,12 +229,50 @@ mod tests {
         }
     }
 
+    /// The problem details of a rejection.
+    fn body(rejection: Rejection) -> String {
+        body_in(ErrorFormat::Problem, rejection)
+    }
+
+    fn body_in(format: ErrorFormat, rejection: Rejection) -> String {
+        let response = ErrorResponse {
+            rejection,
+            format,
+            names_token_error: false,
+            sign_in: None,
+        };
+        let mut body = BodyBuffer::new();
+        response.write_body("id", &mut body);
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn texts_are_escaped_in_json() {
+        for own in [None, Some("a \"quoted\" \\ text\n")] {
+            for format in [ErrorFormat::Json, ErrorFormat::Problem] {
+                let mut rejection = Rejection::invalid_field("na\"me", "is\\wrong");
+                if let Some(disclosed) = &mut rejection.disclosed {
+                    disclosed.message = own;
+                }
+                let message = rejection.message();
+                let body = body_in(format, rejection);
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let (error, text) = match format {
+                    ErrorFormat::Json => (&body["error"], &body["error"]["message"]),
+                    _ => (&body, &body["detail"]),
+                };
+                assert_eq!(text, message);
+                assert_eq!(error["request_id"], "id");
+                assert_eq!(error["fields"]["na\"me"], "is\\wrong");
+            }
+        }
+    }
+
     #[test]
     fn rate_limited_problem_names_the_violated_policies() {
         let decisions = vec![decision("per-address", true), decision("per-user", false)];
         let rejection = Rejection::from(Refusal::RateLimited).with_decisions(decisions);
-        let body = ErrorFormat::Problem.body(&rejection, "id", None);
-        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body(rejection)).unwrap();
         let kind = body["type"].as_str().unwrap();
         assert!(kind.ends_with("#quota-exceeded"), "{kind}");
         assert_eq!(body["violated-policies"], serde_json::json!(["per-user"]));
@@ -247,8 +280,7 @@ mod tests {
 
     #[test]
     fn problem_without_violated_policies_has_no_such_member() {
-        let rejection = Refusal::RateLimited.into();
-        let body = ErrorFormat::Problem.body(&rejection, "id", None);
+        let body = body(Refusal::RateLimited.into());
         assert!(!body.contains("violated-policies"), "{body}");
     }
 }

@@ -10,8 +10,11 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::error_body::ErrorFormat;
-use super::{GRPC, LocalResponse, RejectedRequest};
+use super::{
+    GRPC, LocalResponse, NO_STORE, RejectedRequest, further_headers, names_token_error,
+    write_rejection,
+};
+use crate::pipeline::header_fields::{FieldBuffer, FieldSink};
 use crate::rejection::{Refusal, Rejection};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -28,8 +31,12 @@ pub(super) fn respond(
     request: &RejectedRequest<'_>,
     extra: &HeaderMap,
 ) -> LocalResponse {
-    let mut headers = super::headers(rejection, request, ErrorFormat::Json, extra);
-    headers.retain(|(name, _)| *name != header::CONTENT_TYPE && *name != header::VARY);
+    let mut headers = FieldBuffer::new();
+    headers.add(&header::CACHE_CONTROL, &NO_STORE);
+    let names_token_error = names_token_error(rejection.refusal, request.head.fields);
+    write_rejection(rejection, names_token_error, &request.context, &mut headers);
+    let further = further_headers(rejection, request, extra).into_iter();
+    headers.extend(further.filter(|(name, _)| *name != header::VARY));
     headers.push((header::CONTENT_TYPE, HeaderValue::from_static(GRPC)));
     let outcome = CallOutcome::of(rejection.refusal, rejection.retry_delay());
     headers.extend(outcome.headers());
@@ -43,7 +50,7 @@ pub fn end_call(outcome: CallOutcome) -> LocalResponse {
     trailers_only(headers)
 }
 
-fn trailers_only(headers: Vec<(HeaderName, HeaderValue)>) -> LocalResponse {
+fn trailers_only(headers: FieldBuffer) -> LocalResponse {
     LocalResponse {
         is_trailers_only: true,
         ..LocalResponse::new(StatusCode::OK, headers, Bytes::new())

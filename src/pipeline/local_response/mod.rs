@@ -4,55 +4,69 @@
 mod complete;
 mod error_body;
 mod grpc;
+mod refusal_texts;
 mod sign_in;
 
-use std::time::Duration;
-
 use bytes::Bytes;
-pub use complete::Completion;
-use error_body::ErrorFormat;
+pub use complete::ResponseContext;
+use error_body::{ErrorFormat, ErrorResponse};
 pub use grpc::{CallOutcome, end_call};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use refusal_texts::RefusalTexts;
+use smallvec::SmallVec;
 
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
-use crate::limits::{Decision, LimitHeaders};
+use crate::pipeline::METHODS;
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::{FieldKind, Fields};
-use crate::pipeline::{METHODS, html_page};
+use crate::pipeline::header_fields::{FieldBuffer, FieldSink, add_number};
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::Route;
-use crate::settings::Reloadable;
-use crate::telemetry::request_id::RequestId;
 
-pub const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+/// The value of `X-Content-Type-Options`.
+pub static NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+static NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+static VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
+/// The challenge that names no error.
+static CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"portcullis\"");
 
 /// The media type of a gRPC call and of its response.
 pub const GRPC: &str = "application/grpc";
 
-type Headers = Vec<(HeaderName, HeaderValue)>;
+/// Room for the body of most error responses.
+pub type BodyBuffer = SmallVec<[u8; 512]>;
 
-/// A response that the gateway makes itself.
+/// A response that the gateway makes itself. An engine writes it, and adds what frames it on the
+/// connection.
 #[derive(Debug)]
 pub struct LocalResponse {
     pub status: StatusCode,
-    pub headers: Headers,
-    pub body: Bytes,
     /// Whether another request may follow on the connection.
     pub may_keep: bool,
     /// The outcome of a gRPC call: on HTTP/2 a head alone.
     pub is_trailers_only: bool,
+    headers: FieldBuffer,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// The headers describe it.
+    Complete(Bytes),
+    /// Rendered when it is written, with the headers that describe it.
+    Error(ErrorResponse),
 }
 
 impl LocalResponse {
-    pub fn new(status: StatusCode, headers: Headers, body: impl Into<Bytes>) -> LocalResponse {
+    pub fn new(status: StatusCode, headers: FieldBuffer, body: impl Into<Bytes>) -> LocalResponse {
         LocalResponse {
             status,
-            headers,
-            body: body.into(),
             may_keep: true,
             is_trailers_only: false,
+            headers,
+            content: Content::Complete(body.into()),
         }
     }
 }
@@ -61,106 +75,75 @@ impl LocalResponse {
 #[derive(Clone, Copy)]
 pub struct RejectedRequest<'a> {
     pub head: RequestHead<'a>,
-    pub request_id: &'a RequestId,
+    pub context: ResponseContext<'a>,
     pub is_grpc: bool,
     /// A call to one of the gateway's own endpoints.
     pub is_api_call: bool,
     /// Absent where no route was selected.
     pub route: Option<&'a Route>,
-    /// Absent on the admin listener, and where no request was read.
-    pub settings: Option<&'a Reloadable>,
-    /// The store's clock, by which limits are counted.
-    pub store_clock: Duration,
 }
 
 /// Responds to a rejected request. `extra` are headers of the router that rejected it: those of CORS
 /// on the gateway's own endpoints, and the methods of a path.
 pub fn respond(
-    rejection: &Rejection,
+    rejection: Rejection,
     request: &RejectedRequest<'_>,
     extra: &HeaderMap,
 ) -> LocalResponse {
-    let response = if request.is_grpc {
-        grpc::respond(rejection, request, extra)
+    // The end of the body of a misunderstood head is unknown, too.
+    let may_keep = rejection.refusal != Refusal::BadRequest;
+    let mut response = if request.is_grpc {
+        grpc::respond(&rejection, request, extra)
     } else if let Some(location) = sign_in::redirect_target(rejection.refusal, request) {
-        redirect_to_sign_in(rejection, request, location)
+        redirect_to_sign_in(&rejection, request, location)
     } else {
         error(rejection, request, extra)
     };
-    LocalResponse {
-        // The end of the body of a misunderstood head is unknown, too.
-        may_keep: rejection.refusal != Refusal::BadRequest,
-        ..response
-    }
+    response.may_keep = may_keep;
+    response
 }
 
 /// An error in the format that the client prefers.
-fn error(rejection: &Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap) -> LocalResponse {
-    let format = ErrorFormat::negotiate(request.head.fields);
+fn error(rejection: Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap) -> LocalResponse {
+    let fields = request.head.fields;
+    let format = ErrorFormat::negotiate(fields);
     let status = rejection.refusal.status();
     let link = format == ErrorFormat::Html && status == StatusCode::UNAUTHORIZED;
-    let link = link.then(|| sign_in::address(request)).flatten();
-    let headers = headers(rejection, request, format, extra);
-    let body = format.body(rejection, request.request_id.as_str(), link.as_deref());
-    LocalResponse::new(status, headers, body)
+    LocalResponse {
+        status,
+        may_keep: true,
+        is_trailers_only: false,
+        headers: further_headers(&rejection, request, extra),
+        content: Content::Error(ErrorResponse {
+            format,
+            names_token_error: names_token_error(rejection.refusal, fields),
+            sign_in: link.then(|| sign_in::address(request)).flatten(),
+            rejection,
+        }),
+    }
 }
 
 /// The headers of a rejection, whatever the body: the challenge, the retry delay, the limits, the
 /// cleared cookie, and the route's CORS headers.
-pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Headers {
-    let mut headers = Headers::new();
-    if let Some(challenge) = challenge(rejection, request.head.fields) {
-        headers.push((header::WWW_AUTHENTICATE, challenge));
-    }
-    if let Some(seconds) = retry_after_seconds(rejection)
-        && let Ok(seconds) = HeaderValue::from_str(itoa::Buffer::new().format(seconds))
-    {
-        headers.push((header::RETRY_AFTER, seconds));
-    }
-    headers.extend(state_headers(rejection, request));
-    if let Some(cors) = request.route.and_then(|route| route.cors.as_ref()) {
-        let origin = request.head.fields.first(FieldKind::Origin);
-        headers.extend(cors.response_headers(origin));
-    }
+pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> FieldBuffer {
+    let mut headers = FieldBuffer::new();
+    let names_token_error = names_token_error(rejection.refusal, request.head.fields);
+    write_rejection(rejection, names_token_error, &request.context, &mut headers);
+    headers.extend(cors_headers(request));
     headers
 }
 
-/// The limit headers of a response; none where no limit was evaluated. Limits are counted by the
-/// store's clock, and so is the time at which they are reset.
-pub fn limit_headers(decisions: &[Decision], store_clock: Duration) -> Headers {
-    let limits = LimitHeaders::of(decisions, || store_clock);
-    limits.map_or_else(Headers::new, |limits| limits.fields().collect())
-}
-
-/// The headers that clear the session cookie.
-pub fn clearing_headers(rules: &CookieRules) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-    let cookies = credential::clearing_cookies(rules).into_iter();
-    cookies.map(|cookie| (header::SET_COOKIE, cookie))
-}
-
-/// All headers but the framing.
-fn headers(
+/// The route's CORS headers, the methods that are allowed, and those of `extra` that apply to a body
+/// that is not the router's own.
+fn further_headers(
     rejection: &Rejection,
     request: &RejectedRequest<'_>,
-    format: ErrorFormat,
     extra: &HeaderMap,
-) -> Headers {
-    let mut headers = Headers::with_capacity(16);
-    headers.extend([
-        (header::CONTENT_TYPE, format.content_type()),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::VARY, HeaderValue::from_static("Accept")),
-    ]);
-    if format == ErrorFormat::Html
-        && let Ok(policy) = HeaderValue::try_from(html_page::content_security_policy("'none'"))
-    {
-        headers.push((header::CONTENT_SECURITY_POLICY, policy));
-    }
-    headers.extend(rejection_headers(rejection, request));
+) -> FieldBuffer {
+    let mut headers = cors_headers(request);
     if rejection.refusal == Refusal::MethodNotAllowed && !extra.contains_key(header::ALLOW) {
         headers.push((header::ALLOW, HeaderValue::from_static(METHODS)));
     }
-    // Headers about the router's own, empty body do not apply to this one.
     let kept = extra.iter().filter(|(name, _)| {
         !matches!(
             **name,
@@ -171,53 +154,85 @@ fn headers(
     headers
 }
 
+fn cors_headers(request: &RejectedRequest<'_>) -> FieldBuffer {
+    let Some(cors) = request.route.and_then(|route| route.cors.as_ref()) else {
+        return FieldBuffer::new();
+    };
+    cors.response_headers(request.head.fields.first(FieldKind::Origin))
+}
+
+/// The headers that clear the session cookie.
+pub fn clearing_headers(rules: &CookieRules) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let cookies = credential::clearing_cookies(rules).into_iter();
+    cookies.map(|cookie| (header::SET_COOKIE, cookie))
+}
+
 fn redirect_to_sign_in(
     rejection: &Rejection,
     request: &RejectedRequest<'_>,
     location: HeaderValue,
 ) -> LocalResponse {
-    let mut headers = state_headers(rejection, request);
-    headers.extend([
-        (header::LOCATION, location),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::VARY, HeaderValue::from_static("Accept")),
-    ]);
+    let mut headers = FieldBuffer::new();
+    write_state(rejection, &request.context, &mut headers);
+    headers.push((header::LOCATION, location));
+    headers.add(&header::CACHE_CONTROL, &NO_STORE);
+    headers.add(&header::VARY, &VARY_ACCEPT);
     LocalResponse::new(StatusCode::SEE_OTHER, headers, Bytes::new())
 }
 
-/// The limit headers, and the cleared cookie.
-fn state_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -> Headers {
-    let mut headers = limit_headers(&rejection.decisions, request.store_clock);
-    if let Some(settings) = request.settings.filter(|_| rejection.clear_cookie) {
-        headers.extend(clearing_headers(&settings.sessions.cookie));
+/// Writes the challenge, the retry delay, the limits and the cleared cookie.
+fn write_rejection(
+    rejection: &Rejection,
+    names_token_error: bool,
+    context: &ResponseContext<'_>,
+    sink: &mut dyn FieldSink,
+) {
+    write_challenge(rejection, names_token_error, sink);
+    if let Some(seconds) = retry_after_seconds(rejection) {
+        add_number(sink, &header::RETRY_AFTER, seconds);
     }
-    headers
+    write_state(rejection, context, sink);
 }
 
-/// The challenge of RFC 6750, section 3, for a 401 or a missing scope. An error is named only where
-/// a bearer token was presented and is the cause.
-fn challenge(rejection: &Rejection, fields: Fields<'_>) -> Option<HeaderValue> {
-    let text = match rejection.refusal {
-        Refusal::InsufficientScope => {
-            let disclosed = rejection.disclosed.as_ref();
-            let scope = disclosed.and_then(|it| it.required_scope.as_deref());
-            format!(
-                "Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"",
-                scope.unwrap_or_default(),
-            )
+/// Writes the limits, and the cleared cookie.
+fn write_state(rejection: &Rejection, context: &ResponseContext<'_>, sink: &mut dyn FieldSink) {
+    if let Some(limits) = context.limit_headers(&rejection.decisions) {
+        sink.add_limits(&limits, &|_| true);
+    }
+    if let Some(settings) = context.settings.filter(|_| rejection.clear_cookie) {
+        for (name, value) in clearing_headers(&settings.sessions.cookie) {
+            sink.add(&name, &value);
         }
-        refusal if refusal.status() != StatusCode::UNAUTHORIZED => return None,
-        // These do not concern a bearer token, whether or not one was presented.
-        Refusal::Unauthenticated | Refusal::InvalidCredentials | Refusal::RefreshTokenReused => {
-            "Bearer realm=\"portcullis\"".to_owned()
-        }
-        _ if !has_bearer_token(fields) => "Bearer realm=\"portcullis\"".to_owned(),
-        refusal => format!(
-            "Bearer realm=\"portcullis\", error=\"invalid_token\", error_description=\"{}\"",
-            refusal.message(),
-        ),
-    };
-    HeaderValue::from_str(&text).ok()
+    }
+}
+
+/// Writes the challenge of RFC 6750, section 3, for a 401 or a missing scope.
+fn write_challenge(rejection: &Rejection, names_token_error: bool, sink: &mut dyn FieldSink) {
+    let refusal = rejection.refusal;
+    if refusal == Refusal::InsufficientScope {
+        let disclosed = rejection.disclosed.as_ref();
+        let scope = disclosed.and_then(|it| it.required_scope.as_deref());
+        let text = format!(
+            "Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"",
+            scope.unwrap_or_default(),
+        );
+        // A scope that no header can carry is not sent.
+        let _ = sink.add_text(&header::WWW_AUTHENTICATE, text.as_bytes());
+    } else if refusal.status() == StatusCode::UNAUTHORIZED {
+        let texts = RefusalTexts::of(refusal).filter(|_| names_token_error);
+        let challenge = texts.map_or(&CHALLENGE, |texts| &texts.token_error);
+        sink.add(&header::WWW_AUTHENTICATE, challenge);
+    }
+}
+
+/// Whether the challenge names an error: only where a bearer token was presented and is the cause.
+fn names_token_error(refusal: Refusal, fields: Fields<'_>) -> bool {
+    // These do not concern a bearer token, whether or not one was presented.
+    let is_other_cause = matches!(
+        refusal,
+        Refusal::Unauthenticated | Refusal::InvalidCredentials | Refusal::RefreshTokenReused
+    );
+    !is_other_cause && refusal.status() == StatusCode::UNAUTHORIZED && has_bearer_token(fields)
 }
 
 fn has_bearer_token(fields: Fields<'_>) -> bool {

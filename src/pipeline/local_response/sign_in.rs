@@ -43,7 +43,7 @@ pub(super) fn redirect_target(
 
 /// The address of the sign-in page that returns to the requested page, where that can be opened.
 pub(super) fn address(request: &RejectedRequest<'_>) -> Option<String> {
-    let prefix = &request.settings?.api.as_ref()?.prefix;
+    let prefix = &request.context.settings?.api.as_ref()?.prefix;
     let opens = matches!(*request.head.method, Method::GET | Method::HEAD) && !request.is_api_call;
     let wanted = opens.then(|| request.head.target());
     let wanted = wanted.filter(|target| target.len() <= TARGET_MAX);

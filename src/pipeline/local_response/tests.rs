@@ -1,4 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
+use std::time::Duration;
+
 use super::*;
 use crate::pipeline::fields::tests::list;
 
@@ -6,7 +8,11 @@ use crate::pipeline::fields::tests::list;
 fn challenge_names_error_only_for_presented_bearer_token() {
     let text = |refusal: Refusal, presented: Option<&'static str>| {
         let list = list(presented.map(|value| ("Authorization", value)).as_slice());
-        challenge(&refusal.into(), Fields::new(&list)).map(|v| v.to_str().unwrap().to_owned())
+        let mut headers = HeaderMap::new();
+        let names_error = names_token_error(refusal, Fields::new(&list));
+        write_challenge(&refusal.into(), names_error, &mut headers);
+        let challenge = headers.remove(header::WWW_AUTHENTICATE);
+        challenge.map(|value| value.to_str().unwrap().to_owned())
     };
     let (plain, bearer) = ("Bearer realm=\"portcullis\"", Some("bearer x"));
     for refusal in [

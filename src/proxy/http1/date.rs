@@ -20,7 +20,7 @@ thread_local! {
 }
 
 /// Writes the field.
-pub(super) fn write(out: &mut Vec<u8>) {
+pub fn write(out: &mut Vec<u8>) {
     CACHED.with_borrow_mut(|cached| {
         let now = timer_wheel::now();
         if cached.line.is_empty() || now.wrapping_sub(cached.tick) >= REUSE {

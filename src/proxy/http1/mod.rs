@@ -2,12 +2,12 @@
 
 pub mod buffer_pool;
 pub mod client;
+pub mod date;
 pub mod pool;
 pub mod serve;
 pub mod timer_wheel;
 
 mod accounting;
-mod date;
 pub(super) mod dial;
 mod download;
 mod exchange;

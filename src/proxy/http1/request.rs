@@ -13,7 +13,6 @@ use super::client::Client;
 use super::forward;
 use super::request_body::{BodyError, RequestBody};
 use super::serve::Connection;
-use crate::clock;
 use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Decision, Step};
@@ -168,11 +167,9 @@ async fn forward(
     };
     let method = ctx.method.clone();
     let request = request_head(head, &method);
-    let response = LocalResponse {
-        // The rest of the request is not read.
-        may_keep: false,
-        ..reject(ctx, request, rejection, &HeaderMap::new())
-    };
+    let mut response = reject(ctx, request, rejection, &HeaderMap::new());
+    // The rest of the request is not read.
+    response.may_keep = false;
     let received = ctx.body_received;
     let after = respond(client, head, ctx, response, RequestBody::new(head.body)).await;
     ctx.body_received = received;
@@ -221,7 +218,7 @@ async fn respond(
     response: LocalResponse,
     mut body: RequestBody,
 ) -> After {
-    let response = local_response::complete(ctx, response);
+    local_response::record(ctx, &response);
     let unread = UnreadBody {
         declared: declared_length(head),
         awaits_continue: head.expects_continue && !body.is_done(),
@@ -234,8 +231,10 @@ async fn respond(
         },
         false => Persistence::Close,
     };
-    local_response::serialize(client.out(), &response, persistence, clock::system_time());
-    ctx.body_sent = response.body.len() as u64;
+    let context = ctx.response_context();
+    let sent = local_response::write(client.out(), &response, &context, persistence);
+    ctx.body_sent = sent as u64;
+    drop(response);
     if may_keep && !body.is_done() && body.take(client, &mut |_| ()).is_ok() && !body.is_done() {
         // The client need not have sent its body to receive the response.
         if poll_fn(|cx| client.poll_send(cx)).await.is_err() {
@@ -274,12 +273,10 @@ async fn call_api(
                 return After::Gone;
             }
             Err(error) => {
-                let rejection = rejection_of(error);
-                LocalResponse {
-                    // A body that was not begun may still be drained.
-                    may_keep: error == BodyError::TooLarge && body.received == 0,
-                    ..reject(ctx, request, rejection, &HeaderMap::new())
-                }
+                let mut response = reject(ctx, request, rejection_of(error), &HeaderMap::new());
+                // A body that was not begun may still be drained.
+                response.may_keep = error == BodyError::TooLarge && body.received == 0;
+                response
             }
         },
         Err(refusal) => reject(ctx, request, refusal.into(), &HeaderMap::new()),

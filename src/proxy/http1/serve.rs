@@ -11,6 +11,7 @@ use crate::proxy::connection::head::{Head, HeadRejection};
 use crate::proxy::connection::{HeadError, HeadLimits};
 use crate::proxy::{WorkerProxy, local_response};
 use crate::settings::ConnectionLimits;
+use crate::telemetry::request_id::RequestId;
 
 /// A client connection, and what serves it.
 pub(in crate::proxy) struct Connection {
@@ -64,14 +65,14 @@ pub(in crate::proxy) async fn serve(
 
 /// Responds to a head that never became a request, and closes.
 async fn reject_head(client: &mut Client, fault: HeadRejection, proxy: &WorkerProxy) {
-    let early = local_response::render_early_response(fault.refusal);
+    let request_id = RequestId::generate();
     let outline = client.outline();
-    client.out().extend_from_slice(&early.bytes);
+    let body = local_response::write_early_response(client.out(), fault.refusal, &request_id);
     // The client may have closed the connection.
     let sent = client.flush_coalesced().await;
-    let body = sent.map_or(0, |()| early.body_length as u64);
+    let body = sent.map_or(0, |()| body as u64);
     let peer = Arc::clone(&client.peer);
     let worker = &proxy.worker;
-    worker.log_rejected_head(&peer, fault, &early.request_id, &outline, body);
+    worker.log_rejected_head(&peer, fault, &request_id, &outline, body);
     client.close(true).await;
 }

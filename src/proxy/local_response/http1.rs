@@ -1,8 +1,10 @@
 //! A local response as bytes of HTTP/1.1.
 
-use std::time::SystemTime;
+use crate::pipeline::local_response::{BodyBuffer, LocalResponse, ResponseContext};
+use crate::proxy::http1::date;
 
-use crate::pipeline::local_response::LocalResponse;
+/// Bytes of most heads.
+const TYPICAL_HEAD: usize = 1024;
 
 /// What a response announces about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,58 +15,64 @@ pub(in crate::proxy) enum Persistence {
     Keep { is_http10: bool },
 }
 
-/// Writes a complete response to `bytes`. Its body is empty where the client expects none.
-pub(in crate::proxy) fn serialize(
-    bytes: &mut Vec<u8>,
+/// Writes a response, and returns how many bytes of a body it has.
+pub(in crate::proxy) fn write(
+    out: &mut Vec<u8>,
     response: &LocalResponse,
+    context: &ResponseContext<'_>,
     persistence: Persistence,
-    now: SystemTime,
-) {
-    bytes.reserve(512 + response.body.len());
-    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|it| bytes.extend_from_slice(it));
+) -> usize {
+    let mut buffer = BodyBuffer::new();
+    let body = response.body(context.request_id, &mut buffer);
+    out.reserve(TYPICAL_HEAD + body.len());
     let phrase = response.status.canonical_reason().unwrap_or_default();
-    push(&[b"HTTP/1.1 ", response.status.as_str().as_bytes(), b" "]);
-    push(&[phrase.as_bytes(), b"\r\n"]);
-    for (name, value) in &response.headers {
-        push(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
-    }
-    let date = httpdate::fmt_http_date(now);
-    push(&[b"date: ", date.as_bytes(), b"\r\n"]);
-    push(&[match persistence {
-        Persistence::Close => &b"connection: close\r\n"[..],
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(response.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(phrase.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    response.write_fields(context, body.len(), out);
+    date::write(out);
+    out.extend_from_slice(match persistence {
+        Persistence::Close => b"connection: close\r\n",
         Persistence::Keep { is_http10: true } => b"connection: keep-alive\r\n",
         Persistence::Keep { is_http10: false } => b"",
-    }]);
-    push(&[b"\r\n", &response.body]);
+    });
+    out.extend_from_slice(b"\r\n");
+    if !response.sends_body(context.method) {
+        return 0;
+    }
+    out.extend_from_slice(body);
+    body.len()
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use std::time::Duration;
-
     use http::header::{self, HeaderValue};
     use http::{Method, StatusCode};
 
     use super::*;
-    use crate::pipeline::local_response::Completion;
     use crate::telemetry::request_id::RequestId;
 
+    /// A response without its date.
     fn written(status: u16, method: &Method, persistence: Persistence) -> String {
         let status = StatusCode::from_u16(status).unwrap();
         let cookies = ["a=1", "b=2"].map(|it| (header::SET_COOKIE, HeaderValue::from_static(it)));
         let response = LocalResponse::new(status, cookies.to_vec(), "body");
-        let request_id = RequestId::keep_or_generate(Some(b"id-1"));
-        let response = response.complete(&Completion {
-            request_id: &request_id,
+        let context = ResponseContext {
+            request_id: &RequestId::keep_or_generate(Some(b"id-1")),
             method,
             is_http2: false,
+            settings: None,
+            services: None,
             hsts: None,
-        });
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        };
         let mut bytes = Vec::new();
-        serialize(&mut bytes, &response, persistence, now);
-        String::from_utf8(bytes).unwrap()
+        write(&mut bytes, &response, &context, persistence);
+        let text = String::from_utf8(bytes).unwrap();
+        let (before, rest) = text.split_once("date: ").unwrap();
+        format!("{before}{}", rest.split_once("\r\n").unwrap().1)
     }
 
     #[test]
@@ -75,7 +83,6 @@ mod tests {
              x-request-id: id-1\r\n\
              x-content-type-options: nosniff\r\n\
              content-length: 4\r\n\
-             date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              connection: close\r\n\
              \r\n\
              body";

@@ -7,14 +7,14 @@ use http::HeaderMap;
 
 use super::request_context::RequestContext;
 use crate::pipeline::facts::RequestHead;
-use crate::pipeline::local_response::{self, Completion, LocalResponse};
+use crate::pipeline::local_response::{self, LocalResponse};
 use crate::rejection::Rejection;
 
 mod early;
 mod http1;
 
-pub use early::render_early_response;
-pub(super) use http1::{Persistence, serialize};
+pub use early::write_early_response;
+pub(super) use http1::{Persistence, write};
 
 /// An unread request body up to this size is drained, so that the connection can be kept; a larger
 /// one costs the connection.
@@ -47,21 +47,13 @@ pub(super) fn reject(
 ) -> LocalResponse {
     ctx.refusal = Some(rejection.refusal);
     ctx.record_rejection(&mut rejection);
-    local_response::respond(&rejection, &ctx.rejected_request(head), extra)
+    local_response::respond(rejection, &ctx.rejected_request(head), extra)
 }
 
-/// Completes a response and records that it is the request's.
-pub(super) fn complete(ctx: &mut RequestContext, response: LocalResponse) -> LocalResponse {
+/// Records that a response is the request's.
+pub(super) fn record(ctx: &mut RequestContext, response: &LocalResponse) {
     ctx.status = response.status.as_u16();
     ctx.arrival.control.set_response_finished();
-    let origin = ctx.client_origin.as_ref();
-    let is_https = origin.is_some_and(|origin| origin.https);
-    response.complete(&Completion {
-        request_id: &ctx.request_id,
-        method: &ctx.method,
-        is_http2: ctx.is_http2,
-        hsts: ctx.snapshot.settings.hsts.as_ref().filter(|_| is_https),
-    })
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ const DRAIN_TIMEOUT_BEFORE_RESPONSE: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(1);
 /// A body up to this size waits in h2's buffer for the client to grant a window.
 const MAX_QUEUED_BODY: usize = 16 * 1024;
+/// Fields of most heads.
+const TYPICAL_FIELDS: usize = 16;
 
 /// Writes the response to a rejected request, and records why it was rejected.
 ///
@@ -54,21 +56,23 @@ pub(super) async fn send(
     ctx: &mut RequestContext,
     response: LocalResponse,
 ) -> pingora::Result<()> {
-    let response = local_response::complete(ctx, response);
-    if response.is_trailers_only && ctx.is_http2 {
-        return write_trailers_only(session, response).await;
+    local_response::record(ctx, &response);
+    let (is_trailers_only, may_keep) = (response.is_trailers_only, response.may_keep);
+    let (head, body) = split(ctx, &response);
+    drop(response);
+    if is_trailers_only && ctx.is_http2 {
+        return write_trailers_only(session, head).await;
     }
     if ctx.trace_id.is_none() {
         ctx.trace_id = client_trace(&session.req_header().headers, ctx.request_id.as_str());
     }
-    let keep = decide_keepalive(session, response.may_keep);
+    let keep = decide_keepalive(session, may_keep);
     if ctx.worker.readiness.is_draining() {
         session.set_keepalive(None);
     }
     if ctx.is_http2 {
         drain_request_body(session, DRAIN_TIMEOUT_BEFORE_RESPONSE).await;
     }
-    let (head, body) = split(response);
     let silent = body.is_empty();
     session.write_response_header(head, silent).await?;
     if !silent && queue_small_body(session, &body) {
@@ -122,22 +126,24 @@ pub(super) async fn linger(session: &mut Session, ctx: &RequestContext) {
     let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
-fn split(response: LocalResponse) -> (Box<ResponseHeader>, Bytes) {
+/// The head, and the body that the client receives.
+fn split(ctx: &RequestContext, response: &LocalResponse) -> (Box<ResponseHeader>, Bytes) {
+    let mut body = response.body_bytes(&ctx.request_id);
     let mut parts = http::Response::new(()).into_parts().0;
     parts.status = response.status;
-    parts.headers.reserve(response.headers.len());
-    for (name, value) in response.headers {
-        parts.headers.append(name, value);
+    parts.headers.reserve(TYPICAL_FIELDS);
+    response.write_fields(&ctx.response_context(), body.len(), &mut parts.headers);
+    if !response.sends_body(&ctx.method) {
+        body.clear();
     }
-    (Box::new(ResponseHeader::from(parts)), response.body)
+    (Box::new(ResponseHeader::from(parts)), body)
 }
 
 /// Writes a response that consists of a head alone.
 async fn write_trailers_only(
     session: &mut Session,
-    response: LocalResponse,
+    head: Box<ResponseHeader>,
 ) -> pingora::Result<()> {
-    let (head, _) = split(response);
     match session.as_downstream_mut() {
         ServerSession::H2(stream) => stream.write_response_header(head, true),
         ServerSession::Custom(stream) => stream.write_response_header(head, true).await,

@@ -24,7 +24,8 @@ use tower::ServiceExt;
 use super::{AdminState, Readiness, router};
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::{Field, FieldList, Fields};
-use crate::pipeline::local_response::{self, NOSNIFF, RejectedRequest};
+use crate::pipeline::header_fields::FieldBuffer;
+use crate::pipeline::local_response::{self, NOSNIFF, RejectedRequest, ResponseContext};
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::ConnectionLimits;
 use crate::telemetry::metrics::{ConnectionRefusal, Metrics};
@@ -169,6 +170,14 @@ async fn render_rejection(request: Request, next: Next) -> Response {
     let mut response = request_id.clone().scope(next.run(request)).await;
     if let Some(rejection) = response.extensions_mut().remove::<Rejection>() {
         let list: FieldList<'_> = headers.iter().map(Field::from).collect();
+        let context = ResponseContext {
+            request_id: &request_id,
+            method: &method,
+            is_http2: false,
+            settings: None,
+            services: None,
+            hsts: None,
+        };
         let request = RejectedRequest {
             head: RequestHead {
                 method: &method,
@@ -177,25 +186,25 @@ async fn render_rejection(request: Request, next: Next) -> Response {
                 query: target.query(),
                 fields: Fields::new(&list),
             },
-            request_id: &request_id,
+            context,
             is_grpc: false,
             is_api_call: true,
             route: None,
-            settings: None,
-            store_clock: Duration::ZERO,
         };
         let named = response.headers().contains_key(header::ALLOW);
-        let rendered = local_response::respond(&rejection, &request, response.headers());
-        response = Response::new(Body::from(rendered.body));
+        let rendered = local_response::respond(rejection, &request, response.headers());
+        response = Response::new(Body::from(rendered.body_bytes(&request_id)));
         *response.status_mut() = rendered.status;
+        let mut headers = FieldBuffer::new();
+        rendered.write_content_fields(&context, &mut headers);
         // The router names the methods of a path afterwards, where there is no `Allow` yet.
-        let headers = rendered.headers.into_iter();
+        let headers = headers.into_iter();
         for (name, value) in headers.filter(|(name, _)| named || *name != header::ALLOW) {
             response.headers_mut().append(name, value);
         }
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id.header());
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone());
     response
 }
