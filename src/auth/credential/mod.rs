@@ -61,7 +61,7 @@ pub fn extract_cookie<'a>(
     cookie_name: &str,
 ) -> PresentedCredential<'static> {
     let mut cookies = cookies
-        .flat_map(|value| value.split(|byte| *byte == b';'))
+        .flat_map(cookie_pairs)
         .filter_map(|pair| value_if_named(pair, cookie_name));
     match (cookies.next(), cookies.next()) {
         (None, _) => PresentedCredential::Absent,
@@ -155,8 +155,18 @@ fn value_if_named<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     (key == name.as_bytes()).then_some(value)
 }
 
+/// The pairs of a `Cookie` field.
+fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b';', field).chain([field.len()]);
+    ends.scan(0, |start, end| {
+        let pair = field.get(*start..end);
+        *start = end + 1;
+        pair
+    })
+}
+
 fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
-    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    let equals = memchr::memchr(b'=', pair)?;
     let (key, value) = pair.split_at(equals);
     let value = value.strip_prefix(b"=").unwrap_or(value);
     Some((key.trim_ascii(), value.trim_ascii()))
@@ -164,9 +174,7 @@ fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whether a `Cookie` field holds one of the gateway's cookies.
 pub fn has_own_cookie(field: &[u8], name: &str) -> bool {
-    field
-        .split(|byte| *byte == b';')
-        .any(|pair| is_own_cookie(pair, name))
+    cookie_pairs(field).any(|pair| is_own_cookie(pair, name))
 }
 
 /// Removes the gateway's cookies from the `Cookie` fields of a request. The others are kept byte
@@ -182,7 +190,7 @@ pub fn strip_own_cookies<'a>(
             result.extend_from_slice(b"; ");
         }
         let start = result.len();
-        let pairs = field.split(|byte| *byte == b';');
+        let pairs = cookie_pairs(field);
         for (index, pair) in pairs.filter(|pair| !is_own_cookie(pair, name)).enumerate() {
             if index == 0 {
                 result.extend_from_slice(pair.trim_ascii_start());
@@ -271,19 +279,20 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Returns the names of all the gateway's cookies, given that of the session cookie.
+/// The names of the gateway's cookies, beside the configured one of the session cookie.
 ///
 /// Both default names are reserved, because after a change of `cookie.secure`, browsers still send
 /// a session token under the other one.
-fn own_cookie_names(name: &str) -> impl Iterator<Item = &str> {
-    std::iter::once(name)
-        .chain(DEFAULT_NAMES)
-        .chain(FORM_COOKIES)
-}
+static RESERVED_NAMES: [&str; 4] = {
+    let ([secure, plain], [secure_form, plain_form]) = (DEFAULT_NAMES, FORM_COOKIES);
+    [secure, plain, secure_form, plain_form]
+};
 
 /// Whether a pair of a `Cookie` field is one of the gateway's cookies.
 fn is_own_cookie(pair: &[u8], name: &str) -> bool {
-    split_pair(pair).is_some_and(|(key, _)| own_cookie_names(name).any(|own| own.as_bytes() == key))
+    split_pair(pair).is_some_and(|(key, _)| {
+        key == name.as_bytes() || RESERVED_NAMES.iter().any(|own| own.as_bytes() == key)
+    })
 }
 
 /// Whether an upstream's `Set-Cookie` would set one of the gateway's cookies.
@@ -301,7 +310,8 @@ pub fn sets_own_cookie(set_cookie: &[u8], name: &str) -> bool {
         .next()
         .unwrap_or(pair)
         .trim_ascii();
-    own_cookie_names(name).any(|name| {
+    let mut names = std::iter::once(name).chain(RESERVED_NAMES);
+    names.any(|name| {
         // Browsers ignore the case of the prefixes, but other programs may not.
         if has_prefix(name, "__Host-") || has_prefix(name, "__Secure-") {
             set_name.eq_ignore_ascii_case(name.as_bytes())
