@@ -183,11 +183,7 @@ fn record_head(head: &Head, method: &Method, ctx: &mut RequestContext) {
 }
 
 fn request_head<'h>(head: &'h Head, method: &'h Method) -> RequestHead<'h> {
-    let target = head.target();
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
+    let (path, query) = head.path_and_query();
     RequestHead {
         method,
         version: match head.lines.http_10 {

@@ -216,7 +216,7 @@ impl HeadReader {
         if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
             return bad("the method is not a token");
         }
-        target::check(target)?;
+        let path_length = target::check(target)?;
         let path_form = matches!(target.first(), Some(b'/')) || target == b"*";
         let mut absolute = None;
         if !path_form && method != b"CONNECT" {
@@ -236,6 +236,7 @@ impl HeadReader {
         }
         self.is_get = method == b"GET";
         self.head.method_end = method.len() as u32;
+        self.head.path_length = path_length as u32;
         self.head.target_end = (method.len() + 1 + target.len()) as u32;
         self.head.lines.first_end = end as u32 + 2;
         if let Some(absolute) = absolute {
@@ -250,6 +251,7 @@ impl HeadReader {
         let shorter = absolute.cut.len() - absolute.path.len();
         let path = absolute.path.iter().copied();
         self.head.lines.bytes.splice(absolute.cut.clone(), path);
+        self.head.path_length -= shorter as u32;
         self.head.target_end -= shorter as u32;
         self.head.lines.first_end -= shorter as u32;
         self.removed += shorter;

@@ -20,6 +20,8 @@ pub struct Head {
     pub(super) length: usize,
     pub(super) method_end: u32,
     pub(super) target_end: u32,
+    /// Of the target without its query.
+    pub(super) path_length: u32,
     pub(super) host: (u32, u32),
     pub(super) host_name: HostName,
 }
@@ -66,6 +68,15 @@ impl Head {
         // The reader has rejected every byte that is not ASCII.
         let target = slice(&self.lines.bytes, self.method_end + 1, self.target_end);
         std::str::from_utf8(target).unwrap_or_default()
+    }
+
+    /// The target without its query, and the query.
+    pub fn path_and_query(&self) -> (&str, Option<&str>) {
+        let target = self.target();
+        match target.split_at_checked(self.path_length as usize) {
+            Some((path, query)) => (path, query.strip_prefix('?')),
+            None => (target, None),
+        }
     }
 
     /// Method and target, as they begin the request line.

@@ -35,8 +35,9 @@ impl Absolute {
 }
 
 /// Rejects bytes that no URI contains (RFC 3986, section 2) and that Pingora therefore cannot
-/// forward unchanged, and fragments: a reader that cuts one off sees another path.
-pub(super) fn check(target: &[u8]) -> Result<(), HeadRejection> {
+/// forward unchanged, and fragments: a reader that cuts one off sees another path. Returns the length
+/// of the target without its query.
+pub(super) fn check(target: &[u8]) -> Result<usize, HeadRejection> {
     let question = memchr::memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at(question);
     let visible = |byte: u8| matches!(byte, 0x21..=0x7e);
@@ -48,7 +49,7 @@ pub(super) fn check(target: &[u8]) -> Result<(), HeadRejection> {
     if target.len() > MAX_TARGET {
         return too_large(Reason::Head("the target is too long"));
     }
-    Ok(())
+    Ok(question)
 }
 
 /// Parses a target in absolute form that begins at `at` in the buffer.

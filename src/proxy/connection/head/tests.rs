@@ -156,6 +156,11 @@ fn absolute_form_is_rewritten_to_origin_form() {
             let rest = format!("\r\nHost: {host}\r\n\r\n");
             let text = format!("{before}{line}{rest}");
             assert_eq!(passed(&text), format!("{origin}{rest}"), "{text:?}");
+            let (head, _) = whole(&text);
+            let (path, query) = head.path_and_query();
+            let split = head.target().split_once('?');
+            let expected = split.map_or((head.target(), None), |(path, query)| (path, Some(query)));
+            assert_eq!((path, query), expected, "{text:?}");
         }
     }
 }
