@@ -98,8 +98,8 @@ pub fn find(path: &str) -> Option<&'static Endpoint> {
 /// The path below the prefix, if it names an endpoint. `users`: whether the gateway keeps users.
 pub fn find_below(path: &Path<'_>, prefix: &str, users: bool) -> Option<String> {
     let mut segments = path.segments();
-    for expected in prefix.split('/').skip(1) {
-        if *segments.next()? != *expected.as_bytes() {
+    for expected in prefix.as_bytes().split(|byte| *byte == b'/').skip(1) {
+        if segments.next()? != expected {
             return None;
         }
     }

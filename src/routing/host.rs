@@ -45,11 +45,9 @@ pub fn host_of(authority: &str) -> Result<Cow<'_, str>, HostError> {
         None => authority,
     };
     let name = name.strip_suffix('.').unwrap_or(name);
-    check_name(name)?;
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Ok(Cow::Owned(name.to_ascii_lowercase()))
-    } else {
-        Ok(Cow::Borrowed(name))
+    match check_name(name)? {
+        Case::Lower => Ok(Cow::Borrowed(name)),
+        Case::Mixed => Ok(Cow::Owned(name.to_ascii_lowercase())),
     }
 }
 
@@ -60,26 +58,34 @@ pub fn port_of(authority: &str) -> Option<u16> {
     after.split_once(':')?.1.parse().ok()
 }
 
-fn check_name(name: &str) -> Result<(), HostError> {
+/// The letters of a name.
+enum Case {
+    Lower,
+    Mixed,
+}
+
+fn check_name(name: &str) -> Result<Case, HostError> {
     if name.is_empty() {
         return Err(HostError::Empty);
     }
     if name.len() > MAX_HOST_LENGTH {
         return Err(HostError::TooLong);
     }
-    let (mut previous, mut empty_label) = (b'.', false);
+    let (mut previous, mut empty_label, mut case) = (b'.', false, Case::Lower);
     for byte in name.bytes() {
-        // Underscores are not valid in host names, but common in names of containers.
-        if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
-            return Err(HostError::BadByte);
+        match byte {
+            // Underscores are not valid in host names, but common in names of containers.
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'A'..=b'Z' => case = Case::Mixed,
+            b'.' => empty_label |= previous == b'.',
+            _ => return Err(HostError::BadByte),
         }
-        empty_label |= byte == b'.' && previous == b'.';
         previous = byte;
     }
     if empty_label || previous == b'.' {
         return Err(HostError::EmptyLabel);
     }
-    Ok(())
+    Ok(case)
 }
 
 /// Checks a port. An empty one is the default of the scheme (RFC 3986, section 3.2.3).

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use http::Method;
 
 use super::candidates::Candidates;
@@ -15,9 +16,9 @@ use super::{Field, HostPattern, Match, Path, PathPattern, Route};
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
-    exact_hosts: HashMap<Box<str>, PathTree>,
+    exact_hosts: HashMap<Box<str>, PathTree, RandomState>,
     /// By the part after `*.`.
-    wildcard_hosts: HashMap<Box<str>, PathTree>,
+    wildcard_hosts: HashMap<Box<str>, PathTree, RandomState>,
     any_host: PathTree,
 }
 
@@ -31,7 +32,7 @@ struct PathTree {
 #[derive(Debug, Default)]
 struct PathNode {
     parent: Option<usize>,
-    children: HashMap<Box<[u8]>, usize>,
+    children: HashMap<Box<[u8]>, usize, RandomState>,
     /// Routes whose exact path ends here.
     exact: Candidates,
     /// Routes whose prefix ends here.
