@@ -39,7 +39,7 @@ pub enum Step {
     /// A response with these headers and without a body.
     Respond(StatusCode, Vec<(HeaderName, HeaderValue)>),
     /// A response that reports the rejection.
-    Reject(Box<Rejection>),
+    Reject(Rejection),
     /// A call of one of the gateway's own endpoints, by its path below the prefix.
     CallApi(String),
     /// The request goes to an upstream.
@@ -67,12 +67,12 @@ pub async fn decide(
         Ok(Destination::OwnEndpoint(path)) => (Step::CallApi(path), None),
         Ok(Destination::Route(route, ambiguities)) => {
             let step = decide_on_route(facts, route, ambiguities, via, admission).await;
-            let step = step.unwrap_or_else(|rejection| Step::Reject(Box::new(rejection)));
+            let step = step.unwrap_or_else(Step::Reject);
             (step, Some(Arc::clone(route)))
         }
         Err(fault) => {
             tracing::debug!(request_id = %admission.request_id, %fault, "the request has no destination");
-            (Step::Reject(Box::new(fault.into())), None)
+            (Step::Reject(fault.into()), None)
         }
     };
     Decision { step, route }

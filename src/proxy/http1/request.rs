@@ -102,7 +102,7 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
             ctx.route = decision.route;
             decision.step
         }
-        None => Step::Reject(Box::new(Refusal::Internal.into())),
+        None => Step::Reject(Refusal::Internal.into()),
     };
     let response = match step {
         Step::Forward(permit) => match ctx.begin_forwarding(permit, false, declared_length(head)) {
@@ -112,7 +112,7 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
         Step::Reject(rejection) => {
             // Only a request that its cookie has authenticated is checked for its origin.
             ctx.authenticated |= rejection.refusal == Refusal::CsrfRejected;
-            reject(ctx, request, *rejection, &HeaderMap::new())
+            reject(ctx, request, rejection, &HeaderMap::new())
         }
         Step::Respond(status, headers) => LocalResponse::new(status, headers, Bytes::new()),
         Step::CallApi(path) => return Err(Local::ApiCall(path)),

@@ -43,7 +43,7 @@ pub(super) async fn filter(
     };
     let step = match valid {
         Ok(()) => decide(session.req_header(), ctx).await,
-        Err(rejection) => Step::Reject(Box::new(rejection)),
+        Err(rejection) => Step::Reject(rejection),
     };
     match step {
         Step::Forward(permit) => match begin_forwarding(session, ctx, permit) {
@@ -53,7 +53,7 @@ pub(super) async fn filter(
             }
             Err(rejection) => reject(session, ctx, rejection).await?,
         },
-        Step::Reject(rejection) => reject(session, ctx, *rejection).await?,
+        Step::Reject(rejection) => reject(session, ctx, rejection).await?,
         Step::Respond(status, headers) => {
             let response = LocalResponse::new(status, headers, Bytes::new());
             local_response::send(session, ctx, response).await?;
@@ -155,7 +155,7 @@ async fn decide(head: &Parts, ctx: &mut RequestContext) -> Step {
     let list = header_map::list(&head.headers);
     let request = header_map::head(head, Fields::new(&list));
     let Some(facts) = ctx.facts(request, head.uri.scheme_str()) else {
-        return Step::Reject(Box::new(Refusal::Internal.into()));
+        return Step::Reject(Refusal::Internal.into());
     };
     let admission = worker.admission(&snapshot, &ctx.request_id);
     // A decision waits for the store alone.
