@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use portcullis::auth::credential;
 use portcullis::pipeline::facts::client_origin;
 use portcullis::pipeline::fields::{Field, FieldKind, FieldList, Fields};
-use portcullis::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
+use portcullis::pipeline::upstream_request::{PeerOrigin, UpstreamHead, UpstreamRequest};
 use portcullis::pipeline::via::Via;
 use portcullis::routing::Path;
 use portcullis::settings::ForwardedBy;
@@ -102,7 +102,7 @@ pub(crate) fn headers(criterion: &mut Criterion) {
         via: &Via::new("portcullis-0").expect("a header"),
         version: Version::HTTP_11,
         origin: &origin,
-        peer: &HeaderValue::from_static("198.51.100.7"),
+        peer: &PeerOrigin::new(peer, false),
         host: &HeaderValue::from_static("shop.example.com"),
         path: "/known",
         request_id: &RequestId::generate(),

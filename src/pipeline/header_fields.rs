@@ -31,6 +31,18 @@ pub trait FieldSink {
 
     /// Adds the limit headers without those that `keeps` rejects.
     fn add_limits(&mut self, limits: &LimitHeaders<'_>, keeps: &dyn Fn(&HeaderName) -> bool);
+
+    /// Adds fields that were rendered before; `lines` are theirs.
+    fn add_rendered<'f>(
+        &mut self,
+        lines: &[u8],
+        fields: &mut dyn Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
+    ) {
+        let _ = lines;
+        for (name, value) in fields {
+            self.add(name, value);
+        }
+    }
 }
 
 /// Adds a field with a number as its value.
@@ -93,6 +105,14 @@ impl FieldSink for Vec<u8> {
 
     fn add_limits(&mut self, limits: &LimitHeaders<'_>, keeps: &dyn Fn(&HeaderName) -> bool) {
         limits.write_lines(self, keeps);
+    }
+
+    fn add_rendered<'f>(
+        &mut self,
+        lines: &[u8],
+        _: &mut dyn Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
+    ) {
+        self.extend_from_slice(lines);
     }
 }
 

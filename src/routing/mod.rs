@@ -178,6 +178,8 @@ impl IdentityHeaders {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
     pub set: Vec<(HeaderName, HeaderValue)>,
+    /// The lines of `set` in an HTTP/1.1 head.
+    pub lines: Box<[u8]>,
     /// The names that are set or removed: no received field passes under them.
     pub names: NameSet,
 }
@@ -191,8 +193,16 @@ impl HeaderEdits {
             distinct.push((name, value));
         }
         let names = distinct.iter().map(|(name, _)| name.clone()).chain(remove);
+        let mut lines = Vec::new();
+        for (name, value) in &distinct {
+            lines.extend_from_slice(name.as_str().as_bytes());
+            lines.extend_from_slice(b": ");
+            lines.extend_from_slice(value.as_bytes());
+            lines.extend_from_slice(b"\r\n");
+        }
         HeaderEdits {
             names: names.collect(),
+            lines: lines.into(),
             set: distinct,
         }
     }

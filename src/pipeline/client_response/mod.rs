@@ -66,8 +66,13 @@ impl ClientHead<'_> {
         if let Some(limits) = &self.limits {
             sink.add_limits(limits, &|name| !self.is_edited(name.as_str().as_bytes()));
         }
-        for (name, value) in &self.permit.route.response_headers.set {
-            if !self.is_cors(name.as_str().as_bytes()) {
+        let edits = &self.permit.route.response_headers;
+        let mut fields = edits.set.iter().map(|(name, value)| (name, value));
+        if self.permit.route.cors.is_none() {
+            sink.add_rendered(&edits.lines, &mut fields);
+        } else {
+            for (name, value) in fields.filter(|(name, _)| !self.is_cors(name.as_str().as_bytes()))
+            {
                 sink.add(name, value);
             }
         }

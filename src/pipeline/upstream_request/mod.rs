@@ -23,6 +23,7 @@ mod origin;
 
 pub(super) use hygiene::is_forwarding;
 use hygiene::{Cookies, ForbiddenNames};
+pub use origin::PeerOrigin;
 
 /// Clients cannot send it: every `X-Portcullis-*` of a client is removed.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");
@@ -53,8 +54,7 @@ pub struct UpstreamRequest<'a> {
     /// The version in which the client sent the request.
     pub version: Version,
     pub origin: &'a ClientOrigin,
-    /// The address of the connection's peer.
-    pub peer: &'a HeaderValue,
+    pub peer: &'a PeerOrigin,
     /// The host and port that the client named.
     pub host: &'a HeaderValue,
     /// The path as the client sent it.
@@ -149,7 +149,7 @@ impl<'a> UpstreamHead<'a> {
     }
 
     fn is_replaced_prefix(&self, field: &Field<'_>) -> bool {
-        let name = origin::X_FORWARDED_PREFIX;
+        let name = &origin::X_FORWARDED_PREFIX;
         self.prefix.is_some() && field.name.eq_ignore_ascii_case(name.as_str().as_bytes())
     }
 
@@ -168,9 +168,8 @@ impl<'a> UpstreamHead<'a> {
         if let Some(length) = self.repeated_length {
             sink.add_text(&header::CONTENT_LENGTH, length)?;
         }
-        for (name, value) in &route.request_headers.set {
-            sink.add(name, value);
-        }
+        let edits = &route.request_headers;
+        sink.add_rendered(&edits.lines, &mut edits.set.iter().map(|(n, v)| (n, v)));
         self.write_host(sink)?;
         origin::write(sink, request.origin, request.peer, request.host)?;
         if let Some(prefix) = &self.prefix {

@@ -8,30 +8,67 @@ use crate::pipeline::facts::ClientOrigin;
 use crate::pipeline::fields::{Fields, text_of};
 use crate::pipeline::header_fields::{FieldSink, HeaderError};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub(super) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// Writes the origin of a request; `peer` is the address of the connection's peer.
+static HTTP: HeaderValue = HeaderValue::from_static("http");
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
+
+/// The peer of a connection, as the origin of its requests. Rendered once, because few peers are
+/// trusted to report another.
+#[derive(Debug)]
+pub struct PeerOrigin {
+    address: HeaderValue,
+    https: bool,
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    lines: Box<[u8]>,
+}
+
+impl PeerOrigin {
+    pub fn new(ip: IpAddr, https: bool) -> PeerOrigin {
+        let ip = ip.to_canonical().to_string();
+        let scheme = scheme(https).to_str().unwrap_or_default();
+        let lines = format!("{X_FORWARDED_FOR}: {ip}\r\n{X_FORWARDED_PROTO}: {scheme}\r\n");
+        PeerOrigin {
+            // The text of an address is always a valid header value.
+            address: HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("")),
+            https,
+            lines: lines.into_bytes().into(),
+        }
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let address = (&X_FORWARDED_FOR, &self.address);
+        [address, (&X_FORWARDED_PROTO, scheme(self.https))].into_iter()
+    }
+}
+
+fn scheme(https: bool) -> &'static HeaderValue {
+    match https {
+        true => &HTTPS,
+        false => &HTTP,
+    }
+}
+
+/// Writes the origin of a request.
 ///
 /// # Errors
 /// A value that no header can carry.
 pub(super) fn write(
     sink: &mut dyn FieldSink,
     origin: &ClientOrigin,
-    peer: &HeaderValue,
+    peer: &PeerOrigin,
     host: &HeaderValue,
 ) -> Result<(), HeaderError> {
-    match origin.chain.as_slice() {
-        [] | [_] => sink.add(&X_FORWARDED_FOR, peer),
-        chain => {
-            let hops: Vec<String> = chain.iter().map(IpAddr::to_string).collect();
-            sink.add_text(&X_FORWARDED_FOR, hops.join(", ").as_bytes())?;
-        }
+    if origin.chain.is_empty() {
+        sink.add_rendered(&peer.lines, &mut peer.fields());
+    } else {
+        let hops: Vec<String> = origin.chain.iter().map(IpAddr::to_string).collect();
+        sink.add_text(&X_FORWARDED_FOR, hops.join(", ").as_bytes())?;
+        sink.add(&X_FORWARDED_PROTO, scheme(origin.https));
     }
-    let scheme = if origin.https { "https" } else { "http" };
-    sink.add(&X_FORWARDED_PROTO, &HeaderValue::from_static(scheme));
     match &origin.host {
         Some(host) => sink.add_text(&X_FORWARDED_HOST, host.as_bytes())?,
         None => sink.add(&X_FORWARDED_HOST, host),
@@ -42,7 +79,7 @@ pub(super) fn write(
 /// The prefix that is stripped from the path, after the one that a trusted proxy has stripped; `None`:
 /// it is empty.
 pub(super) fn prefix(fields: Fields<'_>, stripped: &str, peer_trusted: bool) -> Option<String> {
-    let name = X_FORWARDED_PREFIX;
+    let name = &X_FORWARDED_PREFIX;
     let before = fields
         .named(name.as_str())
         .next()

@@ -6,7 +6,7 @@ use http::Version;
 use http::header::HeaderValue;
 
 use super::identity::encode_visible;
-use super::{UpstreamHead, UpstreamRequest};
+use super::{PeerOrigin, UpstreamHead, UpstreamRequest};
 use crate::auth::token::Claims;
 use crate::config;
 use crate::pipeline::admission::{CredentialKind, Identity, Permit, Principal};
@@ -109,7 +109,7 @@ impl Forwarded<'_> {
                 https: true,
                 host: None,
             },
-            peer: &HeaderValue::from_static("203.0.113.5"),
+            peer: &PeerOrigin::new([203, 0, 113, 5].into(), true),
             host: &HeaderValue::from_static("shop.example"),
             path: "/one/two",
             request_id: &RequestId::keep_or_generate(Some(REQUEST_ID.as_bytes())),

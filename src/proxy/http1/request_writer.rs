@@ -32,7 +32,7 @@ pub(super) fn write(
         settings: &ctx.snapshot.settings,
         assertions: &ctx.snapshot.assertions,
         origin,
-        peer: &ctx.arrival.peer.ip_header,
+        peer: &ctx.arrival.peer.origin,
         host,
         path: &ctx.path,
         request_id: &ctx.request_id,

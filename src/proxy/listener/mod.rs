@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use http::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,6 +21,7 @@ use super::connection_auth::OwnConnections;
 use super::http1::client::Client;
 use super::http1::serve::{self, Connection};
 use crate::auth::token::CertificateHash;
+use crate::pipeline::upstream_request::PeerOrigin;
 use crate::settings::{Listener, ReloadableListener};
 use crate::telemetry::metrics::ConnectionRefusal;
 
@@ -53,8 +53,8 @@ pub struct ListenerState {
 pub struct Peer {
     /// The socket's peer, or the address in a trusted PROXY header.
     pub ip: IpAddr,
-    /// The same address, as the value of a header.
-    pub ip_header: HeaderValue,
+    /// The same, as the origin of requests.
+    pub origin: PeerOrigin,
     pub tls: bool,
     /// The hash of the client certificate, which `client_ca` has verified in this handshake or in
     /// the resumed one.
@@ -188,8 +188,7 @@ impl ListenerState {
         let (transport, ip) = opened?;
         let peer = Peer {
             ip,
-            // The text of an address is always a valid header value.
-            ip_header: HeaderValue::try_from(ip.to_canonical().to_string()).ok()?,
+            origin: PeerOrigin::new(ip, self.settings.tls),
             tls: self.settings.tls,
             certificate: transport.client_certificate(),
             listener: self.index,

@@ -103,7 +103,7 @@ pub(in crate::proxy) fn prepare(
         via: &ctx.worker.via,
         version: received.version,
         origin,
-        peer: &ctx.arrival.peer.ip_header,
+        peer: &ctx.arrival.peer.origin,
         host,
         path: &ctx.path,
         request_id: &ctx.request_id,

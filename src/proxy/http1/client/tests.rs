@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use std::net::Ipv4Addr;
 
-use http::HeaderValue;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::pipeline::upstream_request::PeerOrigin;
 use crate::proxy::connection_auth::OwnConnections;
 
 const LIMITS: HeadLimits = HeadLimits {
@@ -25,7 +25,7 @@ pub(crate) async fn connected() -> (Client, TcpStream) {
     let (socket, accepted) = tokio::join!(socket, listener.accept());
     let peer = Arc::new(Peer {
         ip: Ipv4Addr::LOCALHOST.into(),
-        ip_header: HeaderValue::from_static("127.0.0.1"),
+        origin: PeerOrigin::new(Ipv4Addr::LOCALHOST.into(), false),
         tls: false,
         certificate: None,
         listener: 0,
