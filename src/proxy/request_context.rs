@@ -111,7 +111,7 @@ pub struct Admitted {
     pub registration: StreamRegistration,
     /// The messages of a gRPC call over HTTP/2 on both sides, which may last as long as the client
     /// wants. The media type alone is the client's claim, and lifts no limit.
-    pub grpc_stream: Option<Messages>,
+    pub grpc_stream: Option<Box<Messages>>,
     pub attempts: UpstreamAttempts,
 }
 
@@ -335,7 +335,7 @@ impl RequestContext {
         Admitted {
             registration: registry.register(self.worker.index, control, stream),
             permit,
-            grpc_stream: is_grpc_stream.then(Messages::default),
+            grpc_stream: is_grpc_stream.then(Box::default),
             attempts: UpstreamAttempts::default(),
         }
     }

@@ -111,9 +111,9 @@ impl Sessions {
         let in_store = std::mem::replace(&mut found.session, SessionLookup::NotQueried);
         let was_alive = matches!(in_store, SessionLookup::Active(..));
         let context = self.lookup_context(check, id, found.now);
-        found.session = durable
-            .confirm_with_database(&self.store, id, in_store, context)
-            .await?;
+        // Boxed, here and below: rarely needed, and far larger than its caller's future.
+        found.session =
+            Box::pin(durable.confirm_with_database(&self.store, id, in_store, context)).await?;
         self.store
             .near_cache()
             .insert_unconfirmed(id, &found.session);
@@ -152,7 +152,6 @@ impl Sessions {
         match self.source() {
             SessionSource::Durable(durable) => {
                 let user = credential.user_hash();
-                // Boxed, here and below: rarely needed, and far larger than its caller's future.
                 let logged = Box::pin(durable.look_up_revocations(&token.blacklist_key, user));
                 if let Ok(logged) = logged.await {
                     found.blacklisted |= logged.is_token_revoked;

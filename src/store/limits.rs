@@ -38,13 +38,14 @@ impl Store {
         } else {
             let stamps = cache.stamp_query(&remaining);
             let requested_at = self.shared.leases.steady_now();
-            let reply = self.measured(StoreOperation::Decide, async {
+            // Boxed, as the charge below: most requests do not wait for the store.
+            let deciding = Box::pin(async {
                 match &self.engine {
                     Engine::Memory(memory) => Ok(memory.decide(&remaining, idle)),
                     Engine::Redis(redis) => redis.decide(&remaining, idle).await,
                 }
             });
-            let result = reply.await?;
+            let result = self.measured(StoreOperation::Decide, deciding).await?;
             self.observe_revocation_lag(&remaining, &result);
             cache.cache_result(&stamps, &remaining, &result);
             self.record_decisions(&remaining, &result, requested_at);
@@ -98,7 +99,7 @@ impl Store {
         if let Some(decisions) = self.charge_leased(charges, &[]).await {
             return decisions;
         }
-        self.measured(StoreOperation::Charge, async {
+        let charging = Box::pin(async {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.charge(charges)),
                 Engine::Redis(redis) => {
@@ -112,8 +113,8 @@ impl Store {
                     Ok(result.decisions)
                 }
             }
-        })
-        .await
+        });
+        self.measured(StoreOperation::Charge, charging).await
     }
 
     /// As [`Store::charge`], but with this process's counters and this gateway's share of the limits.

@@ -97,7 +97,6 @@ impl<'a> Exchange<'a> {
 impl Exchange<'_> {
     /// Runs the exchange to its end.
     pub(super) async fn run(&mut self) -> Result<Ending, Failure> {
-        self.arm();
         let ended = poll_fn(|cx| self.poll(cx)).await;
         self.client.deadline.disarm();
         ended

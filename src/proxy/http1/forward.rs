@@ -117,8 +117,13 @@ async fn connect(
             return Err(failure);
         };
         let attempts = &mut admitted.attempts;
+        let is_first = attempts.sent == 0 && attempts.tried.is_empty();
+        attempts.started = Some(match is_first && ctx.store_time.is_zero() {
+            // The decision took no time.
+            true => ctx.arrival.at,
+            false => clock::monotonic(),
+        });
         attempts.tried.push(server.server());
-        attempts.started = Some(clock::monotonic());
         attempts.is_exclusive = owner.is_some();
         if let Some(owner) = &owner {
             owner.pin(&server);

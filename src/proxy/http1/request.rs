@@ -70,8 +70,8 @@ async fn serve_request(connection: &mut Connection) -> After {
     let arrival = Arrival::next(&client.peer, &client.control);
     let mut ctx = RequestContext::new(arrival, Arc::clone(&proxy.worker));
     match decide(head, &mut ctx).await {
-        Ok(admitted) if is_own(&ctx, proxy) => {
-            forward(client, head, &mut ctx, admitted, proxy).await
+        Ok(mut admitted) if is_own(&ctx, proxy) => {
+            forward(client, head, &mut ctx, &mut admitted, proxy).await
         }
         // Boxed, as are other futures of rare cases: otherwise every request would have their size.
         Ok(admitted) => match Box::pin(proxy.forward(ctx, admitted, client, head, stop)).await {
@@ -147,11 +147,11 @@ async fn forward(
     client: &mut Client,
     head: &mut Head,
     ctx: &mut RequestContext,
-    mut admitted: Admitted,
+    admitted: &mut Admitted,
     proxy: &WorkerProxy,
 ) -> After {
     let connections = &proxy.connections;
-    let forwarded = forward::forward(client, head, ctx, &mut admitted, connections).await;
+    let forwarded = forward::forward(client, head, ctx, admitted, connections).await;
     let failure = match forwarded {
         Ok(true) => return After::Keep,
         Ok(false) => {

@@ -155,7 +155,7 @@ fn prepare_repetition(ctx: &mut RequestContext, admitted: &mut Admitted, error: 
     attempts.last_failure = Some(failure_of(error));
     ctx.body_received = 0;
     if let Some(messages) = &mut admitted.grpc_stream {
-        *messages = Messages::default();
+        **messages = Messages::default();
     }
 }
 
