@@ -15,6 +15,7 @@ mod grpc;
 mod pingora;
 mod retry;
 mod server_selection;
+mod upstream_failures;
 
 pub use self::engine::Engine;
 pub use self::pingora::{WorkerProxy, probe_sender};

@@ -8,7 +8,6 @@ use std::task::Poll;
 
 use http::HeaderName;
 
-use super::accounting;
 use super::client::Client;
 use super::dial::{DialError, UpstreamStream};
 use super::exchange::{Ending, Exchange};
@@ -22,11 +21,10 @@ use crate::proxy::open_streams::stream_control::StreamControl;
 use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
 use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
 use crate::proxy::server_selection;
+use crate::proxy::upstream_failures::{self, upstream_of};
 use crate::rejection::Reason;
 use crate::settings::Timeouts;
 use crate::upstream::{AddressId, ChosenServer};
-
-pub(super) use accounting::upstream_of;
 
 /// A connection for one attempt.
 struct Attempt {
@@ -155,9 +153,9 @@ async fn connect(
                 }));
             }
             Err(DialError { failure, cause }) => {
-                accounting::warn(ctx, attempts, &cause);
+                upstream_failures::warn(ctx, attempts, &cause);
                 attempts.last_failure = Some(failure);
-                accounting::count(ctx, attempts, failure, Stage::Connecting, true);
+                upstream_failures::count(ctx, attempts, failure, Stage::Connecting, true);
             }
         }
     }
@@ -279,7 +277,7 @@ fn may_repeat(
 /// Prepares a request to be sent again. The server is not to blame: it may be tried again, but over a
 /// new connection.
 fn prepare_repetition(ctx: &RequestContext, attempts: &mut UpstreamAttempts, failure: Failure) {
-    accounting::warn(ctx, attempts, &failure.reason().map_or("", Reason::as_str));
+    upstream_failures::warn(ctx, attempts, &failure.reason().map_or("", Reason::as_str));
     attempts.tried.pop();
     attempts.needs_new_connection = true;
     attempts.last_failure = Some(failure);
@@ -295,10 +293,10 @@ fn record_failure(
     // The reader of the response may know more.
     let reason = ctx.reason.or(failure.reason());
     if failure.upstream_error().is_some() {
-        accounting::warn(ctx, attempts, &reason.map_or("", Reason::as_str));
+        upstream_failures::warn(ctx, attempts, &reason.map_or("", Reason::as_str));
         // A pooled connection that had been closed is not a failure of its server.
         let is_fault = !(attempt.is_reused && failure == Failure::ConnectionEnded);
-        accounting::count(ctx, attempts, failure, Stage::Exchanging, is_fault);
+        upstream_failures::count(ctx, attempts, failure, Stage::Exchanging, is_fault);
     }
     let is_cut = matches!(failure, Failure::ConnectionEnded | Failure::InvalidResponse);
     if ctx.forwarded.status == 0 || !is_cut {

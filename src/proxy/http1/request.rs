@@ -24,6 +24,7 @@ use crate::proxy::local_response::{
 };
 use crate::proxy::request_context::{Admitted, Arrival, RequestContext, measure_wait};
 use crate::proxy::retry::CLIENT_GONE;
+use crate::proxy::upstream_failures::upstream_of;
 use crate::rejection::{Reason, Refusal, Rejection};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -138,7 +139,7 @@ async fn find_step(request: RequestHead<'_>, ctx: &RequestContext) -> Option<(De
 
 /// Whether this engine forwards the request itself.
 fn is_own(ctx: &RequestContext, proxy: &WorkerProxy) -> bool {
-    let upstream = forward::upstream_of(ctx);
+    let upstream = upstream_of(ctx);
     upstream.is_some_and(|upstream| proxy.engine.forwards_to(upstream))
 }
 

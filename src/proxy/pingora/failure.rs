@@ -1,7 +1,5 @@
 //! Failures of upstreams: a retry where it is safe, else the matching 5xx.
 
-use std::sync::Arc;
-
 use futures_util::FutureExt;
 use http::header;
 use pingora::proxy::{FailToProxy, Session};
@@ -13,11 +11,10 @@ use super::local_response;
 use crate::pipeline::header_fields::HeaderError;
 use crate::pipeline::local_response::CallOutcome;
 use crate::proxy::grpc::Messages;
-use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
+use crate::proxy::request_context::{Admitted, RequestContext};
 use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
+use crate::proxy::upstream_failures::{self, upstream_of};
 use crate::rejection::{Reason, Refusal, Rejection};
-use crate::settings;
-use crate::upstream::{AttemptOutcome, ChosenServer};
 
 /// Attributes an error that came before a request was forwarded to the client, unless the gateway
 /// itself caused it.
@@ -47,7 +44,7 @@ pub(in crate::proxy) fn handle_connect_error(
     mut error: Box<Error>,
 ) -> Box<Error> {
     let attempts = &mut admitted.attempts;
-    warn_failed_attempt(ctx, attempts, &error);
+    upstream_failures::warn(ctx, attempts, &error);
     error.set_retry(true);
     if is_unprocessed(&error) && !attempts.needs_new_connection {
         // A pooled HTTP/2 connection is going away, which is not a failure of its server.
@@ -56,9 +53,8 @@ pub(in crate::proxy) fn handle_connect_error(
         return error;
     }
     let failure = failure_of(&error);
-    report(attempts, failure.outcome(Stage::Connecting));
-    count(ctx, failure);
     attempts.last_failure = Some(failure);
+    upstream_failures::count(ctx, attempts, failure, Stage::Connecting, true);
     error
 }
 
@@ -96,17 +92,20 @@ pub(in crate::proxy) fn handle_proxy_error(
         // The error is the end of the connection, which the gateway itself closed.
         let failure = ctx.arrival.control.idle_timer.failure();
         ctx.record_failure(failure);
-        count(ctx, failure);
-        report(&mut admitted.attempts, failure.outcome(Stage::Exchanging));
+        upstream_failures::count(
+            ctx,
+            &mut admitted.attempts,
+            failure,
+            Stage::Exchanging,
+            true,
+        );
     } else if *error.esource() == ErrorSource::Upstream {
-        warn_failed_attempt(ctx, &admitted.attempts, &error);
+        let attempts = &mut admitted.attempts;
+        upstream_failures::warn(ctx, attempts, &error);
         let failure = failure_of(&error);
-        admitted.attempts.last_failure = Some(failure);
-        count(ctx, failure);
+        attempts.last_failure = Some(failure);
         // A pooled connection that had been closed is not a failure of its server.
-        if !reused {
-            report(&mut admitted.attempts, failure.outcome(Stage::Exchanging));
-        }
+        upstream_failures::count(ctx, attempts, failure, Stage::Exchanging, !reused);
     }
     error
 }
@@ -148,7 +147,7 @@ fn failed_attempt<'a>(
 /// over a connection that is stale or full.
 fn prepare_repetition(ctx: &mut RequestContext, admitted: &mut Admitted, error: &Error) {
     let attempts = &mut admitted.attempts;
-    warn_failed_attempt(ctx, attempts, error);
+    upstream_failures::warn(ctx, attempts, error);
     attempts.tried.pop();
     // After a GOAWAY, Pingora does not reuse the connection.
     attempts.needs_new_connection = !is_graceful(error);
@@ -175,41 +174,10 @@ fn is_client_late(session: &mut Session, ctx: &RequestContext) -> bool {
     !matches!(unsent, Some(Ok(Some(_))))
 }
 
-/// Reports an attempt that the upstream failed, whether or not the request is sent again.
-fn warn_failed_attempt(ctx: &RequestContext, attempts: &UpstreamAttempts, error: &Error) {
-    let chosen = attempts.server.as_ref();
-    tracing::warn!(
-        request_id = %ctx.request_id,
-        upstream = chosen.map(ChosenServer::upstream),
-        server = chosen.map(ChosenServer::url),
-        %error,
-        "an upstream attempt failed",
-    );
-}
-
 /// Whether the head of a final response has gone out; an interim one may be followed by any other.
 fn has_responded(session: &Session) -> bool {
     let written = session.response_written();
     written.is_some_and(|head| !head.status.is_informational() || head.status == 101)
-}
-
-/// Counts a failure of the request's upstream.
-fn count(ctx: &RequestContext, failure: Failure) {
-    if let (Some(upstream), Some(kind)) = (upstream_of(ctx), failure.upstream_error()) {
-        let labels = [&*upstream.name, kind.as_str()];
-        let errors = &ctx.worker.metrics.upstream_errors;
-        errors.with_label_values(&labels).inc();
-    }
-}
-
-fn upstream_of(ctx: &RequestContext) -> Option<&Arc<settings::Upstream>> {
-    ctx.snapshot.settings.upstreams.get(ctx.upstream?)
-}
-
-fn report(attempts: &mut UpstreamAttempts, outcome: AttemptOutcome) {
-    if let Some(chosen) = attempts.server.take() {
-        chosen.report(outcome);
-    }
 }
 
 /// Responds for an upstream that failed, if a response is still possible.
