@@ -9,6 +9,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 
 use super::http1::dial::UpstreamStream;
+use super::http1::http2_pool::Http2Pool;
 use crate::upstream::{AddressId, ChosenServer, PinnedServer, Upstream};
 
 /// Maximum number of upstreams with a pinned server per client connection.
@@ -27,6 +28,8 @@ pub(super) struct Owner {
     pinned: Mutex<Vec<PinnedServer>>,
     /// Idle connections, which end with the client's.
     idle: Mutex<Vec<(AddressId, UpstreamStream)>>,
+    /// Those of HTTP/2, busy or idle.
+    pub(super) http2: Http2Pool,
 }
 
 /// One upstream connection: its descriptor while it is open.
@@ -54,6 +57,7 @@ impl OwnConnections {
                 open: Mutex::default(),
                 pinned: Mutex::default(),
                 idle: Mutex::default(),
+                http2: Http2Pool::default(),
             })
         })
     }

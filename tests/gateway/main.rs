@@ -49,6 +49,7 @@ mod half_closed;
 mod histories;
 mod hostile_http2;
 mod hostile_input;
+mod http2_upstreams;
 mod hygiene;
 mod identity_backend;
 mod identity_headers;

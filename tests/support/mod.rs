@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod history;
 pub mod http2;
+pub mod http2_upstream;
 pub mod issuer;
 pub mod nodes;
 pub mod open_streams;

@@ -1,5 +1,5 @@
-//! New connections to upstream servers: plain TCP directly; TLS and Unix sockets by Pingora's
-//! connector.
+//! New connections to upstream servers: plain TCP directly; TLS, Unix sockets and HTTP/2 by Pingora's
+//! connector and client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,8 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use pingora::BError;
+use pingora::connectors::http::v2::{H2HandshakeSettings, handshake};
 use pingora::connectors::{ConnectorOptions, TransportConnector};
-use pingora::protocols::Stream;
+use pingora::protocols::{ALPN, Stream};
+use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
@@ -20,10 +23,19 @@ use tokio::time::timeout;
 use crate::proxy::pingora::{failure_of, peer_of};
 use crate::proxy::retry::Failure;
 use crate::routing::TimeoutOverrides;
-use crate::settings::Timeouts;
+use crate::settings::{Protocol, Timeouts};
 use crate::upstream::{Address, SocketAddress};
 
-/// A connection to a server.
+pub(super) use pingora::connectors::http::v2::ConnectionRef as Http2Connection;
+pub(super) use pingora::protocols::http::v2::client::Http2Session;
+
+/// A connection that was made.
+pub(super) enum Dialed {
+    Http1(UpstreamStream),
+    Http2(Http2Connection),
+}
+
+/// A connection to a server that carries one request at a time.
 #[derive(Debug)]
 pub(in crate::proxy) enum UpstreamStream {
     Tcp(TcpStream),
@@ -44,41 +56,65 @@ pub(super) struct DialError {
 pub(in crate::proxy) struct Dialer(OnceLock<TransportConnector>);
 
 impl Dialer {
-    /// Connects to a server.
+    /// Connects to a server. `protocol` is HTTP/1.1 also for an upgrade at a server of HTTP/2.
     ///
     /// # Errors
     /// No connection within the timeout; a certificate that does not verify.
     pub(super) async fn connect(
         &self,
         address: &Address,
+        protocol: Protocol,
         timeouts: &Timeouts,
-    ) -> Result<UpstreamStream, DialError> {
-        match (address.socket(), &address.connection().tls) {
-            (SocketAddress::Tcp(socket), None) => connect_tcp(*socket, timeouts.connect).await,
-            _ => self.connect_peer(address, timeouts).await,
+    ) -> Result<Dialed, DialError> {
+        match (address.socket(), &address.connection().tls, protocol) {
+            (SocketAddress::Tcp(socket), None, Protocol::Http1) => {
+                let stream = connect_tcp(*socket, timeouts.connect).await?;
+                Ok(Dialed::Http1(stream))
+            }
+            _ => self.connect_peer(address, protocol, timeouts).await,
         }
     }
 
     async fn connect_peer(
         &self,
         address: &Address,
+        protocol: Protocol,
         timeouts: &Timeouts,
-    ) -> Result<UpstreamStream, DialError> {
+    ) -> Result<Dialed, DialError> {
         let overrides = TimeoutOverrides {
             connect: Some(timeouts.connect),
             ..TimeoutOverrides::default()
         };
+        let mut peer = peer_of(address, &overrides);
+        if protocol == Protocol::Http1 {
+            peer.options.set_http_version(1, 1);
+        }
         // It pools nothing.
         let new = || TransportConnector::new(Some(ConnectorOptions::new(0)));
         let connector = self.0.get_or_init(new);
-        let connected = connector.new_stream(&*peer_of(address, &overrides)).await;
-        connected
-            .map(UpstreamStream::Other)
-            .map_err(|error| DialError {
-                failure: failure_of(&error),
-                cause: error,
-            })
+        let connected = connector.new_stream(&*peer).await;
+        let stream = connected.map_err(DialError::of_pingora)?;
+        let speaks_http2 = match stream.selected_alpn_proto() {
+            Some(chosen) => chosen == ALPN::H2,
+            // In clear, the configuration says so.
+            None => protocol == Protocol::H2 && !peer.is_tls(),
+        };
+        match speaks_http2 {
+            true => begin_http2(stream, &peer).await,
+            false => Ok(Dialed::Http1(UpstreamStream::Other(stream))),
+        }
     }
+}
+
+async fn begin_http2(stream: Stream, peer: &HttpPeer) -> Result<Dialed, DialError> {
+    let options = &peer.options;
+    let mut settings = H2HandshakeSettings::new();
+    settings.max_streams = options.max_h2_streams;
+    settings.stream_window_size = options.h2_stream_window_size;
+    settings.connection_window_size = options.h2_connection_window_size;
+    let connection = handshake(stream, settings).await;
+    let connection = connection.map_err(DialError::of_pingora)?;
+    Ok(Dialed::Http2(connection))
 }
 
 async fn connect_tcp(address: SocketAddr, limit: Duration) -> Result<UpstreamStream, DialError> {
@@ -91,6 +127,22 @@ async fn connect_tcp(address: SocketAddr, limit: Duration) -> Result<UpstreamStr
 }
 
 impl DialError {
+    pub(super) fn of_pingora(mut error: BError) -> DialError {
+        error.as_up();
+        DialError {
+            failure: failure_of(&error),
+            cause: error,
+        }
+    }
+
+    /// The server has closed the connection at once.
+    pub(super) fn refused() -> DialError {
+        DialError {
+            failure: Failure::ConnectFailed,
+            cause: "the server takes no request".into(),
+        }
+    }
+
     fn of_socket(error: io::Error) -> DialError {
         use io::ErrorKind as E;
         DialError {

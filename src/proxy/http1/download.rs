@@ -1,16 +1,14 @@
 //! The way of a response to its client.
 
 use std::io::ErrorKind;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, ReadBuf};
+use std::task::{Context, Poll, ready};
 
 use super::accounting::response_kind;
 use super::buffer_pool::with_scratch;
 use super::exchange::Exchange;
 use super::response_body::ResponseBody;
 use super::response_writer::{self, Framing};
+use super::upstream::Piece;
 use crate::pipeline::client_response::framing::ResponseFraming;
 use crate::proxy::connection::chunked::{LAST_CHUNK, write_chunk};
 use crate::proxy::connection::head::response::ResponseHead;
@@ -99,15 +97,31 @@ impl Exchange<'_> {
             return Poll::Pending;
         }
         with_scratch(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(&mut *self.upstream).poll_read(cx, &mut buffer) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    Poll::Ready(self.take(buffer.filled()))
-                }
-                Poll::Ready(ended) => Poll::Ready(self.end(ended.is_ok())),
-            }
+            Poll::Ready(match ready!(self.upstream.poll_read(cx, scratch)) {
+                Piece::Bytes(bytes) => self.take(bytes),
+                Piece::Head { head, is_whole } => self.take_head(&head, is_whole),
+                Piece::Data(data) => self.take_data(&data),
+                Piece::End { is_clean } => self.end(is_clean),
+                Piece::Malformed(why) => Err(self.reject(why)),
+                Piece::Failed(failure) => Err(failure),
+            })
         })
+    }
+
+    /// Handles the head of an HTTP/2 response; `is_whole`: nothing follows.
+    fn take_head(&mut self, head: &ResponseHead, is_whole: bool) -> Result<(), Failure> {
+        self.download.total_read += head.lines.bytes.len() as u64;
+        let framing = head.framing(self.request.method() == b"HEAD");
+        if is_whole && matches!(framing, ResponseFraming::Length(1..)) {
+            return Err(self.reject("the response has a Content-Length and no body"));
+        }
+        self.begin(head)
+    }
+
+    /// Handles data of an HTTP/2 response.
+    fn take_data(&mut self, data: &[u8]) -> Result<(), Failure> {
+        self.download.total_read += data.len() as u64;
+        self.take_body(data)
     }
 
     /// Handles the end of the upstream connection; `is_clean`: it is not an error.
@@ -164,6 +178,7 @@ impl Exchange<'_> {
         self.keep_upstream &=
             is_sent && head.lines.persists() && framing != ResponseFraming::UntilClose;
         self.keep_client &= is_sent && (has_length || !self.request.lines.http_10);
+        self.upload.settle();
         let body = ResponseBody::new(framing);
         self.download.unread = body.map_or(UnreadResponse::None, UnreadResponse::Body);
         self.record_response(head, response_kind(head));

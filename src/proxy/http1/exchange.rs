@@ -1,15 +1,16 @@
-//! One request and its response on an established connection: both directions in one task.
+//! One request and its response on an established connection or stream: both directions in one task.
 
 use std::future::poll_fn;
-use std::os::fd::AsRawFd as _;
 use std::task::{Context, Poll};
 
 use super::client::Client;
-use super::dial::UpstreamStream;
 use super::download::Download;
+use super::http2_request;
 use super::quiet_limit::QuietLimit;
+use super::request::CONTINUE;
 use super::request_writer;
-use super::upload::Upload;
+use super::upload::{BegunBody, Upload};
+use super::upstream::Upstream;
 use crate::proxy::connection::head::{BodyFraming, Head};
 use crate::proxy::open_streams::stream_control::Interrupt;
 use crate::proxy::request_context::{Admitted, RequestContext};
@@ -22,7 +23,7 @@ pub(super) struct Exchange<'a> {
     pub request: &'a mut Head,
     pub ctx: &'a mut RequestContext,
     pub admitted: &'a Admitted,
-    pub upstream: &'a mut UpstreamStream,
+    pub upstream: &'a mut Upstream,
     pub upload: Upload,
     pub download: Download,
     pub quiet: QuietLimit,
@@ -49,12 +50,26 @@ impl<'a> Exchange<'a> {
         request: &'a mut Head,
         ctx: &'a mut RequestContext,
         admitted: &'a Admitted,
-        upstream: &'a mut UpstreamStream,
+        upstream: &'a mut Upstream,
+        begun: Option<Box<BegunBody>>,
         timeouts: &Timeouts,
     ) -> Result<Exchange<'a>, Failure> {
-        let head = request_writer::write(request, ctx, admitted)?;
+        let head = match upstream {
+            Upstream::Http1(_) => request_writer::write(request, ctx, admitted)?,
+            Upstream::Http2(stream) => {
+                let head = http2_request::make(request, ctx, admitted)?;
+                stream.send_head(head, request.body == BodyFraming::None);
+                if request.expects_continue && request.body != BodyFraming::None {
+                    // That of the server is not read.
+                    client.out().extend_from_slice(CONTINUE);
+                }
+                Vec::new()
+            }
+        };
+        let max_body = admitted.permit.route.max_body;
+        let upload = Upload::new(head, request.body, begun, upstream, max_body);
         let exchange = Exchange {
-            upload: Upload::new(head, request.body, admitted.permit.route.max_body),
+            upload,
             download: Download::new(),
             quiet: QuietLimit::new(timeouts),
             keep_client: request.lines.persists(),
@@ -77,12 +92,15 @@ impl<'a> Exchange<'a> {
         let control = &self.ctx.arrival.control;
         control.set_own_reader();
         // An upstream that does not take the body excuses its client.
-        control
-            .idle_timer
-            .begin(None, Some(self.upstream.as_raw_fd()));
-        if !self.request.expects_continue {
+        control.idle_timer.begin(None, self.upstream.descriptor());
+        if !self.awaits_continue() {
             self.expect_body();
         }
+    }
+
+    /// Whether the client may be waiting for the upstream's `100 Continue`.
+    pub(super) fn awaits_continue(&self) -> bool {
+        self.request.expects_continue && self.upstream.has_interim_responses()
     }
 
     /// Starts to measure the rate of the body.

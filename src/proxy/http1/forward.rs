@@ -9,10 +9,12 @@ use std::task::Poll;
 use http::HeaderName;
 
 use super::client::Client;
-use super::dial::{DialError, UpstreamStream};
+use super::dial::DialError;
 use super::exchange::{Ending, Exchange};
 use super::pool::UpstreamConnections;
 use super::timer_wheel::Ticks;
+use super::upload::BegunBody;
+use super::upstream::Upstream;
 use crate::clock;
 use crate::pipeline::fields::FieldKind;
 use crate::proxy::connection::head::Head;
@@ -23,12 +25,12 @@ use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Pro
 use crate::proxy::server_selection;
 use crate::proxy::upstream_failures::{self, upstream_of};
 use crate::rejection::Reason;
-use crate::settings::Timeouts;
-use crate::upstream::{AddressId, ChosenServer};
+use crate::settings::{Protocol, Timeouts};
+use crate::upstream::ChosenServer;
 
 /// A connection for one attempt.
 struct Attempt {
-    stream: UpstreamStream,
+    upstream: Upstream,
     /// It has carried a request before.
     is_reused: bool,
     /// It serves this client connection alone.
@@ -44,6 +46,8 @@ struct AttemptEnd {
     /// The upstream has sent something.
     has_response: bool,
     body: BodyProgress,
+    /// The body, if a part of it was taken that is still at hand.
+    begun: Option<Box<BegunBody>>,
 }
 
 /// Forwards an admitted request. Returns whether the client connection can carry another one.
@@ -57,11 +61,13 @@ pub(super) async fn forward(
     admitted: &mut Admitted,
     connections: &UpstreamConnections,
 ) -> Result<bool, Failure> {
+    let mut begun = None;
     loop {
         let Some(mut attempt) = connect(request, ctx, admitted, connections).await? else {
             return Ok(false);
         };
-        let end = attempt.run(client, request, ctx, admitted).await?;
+        let mut end = attempt.run(client, request, ctx, admitted, begun).await?;
+        begun = end.begun.take();
         match end.result {
             Ok(Ending::Complete) => {
                 if end.keep_upstream {
@@ -80,7 +86,7 @@ pub(super) async fn forward(
                 return Ok(false);
             }
             Err(failure) if may_repeat(ctx, admitted, &attempt, &end, failure) => {
-                prepare_repetition(ctx, &mut admitted.attempts, failure);
+                prepare_repetition(ctx, &mut admitted.attempts, &attempt, failure);
             }
             Err(failure) => {
                 record_failure(ctx, &mut admitted.attempts, &attempt, failure);
@@ -127,26 +133,34 @@ async fn connect(
             owner.pin(&server);
         }
         let server = attempts.server.insert(server);
-        let idle = match attempts.needs_new_connection {
-            true => None,
-            false => take_idle(server.address().id(), owner.as_deref(), connections),
+        let address = server.address();
+        let protocol = match request.upgrade {
+            // WebSocket is HTTP/1.1 only.
+            true => Protocol::Http1,
+            false => address.connection().protocol,
         };
-        let opened = match idle {
-            Some(stream) => Ok((stream, true)),
+        let of_client = owner.as_deref();
+        let reused = match protocol {
+            _ if attempts.needs_new_connection => None,
+            Protocol::Http1 => connections.take(address.id(), of_client),
+            // Boxed, as is connecting: other requests reserve no room for it.
+            Protocol::H2 => Box::pin(connections.open_stream(address.id(), of_client)).await,
+        };
+        let opened = match reused {
+            Some(upstream) => Ok((upstream, true)),
             None => {
-                let dialing = connections.dialer.connect(server.address(), &timeouts);
-                // Boxed: a request that reuses a connection reserves no room for it.
-                let dialed = Box::pin(unless_closed(&ctx.arrival.control, dialing));
-                let Some(dialed) = dialed.await else {
+                let connecting = connections.connect(address, protocol, of_client, &timeouts);
+                let connected = Box::pin(unless_closed(&ctx.arrival.control, connecting));
+                let Some(connected) = connected.await else {
                     return Ok(None);
                 };
-                dialed.map(|stream| (stream, false))
+                connected.map(|upstream| (upstream, false))
             }
         };
         match opened {
-            Ok((stream, is_reused)) => {
+            Ok((upstream, is_reused)) => {
                 return Ok(Some(Attempt {
-                    stream,
+                    upstream,
                     is_reused,
                     owner,
                     timeouts,
@@ -169,17 +183,6 @@ async fn unless_closed<T>(control: &StreamControl, work: impl Future<Output = T>
         None => work.as_mut().poll(cx).map(Some),
     })
     .await
-}
-
-fn take_idle(
-    address: AddressId,
-    owner: Option<&Owner>,
-    connections: &UpstreamConnections,
-) -> Option<UpstreamStream> {
-    match owner {
-        Some(owner) => owner.take_connection(address),
-        None => connections.pool.take(address),
-    }
 }
 
 /// The client connection, if it has upstream connections of its own.
@@ -216,41 +219,53 @@ impl Attempt {
         request: &mut Head,
         ctx: &mut RequestContext,
         admitted: &mut Admitted,
+        begun: Option<Box<BegunBody>>,
     ) -> Result<AttemptEnd, Failure> {
         admitted.attempts.sent += 1;
-        let (stream, timeouts) = (&mut self.stream, &self.timeouts);
-        let mut exchange = Exchange::new(client, request, ctx, admitted, stream, timeouts)?;
+        let (upstream, timeouts) = (&mut self.upstream, &self.timeouts);
+        let mut exchange =
+            Exchange::new(client, request, ctx, admitted, upstream, begun, timeouts)?;
         let result = exchange.run().await;
         let end = AttemptEnd {
             result,
             keep_client: exchange.keep_client,
             keep_upstream: exchange.keep_upstream,
             has_response: exchange.download.total_read > 0,
-            body: match exchange.upload.is_body_touched {
-                true => BodyProgress::Lost,
-                false => BodyProgress::Untouched,
-            },
+            body: exchange.upload.body_progress(),
+            begun: exchange.upload.take_begun(),
         };
         // Before the connection can carry another request.
         ctx.arrival.control.idle_timer.end();
         Ok(end)
     }
 
-    /// Keeps the connection for a later request.
+    /// Keeps the connection for a later request. One of HTTP/2 is kept already.
     fn keep(self, attempts: &UpstreamAttempts, connections: &UpstreamConnections) {
-        let Some(server) = &attempts.server else {
+        let (Some(server), Upstream::Http1(stream)) = (&attempts.server, self.upstream) else {
             return;
         };
         let (id, idle) = (server.address().id(), Ticks::of(self.timeouts.idle));
         match self.owner {
-            Some(owner) => owner.keep_connection(id, self.stream),
-            None => connections.pool.put(id, self.stream, idle),
+            Some(owner) => owner.keep_connection(id, stream),
+            None => connections.pool.put(id, stream, idle),
+        }
+    }
+
+    /// Whether the server may have processed a request that has failed. A connection that had been
+    /// closed before the request arrived has sent no byte.
+    fn processing(&self, end: &AttemptEnd, failure: Failure) -> Processing {
+        let error = self.upstream.stream_error();
+        if error.is_some_and(|error| error.is_unprocessed) {
+            Processing::DeclaredUnprocessed
+        } else if self.is_reused && !end.has_response && failure == Failure::ConnectionEnded {
+            Processing::StaleConnection
+        } else {
+            Processing::Possible
         }
     }
 }
 
-/// Whether the request is sent again. A connection that had been closed before the request arrived has
-/// sent no byte.
+/// Whether the request is sent again.
 fn may_repeat(
     ctx: &RequestContext,
     admitted: &Admitted,
@@ -258,13 +273,9 @@ fn may_repeat(
     end: &AttemptEnd,
     failure: Failure,
 ) -> bool {
-    let is_stale = attempt.is_reused && !end.has_response && failure == Failure::ConnectionEnded;
     FailedAttempt {
         method: &ctx.method,
-        processing: match is_stale {
-            true => Processing::StaleConnection,
-            false => Processing::Possible,
-        },
+        processing: attempt.processing(end, failure),
         body: end.body,
         has_responded: ctx.forwarded.status != 0,
         is_over: ctx.arrival.control.close_reason().is_some(),
@@ -274,13 +285,20 @@ fn may_repeat(
     .may_repeat()
 }
 
-/// Prepares a request to be sent again. The server is not to blame: it may be tried again, but over a
-/// new connection.
-fn prepare_repetition(ctx: &RequestContext, attempts: &mut UpstreamAttempts, failure: Failure) {
+/// Prepares a request to be sent again. The server is not to blame: it may be tried again, but not over
+/// a connection that is stale or full. One that a GOAWAY ends is not used again in any case.
+fn prepare_repetition(
+    ctx: &mut RequestContext,
+    attempts: &mut UpstreamAttempts,
+    attempt: &Attempt,
+    failure: Failure,
+) {
     upstream_failures::warn(ctx, attempts, &failure.reason().map_or("", Reason::as_str));
+    let error = attempt.upstream.stream_error();
     attempts.tried.pop();
-    attempts.needs_new_connection = true;
+    attempts.needs_new_connection = !error.is_some_and(|error| error.ends_connection);
     attempts.last_failure = Some(failure);
+    ctx.body_received = 0;
 }
 
 /// Records a failure that ends the request. One that cuts off a response is no refusal.
@@ -290,15 +308,22 @@ fn record_failure(
     attempt: &Attempt,
     failure: Failure,
 ) {
+    use Failure::{ConnectionEnded, InvalidResponse, StreamReset};
     // The reader of the response may know more.
     let reason = ctx.reason.or(failure.reason());
+    if failure == Failure::ReadTimeout {
+        attempt.upstream.retire();
+    }
     if failure.upstream_error().is_some() {
         upstream_failures::warn(ctx, attempts, &reason.map_or("", Reason::as_str));
-        // A pooled connection that had been closed is not a failure of its server.
-        let is_fault = !(attempt.is_reused && failure == Failure::ConnectionEnded);
+        // A pooled connection that had been closed is not a failure of its server, nor is a stream that
+        // it has declared unprocessed.
+        let is_stale = attempt.is_reused && failure == ConnectionEnded;
+        let error = attempt.upstream.stream_error();
+        let is_fault = !is_stale && !error.is_some_and(|error| error.is_unprocessed);
         upstream_failures::count(ctx, attempts, failure, Stage::Exchanging, is_fault);
     }
-    let is_cut = matches!(failure, Failure::ConnectionEnded | Failure::InvalidResponse);
+    let is_cut = matches!(failure, ConnectionEnded | StreamReset | InvalidResponse);
     if ctx.forwarded.status == 0 || !is_cut {
         ctx.record_failure(failure);
     }

@@ -1,4 +1,4 @@
-//! Idle connections to upstream servers, kept by one worker.
+//! Connections to upstream servers, kept by one worker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +8,14 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::time::MissedTickBehavior;
 
-use super::dial::{Dialer, UpstreamStream};
+use super::dial::{DialError, Dialed, Dialer, UpstreamStream};
+use super::http2_pool::Http2Pool;
+use super::http2_stream::Http2Stream;
 use super::timer_wheel::{self, Ticks};
-use crate::upstream::AddressId;
+use super::upstream::Upstream;
+use crate::proxy::connection_auth::Owner;
+use crate::settings::{Protocol, Timeouts};
+use crate::upstream::{Address, AddressId};
 
 /// Idle connections to one server address.
 const MAX_IDLE: usize = 1024;
@@ -21,7 +26,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct UpstreamConnections {
     pub(super) pool: Pool,
-    pub(super) dialer: Dialer,
+    http2: Http2Pool,
+    dialer: Dialer,
 }
 
 /// The idle ones by address, those used last at the end.
@@ -35,6 +41,51 @@ struct Idle {
 }
 
 impl UpstreamConnections {
+    /// Takes an idle connection. An owner has connections of its own.
+    pub(super) fn take(&self, address: AddressId, owner: Option<&Owner>) -> Option<Upstream> {
+        let idle = match owner {
+            Some(owner) => owner.take_connection(address),
+            None => self.pool.take(address),
+        };
+        idle.map(Upstream::Http1)
+    }
+
+    /// Opens a stream of a connection that exists already.
+    pub(super) async fn open_stream(
+        &self,
+        address: AddressId,
+        owner: Option<&Owner>,
+    ) -> Option<Upstream> {
+        let session = self.http2_of(owner).open(address).await?;
+        Some(Upstream::Http2(Box::new(Http2Stream::new(session))))
+    }
+
+    /// Connects to a server.
+    ///
+    /// # Errors
+    /// See [`Dialer::connect`].
+    pub(super) async fn connect(
+        &self,
+        address: &Address,
+        protocol: Protocol,
+        owner: Option<&Owner>,
+        timeouts: &Timeouts,
+    ) -> Result<Upstream, DialError> {
+        let dialed = self.dialer.connect(address, protocol, timeouts).await?;
+        let connection = match dialed {
+            Dialed::Http1(stream) => return Ok(Upstream::Http1(stream)),
+            Dialed::Http2(connection) => connection,
+        };
+        let idle = Ticks::of(timeouts.idle);
+        let opening = self.http2_of(owner).add(address.id(), connection, idle);
+        let session = opening.await?;
+        Ok(Upstream::Http2(Box::new(Http2Stream::new(session))))
+    }
+
+    fn http2_of<'a>(&'a self, owner: Option<&'a Owner>) -> &'a Http2Pool {
+        owner.map_or(&self.http2, |owner| &owner.http2)
+    }
+
     /// Closes connections that are of no more use, forever.
     pub async fn sweep(self: Arc<Self>) {
         let mut tick = tokio::time::interval(SWEEP);
@@ -42,6 +93,7 @@ impl UpstreamConnections {
         loop {
             tick.tick().await;
             self.pool.sweep();
+            self.http2.sweep();
         }
     }
 }

@@ -87,7 +87,7 @@ impl Exchange<'_> {
 
     /// Which side has been quiet for too long. A client that waits for `100 Continue` is not late.
     fn timeout(&self) -> Failure {
-        let awaits_continue = self.request.expects_continue
+        let awaits_continue = self.awaits_continue()
             && self.upload.body_length == 0
             && self.download.is_head_pending();
         if self.quiet.is_stream {

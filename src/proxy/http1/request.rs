@@ -16,7 +16,6 @@ use super::serve::Connection;
 use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Decision, Step};
-use crate::proxy::WorkerProxy;
 use crate::proxy::api_bridge::{ApiCall, BODY_TIMEOUT};
 use crate::proxy::connection::head::{BodyFraming, Head};
 use crate::proxy::local_response::{
@@ -24,10 +23,10 @@ use crate::proxy::local_response::{
 };
 use crate::proxy::request_context::{Admitted, Arrival, RequestContext, measure_wait};
 use crate::proxy::retry::CLIENT_GONE;
-use crate::proxy::upstream_failures::upstream_of;
+use crate::proxy::{Engine, WorkerProxy};
 use crate::rejection::{Reason, Refusal, Rejection};
 
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What becomes of the client's connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +70,7 @@ async fn serve_request(connection: &mut Connection) -> After {
     let arrival = Arrival::next(&client.peer, &client.control);
     let mut ctx = RequestContext::new(arrival, Arc::clone(&proxy.worker));
     match decide(head, &mut ctx).await {
-        Ok(mut admitted) if is_own(&ctx, proxy) => {
+        Ok(mut admitted) if proxy.engine == Engine::Http1 => {
             forward(client, head, &mut ctx, &mut admitted, proxy).await
         }
         // Boxed, as are other futures of rare cases: otherwise every request would have their size.
@@ -135,12 +134,6 @@ async fn find_step(request: RequestHead<'_>, ctx: &RequestContext) -> Option<(De
         &admission
     ));
     Some(measure_wait(deciding).await)
-}
-
-/// Whether this engine forwards the request itself.
-fn is_own(ctx: &RequestContext, proxy: &WorkerProxy) -> bool {
-    let upstream = upstream_of(ctx);
-    upstream.is_some_and(|upstream| proxy.engine.forwards_to(upstream))
 }
 
 /// Forwards an admitted request, and responds where its upstream did not.

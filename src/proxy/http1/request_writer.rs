@@ -22,6 +22,31 @@ pub(super) fn write(
     ctx: &mut RequestContext,
     admitted: &Admitted,
 ) -> Result<Vec<u8>, Failure> {
+    let head = upstream_head(request, ctx, admitted)?;
+    let mut out = buffer_pool::take();
+    write_request_line(&mut out, request, &admitted.permit.route);
+    copy_fields(&mut out, &request.lines, |field| head.passes(field));
+    if request.body == BodyFraming::Chunked {
+        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+    if request.upgrade {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    head.write(&mut out).map_err(|error| to_failure(&error))?;
+    out.extend_from_slice(b"\r\n");
+    ctx.trace_id = head.trace_id();
+    Ok(out)
+}
+
+/// The gateway's changes to a request.
+///
+/// # Errors
+/// Differing values of `Content-Length`.
+pub(super) fn upstream_head<'a>(
+    request: &'a Head,
+    ctx: &'a RequestContext,
+    admitted: &'a Admitted,
+) -> Result<UpstreamHead<'a>, Failure> {
     let (Some(origin), Some(host)) = (&ctx.client_origin, &ctx.host_header) else {
         return Err(Failure::Internal);
     };
@@ -44,21 +69,7 @@ pub(super) fn write(
         },
         carries_trailers: false,
     };
-    let head = UpstreamHead::new(input, permit, request.lines.fields());
-    let head = head.map_err(|error| to_failure(&error))?;
-    let mut out = buffer_pool::take();
-    write_request_line(&mut out, request, &permit.route);
-    copy_fields(&mut out, &request.lines, |field| head.passes(field));
-    if request.body == BodyFraming::Chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
-    if request.upgrade {
-        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
-    }
-    head.write(&mut out).map_err(|error| to_failure(&error))?;
-    out.extend_from_slice(b"\r\n");
-    ctx.trace_id = head.trace_id();
-    Ok(out)
+    UpstreamHead::new(input, permit, request.lines.fields()).map_err(|error| to_failure(&error))
 }
 
 fn write_request_line(out: &mut Vec<u8>, request: &Head, route: &Route) {
@@ -76,7 +87,7 @@ fn write_request_line(out: &mut Vec<u8>, request: &Head, route: &Route) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
 }
 
-fn to_failure(error: &HeaderError) -> Failure {
+pub(super) fn to_failure(error: &HeaderError) -> Failure {
     tracing::error!(%error, "the head of a request cannot be written");
     match error {
         HeaderError::ConflictingLengths => Failure::InvalidRequest,

@@ -1,6 +1,6 @@
 //! The head of an upstream's response, as its client reads it.
 
-use http::{HeaderValue, Version};
+use http::HeaderValue;
 
 use super::date;
 use super::field_runs::copy_fields;
@@ -68,10 +68,7 @@ fn try_write(
         via: &ctx.worker.via,
         cookie: &ctx.snapshot.settings.sessions.cookie,
         origin_header: ctx.origin_header.as_ref().map(HeaderValue::as_bytes),
-        version: match head.lines.http_10 {
-            true => Version::HTTP_10,
-            false => Version::HTTP_11,
-        },
+        version: head.version(),
         // The reader of heads has left at most one.
         length: LengthAction::Keep,
         limits: LimitHeaders::of(&permit.decisions, || ctx.worker.store_clock()),

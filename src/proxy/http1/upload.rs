@@ -1,21 +1,23 @@
 //! The way of a request to its upstream: the head that was written for it, then the client's body.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-
-use tokio::io::AsyncWrite;
 
 use super::buffer_pool;
 use super::client::Client;
-use super::dial::UpstreamStream;
 use super::request_body::RequestBody;
+use super::upstream::Upstream;
 use crate::proxy::connection::chunked::{LAST_CHUNK, write_chunk};
 use crate::proxy::connection::head::BodyFraming;
-use crate::proxy::retry::Failure;
+use crate::proxy::retry::{BodyProgress, Failure};
+
+/// Bytes of a body that are kept, in case that a server declares the request unprocessed.
+const MAX_KEPT: usize = 64 * 1024;
 
 /// A request on its way to the upstream.
 pub(super) struct Upload {
     source: Source,
+    /// The upstream takes no more.
+    is_refused: bool,
     /// The upstream receives the body in chunks.
     is_chunked: bool,
     /// The head, then pieces of the body.
@@ -28,7 +30,15 @@ pub(super) struct Upload {
     pub body_length: u64,
     max_body: u64,
     /// A part of the body was taken from the client.
-    pub is_body_touched: bool,
+    is_body_touched: bool,
+    /// The data that was taken, as long as the request may be sent again.
+    kept: Option<Vec<u8>>,
+}
+
+/// A body of which an attempt has taken a part that is still at hand.
+pub(super) struct BegunBody {
+    rest: RequestBody,
+    taken: Vec<u8>,
 }
 
 /// Where more of the request comes from.
@@ -36,23 +46,71 @@ enum Source {
     Body(RequestBody),
     /// Whatever an upgraded client sends.
     Tunnel,
-    /// Nothing more is sent: the upstream does not take it.
-    Refused,
 }
 
 impl Upload {
-    /// `head` is the head for the upstream, in a pooled buffer.
-    pub(super) fn new(head: Vec<u8>, body: BodyFraming, max_body: u64) -> Upload {
-        Upload {
+    /// `head` is the head for the upstream, in a pooled buffer, if it is sent with the body. `begun` is
+    /// the body if an attempt has taken a part of it before.
+    pub(super) fn new(
+        head: Vec<u8>,
+        body: BodyFraming,
+        begun: Option<Box<BegunBody>>,
+        upstream: &Upstream,
+        max_body: u64,
+    ) -> Upload {
+        let is_shared = matches!(upstream, Upstream::Http2(_));
+        let mut upload = Upload {
             source: Source::Body(RequestBody::new(body)),
-            is_chunked: body == BodyFraming::Chunked,
+            is_refused: false,
+            is_chunked: body == BodyFraming::Chunked && !is_shared,
             buffer: head,
             sent: 0,
             total_sent: 0,
             body_length: 0,
             max_body,
             is_body_touched: false,
+            kept: is_shared.then(Vec::new),
+        };
+        if let Some(begun) = begun {
+            upload.resume(*begun);
         }
+        upload
+    }
+
+    /// Sends again what was taken from the client before.
+    fn resume(&mut self, begun: BegunBody) {
+        write_data(&mut self.buffer, &begun.taken, self.is_chunked);
+        if self.is_chunked && begun.rest.is_done() {
+            self.buffer.extend_from_slice(LAST_CHUNK);
+        }
+        self.body_length = begun.rest.received;
+        self.is_body_touched = true;
+        self.kept = self.kept.is_some().then_some(begun.taken);
+        self.source = Source::Body(begun.rest);
+    }
+
+    /// How much of the body was taken from the client.
+    pub(super) fn body_progress(&self) -> BodyProgress {
+        match (self.is_body_touched, &self.kept) {
+            (false, _) => BodyProgress::Untouched,
+            (true, Some(_)) => BodyProgress::Buffered,
+            (true, None) => BodyProgress::Lost,
+        }
+    }
+
+    /// Gives up the body, for another attempt.
+    pub(super) fn take_begun(&mut self) -> Option<Box<BegunBody>> {
+        let Source::Body(rest) = &mut self.source else {
+            return None;
+        };
+        let taken = self.kept.take().filter(|_| self.is_body_touched)?;
+        let rest = std::mem::replace(rest, RequestBody::new(BodyFraming::None));
+        Some(Box::new(BegunBody { rest, taken }))
+    }
+
+    /// Keeps nothing more: the request is not sent again.
+    pub(super) fn settle(&mut self) {
+        self.kept = None;
     }
 
     /// Passes on all that the client sends from now on.
@@ -62,13 +120,13 @@ impl Upload {
 
     /// Drops what is left: the upstream has ended the tunnel.
     pub(super) fn end_tunnel(&mut self) {
-        self.source = Source::Refused;
+        self.is_refused = true;
         self.release();
     }
 
     /// Whether the whole request was sent.
     pub(super) fn is_complete(&self) -> bool {
-        matches!(&self.source, Source::Body(body) if body.is_done()) && self.buffer.is_empty()
+        !self.is_refused && self.is_body_read() && self.buffer.is_empty()
     }
 
     /// Whether more of the request is to be sent.
@@ -78,16 +136,19 @@ impl Upload {
 
     /// Whether nothing more is read from the client.
     pub(super) fn is_over(&self) -> bool {
-        match &self.source {
-            Source::Body(body) => body.is_done(),
-            Source::Tunnel => false,
-            Source::Refused => true,
-        }
+        self.is_refused || self.is_body_read()
     }
 
     /// Whether a part of a body is missing.
     pub(super) fn expects_body(&self) -> bool {
-        matches!(&self.source, Source::Body(body) if !body.is_done())
+        let Source::Body(body) = &self.source else {
+            return false;
+        };
+        !self.is_refused && !body.is_done()
+    }
+
+    fn is_body_read(&self) -> bool {
+        matches!(&self.source, Source::Body(body) if body.is_done())
     }
 
     /// Whether the upstream does not take what is sent to it.
@@ -103,7 +164,7 @@ impl Upload {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client,
-        upstream: &mut UpstreamStream,
+        upstream: &mut Upstream,
     ) -> Poll<Result<(), Failure>> {
         ready!(self.poll_send(cx, upstream));
         if self.is_over() {
@@ -121,22 +182,24 @@ impl Upload {
 
     /// Resolves when the whole buffer is sent, or the upstream accepts no more: its response is read
     /// before its end is.
-    fn poll_send(&mut self, cx: &mut Context<'_>, upstream: &mut UpstreamStream) -> Poll<()> {
-        if self.buffer.is_empty() {
-            return Poll::Ready(());
+    fn poll_send(&mut self, cx: &mut Context<'_>, upstream: &mut Upstream) -> Poll<()> {
+        if !self.buffer.is_empty() {
+            while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
+                let Ok(sent @ 1..) = ready!(upstream.poll_write(cx, rest)) else {
+                    self.is_refused = true;
+                    break;
+                };
+                self.sent += sent;
+                self.total_sent += sent as u64;
+            }
+            if ready!(upstream.poll_flush(cx)).is_err() {
+                self.is_refused = true;
+            }
+            self.release();
         }
-        while let Some(rest) = self.buffer.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let Ok(sent @ 1..) = ready!(Pin::new(&mut *upstream).poll_write(cx, rest)) else {
-                self.source = Source::Refused;
-                break;
-            };
-            self.sent += sent;
-            self.total_sent += sent as u64;
+        if self.is_body_read() {
+            upstream.finish();
         }
-        if ready!(Pin::new(upstream).poll_flush(cx)).is_err() {
-            self.source = Source::Refused;
-        }
-        self.release();
         Poll::Ready(())
     }
 
@@ -152,12 +215,12 @@ impl Upload {
         if self.buffer.capacity() == 0 {
             self.buffer = buffer_pool::take();
         }
-        let (buffer, is_chunked) = (&mut self.buffer, self.is_chunked);
+        let (buffer, kept, is_chunked) = (&mut self.buffer, &mut self.kept, self.is_chunked);
         match &mut self.source {
             Source::Body(body) => {
-                let taken = body.take(client, &mut |data| match is_chunked {
-                    true => write_chunk(buffer, data),
-                    false => buffer.extend_from_slice(data),
+                let taken = body.take(client, &mut |data| {
+                    write_data(buffer, data, is_chunked);
+                    keep(kept, data);
                 });
                 taken.map_err(|_| Failure::MalformedChunks)?;
                 if is_chunked && body.is_done() {
@@ -174,9 +237,27 @@ impl Upload {
                 self.body_length += arrived as u64;
                 client.consume(arrived);
             }
-            Source::Refused => {}
         }
         Ok(())
+    }
+}
+
+fn write_data(buffer: &mut Vec<u8>, data: &[u8], is_chunked: bool) {
+    match is_chunked {
+        true => write_chunk(buffer, data),
+        false => buffer.extend_from_slice(data),
+    }
+}
+
+/// Keeps data with what was kept before, unless that is too much.
+fn keep(kept: &mut Option<Vec<u8>>, data: &[u8]) {
+    if let Some(kept) = kept
+        .as_mut()
+        .filter(|kept| kept.len() + data.len() <= MAX_KEPT)
+    {
+        kept.extend_from_slice(data);
+    } else {
+        *kept = None;
     }
 }
 

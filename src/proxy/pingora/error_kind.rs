@@ -32,27 +32,27 @@ pub(in crate::proxy) fn failure_of(error: &Error) -> Failure {
     }
 }
 
+/// The error of h2 from which this one arises.
+pub(in crate::proxy) fn http2_cause_of(error: &Error) -> Option<&h2::Error> {
+    error.root_cause().downcast_ref()
+}
+
 /// Whether the server itself ended the HTTP/2 stream or the connection.
 fn is_reset(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<h2::Error>();
-    cause.is_some_and(|cause| cause.is_remote() || cause.is_io())
+    http2_cause_of(error).is_some_and(|cause| cause.is_remote() || cause.is_io())
 }
 
 /// Whether the upstream has declared that it did not process the request: the stream was refused,
 /// or is above the last one of a GOAWAY (RFC 9113, sections 6.8 and 8.7). Streams at or below it
 /// end with another error.
-pub(super) fn is_unprocessed(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<h2::Error>();
-    cause.is_some_and(|cause| {
-        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-        cause.is_remote() && (cause.is_go_away() || refused)
-    })
+pub(in crate::proxy) fn is_unprocessed(cause: &h2::Error) -> bool {
+    let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    cause.is_remote() && (cause.is_go_away() || refused)
 }
 
 /// Whether the upstream closes the connection gracefully.
-pub(super) fn is_graceful(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<h2::Error>();
-    cause.is_some_and(|cause| cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
+pub(super) fn is_graceful(cause: &h2::Error) -> bool {
+    cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 #[cfg(test)]

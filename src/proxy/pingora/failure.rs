@@ -6,7 +6,7 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::context::Context;
-use super::error_kind::{failure_of, is_graceful, is_unprocessed};
+use super::error_kind::{failure_of, http2_cause_of, is_graceful, is_unprocessed};
 use super::local_response;
 use crate::pipeline::header_fields::HeaderError;
 use crate::pipeline::local_response::CallOutcome;
@@ -46,7 +46,7 @@ pub(in crate::proxy) fn handle_connect_error(
     let attempts = &mut admitted.attempts;
     upstream_failures::warn(ctx, attempts, &error);
     error.set_retry(true);
-    if is_unprocessed(&error) && !attempts.needs_new_connection {
+    if http2_cause_of(&error).is_some_and(is_unprocessed) && !attempts.needs_new_connection {
         // A pooled HTTP/2 connection is going away, which is not a failure of its server.
         attempts.tried.pop();
         attempts.needs_new_connection = true;
@@ -122,7 +122,7 @@ fn failed_attempt<'a>(
     let control = &ctx.arrival.control;
     FailedAttempt {
         method: &ctx.method,
-        processing: if is_unprocessed(error) {
+        processing: if http2_cause_of(error).is_some_and(is_unprocessed) {
             Processing::DeclaredUnprocessed
         } else if error.retry() {
             Processing::StaleConnection
@@ -150,7 +150,7 @@ fn prepare_repetition(ctx: &mut RequestContext, admitted: &mut Admitted, error: 
     upstream_failures::warn(ctx, attempts, error);
     attempts.tried.pop();
     // After a GOAWAY, Pingora does not reuse the connection.
-    attempts.needs_new_connection = !is_graceful(error);
+    attempts.needs_new_connection = !http2_cause_of(error).is_some_and(is_graceful);
     attempts.last_failure = Some(failure_of(error));
     ctx.body_received = 0;
     if let Some(messages) = &mut admitted.grpc_stream {

@@ -44,7 +44,7 @@ mod request;
 mod stream;
 
 use context::Context;
-pub(super) use error_kind::failure_of;
+pub(super) use error_kind::{failure_of, http2_cause_of, is_unprocessed};
 use grpc_session::GrpcSession;
 pub(super) use peer::of as peer_of;
 pub(super) use pingora::protocols::l4::ext::get_tcp_info;

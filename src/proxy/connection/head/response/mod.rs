@@ -3,6 +3,8 @@
 //! What a client could delimit differently is an error. Forms that a proxy has to repair are
 //! repaired in place, on a cold path: a space before a colon, and a field folded over several lines.
 
+use http::Version;
+
 use super::HeadLines;
 use super::fields::{self, ConnectionOptions, count_controls};
 use crate::pipeline::client_response::framing::{self, LengthAction, ResponseFraming};
@@ -12,6 +14,7 @@ use crate::pipeline::fields::{FieldKind, FieldPosition};
 const MAX_SIZE: usize = 1024 * 1024;
 /// Number of fields.
 const MAX_FIELDS: usize = 256;
+const TOO_LARGE: &str = "the head of the response is too large";
 const NO_VERSION: &str = "the status line has no HTTP/1 version";
 /// `HTTP/1.1 200`
 const STATUS_END: usize = 12;
@@ -23,6 +26,7 @@ pub struct ResponseHead {
     pub lines: HeadLines,
     /// 0: the status line has not arrived.
     pub status: u16,
+    is_http2: bool,
     framing: ResponseFraming,
     line_start: usize,
     scanned: usize,
@@ -39,6 +43,7 @@ impl Default for ResponseHead {
         ResponseHead {
             lines: HeadLines::default(),
             status: 0,
+            is_http2: false,
             framing: ResponseFraming::None,
             line_start: 0,
             scanned: 0,
@@ -89,7 +94,7 @@ impl ResponseHead {
             return Err(MalformedResponse(NO_VERSION));
         }
         match self.scanned > MAX_SIZE {
-            true => Err(MalformedResponse("the head of the response is too large")),
+            true => Err(MalformedResponse(TOO_LARGE)),
             false => Ok(None),
         }
     }
@@ -221,6 +226,15 @@ impl ResponseHead {
             false => self.framing,
         }
     }
+
+    /// The version in which the upstream sent the response.
+    pub fn version(&self) -> Version {
+        match (self.is_http2, self.lines.http_10) {
+            (true, _) => Version::HTTP_2,
+            (false, true) => Version::HTTP_10,
+            (false, false) => Version::HTTP_11,
+        }
+    }
 }
 
 /// Whether one of them is the beginning of the other.
@@ -241,5 +255,6 @@ fn write_length(bytes: &mut [u8], field: &FieldPosition, length: u64) {
     }
 }
 
+mod http2;
 #[cfg(test)]
 mod tests;
