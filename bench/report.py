@@ -83,7 +83,7 @@ def unpinned(measured):
 
 
 def memory_note(figures):
-    if not figures or figures["counts"][-1] >= 10_000:
+    if not figures or not figures.get("limited"):
         return ""
     return (
         f"The largest count is what the machine allows: a process has two sockets for each connection, "
