@@ -36,6 +36,7 @@ pub(super) async fn drain(
             () = pause => {}
         }
     }
+    services.open_streams.close_all();
     services.open_streams.retract(&services.sessions).await;
     let name = services.open_streams.gateway();
     if let Err(error) = services.store.withdraw_presence(name).await {

@@ -32,6 +32,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
+    /// Dropped when the workers are to end.
+    end: watch::Sender<()>,
     /// Closes when all workers accept connections.
     starting: mpsc::Receiver<()>,
 }
@@ -46,6 +48,8 @@ struct Start {
     sockets: Vec<StdListener>,
     via: Via,
     stopped: watch::Receiver<bool>,
+    /// Closes when the worker is to end.
+    ended: watch::Receiver<()>,
     /// Dropped when the worker accepts connections.
     starting: mpsc::Sender<()>,
 }
@@ -63,6 +67,7 @@ impl Workers {
         // One for all workers: a request may come back to another one.
         let pseudonym = Via::pseudonym();
         let (stop, stopped) = watch::channel(false);
+        let (end, ended) = watch::channel(());
         let (sender, starting) = mpsc::channel(1);
         let threads = (0..count).map(|index| {
             let sockets = sockets.iter().map(StdListener::try_clone);
@@ -77,6 +82,7 @@ impl Workers {
                     .context("a socket could not be shared")?,
                 via: Via::new(&pseudonym)?,
                 stopped: stopped.clone(),
+                ended: ended.clone(),
                 starting: sender.clone(),
             };
             start_thread(start, logs.clone())
@@ -84,6 +90,7 @@ impl Workers {
         Ok(Workers {
             threads: threads.collect::<anyhow::Result<_>>()?,
             stop,
+            end,
             starting,
         })
     }
@@ -98,9 +105,10 @@ impl Workers {
         self.stop.send_replace(true);
     }
 
-    /// Waits briefly for the workers. Past the grace period one may still serve a client that never
-    /// ends; the process ends anyway.
+    /// Ends the workers and waits briefly for them. A thread that does not respond is left: the process
+    /// ends anyway.
     pub(super) fn join(self) {
+        drop(self.end);
         let deadline = clock::monotonic() + JOIN_TIMEOUT;
         while self.threads.iter().any(|thread| !thread.is_finished())
             && clock::monotonic() < deadline
@@ -130,33 +138,47 @@ fn run_worker(start: Start) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        // On the runtime that serves the request: a reply of the store that crosses threads costs
-        // more than everything else the gateway does.
-        let services = start.services.connect();
-        // The first requests find the store connected. A store that is away must not keep the
-        // gateway from serving what needs none.
-        services.store.wait_until_up(STORE_TIMEOUT).await;
-        let open_streams = Arc::clone(&services.open_streams);
-        tokio::spawn(open_streams.watch_timeouts(start.index));
-        tokio::spawn(timer_wheel::run(start.stopped.clone()));
-        let worker = build_worker(start.index, services, start.access_log, start.via);
-        let connections = Arc::<UpstreamConnections>::default();
-        tokio::spawn(Arc::clone(&connections).sweep());
-        let proxy = WorkerProxy::new(Arc::new(worker), connections, start.engine);
-        let proxy = Arc::new(proxy);
-        let mut accepting = JoinSet::new();
-        for (listener, socket) in start.listeners.iter().zip(start.sockets) {
-            let socket = TcpListener::from_std(socket)?;
-            let (listener, proxy) = (Arc::clone(listener), Arc::clone(&proxy));
-            accepting.spawn(listener.accept(socket, proxy, start.stopped.clone()));
-        }
-        drop(start.starting);
+    let outcome = runtime.block_on(serve(start));
+    // Past the grace period, requests may still be served. They are dropped, which writes their log
+    // lines; blocking tasks are not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Serves until all connections are closed, or the worker is to end.
+async fn serve(mut start: Start) -> anyhow::Result<()> {
+    // On the runtime that serves the request: a reply of the store that crosses threads costs more
+    // than everything else the gateway does.
+    let services = start.services.connect();
+    // The first requests find the store connected. A store that is away must not keep the gateway
+    // from serving what needs none.
+    services.store.wait_until_up(STORE_TIMEOUT).await;
+    let open_streams = Arc::clone(&services.open_streams);
+    tokio::spawn(open_streams.watch_timeouts(start.index));
+    tokio::spawn(timer_wheel::run(start.stopped.clone()));
+    let worker = build_worker(start.index, services, start.access_log, start.via);
+    let connections = Arc::<UpstreamConnections>::default();
+    tokio::spawn(Arc::clone(&connections).sweep());
+    let proxy = WorkerProxy::new(Arc::new(worker), connections, start.engine);
+    let proxy = Arc::new(proxy);
+    let mut accepting = JoinSet::new();
+    for (listener, socket) in start.listeners.iter().zip(start.sockets) {
+        let socket = TcpListener::from_std(socket)?;
+        let (listener, proxy) = (Arc::clone(listener), Arc::clone(&proxy));
+        accepting.spawn(listener.accept(socket, proxy, start.stopped.clone()));
+    }
+    drop(start.starting);
+    let closed = async {
         accepting.join_all().await;
         // The requests that are still served run on this runtime.
         wait_until_closed(&start.listeners).await;
-        anyhow::Ok(())
-    })
+    };
+    tokio::select! {
+        () = closed => {}
+        // Its sender is dropped.
+        _ = start.ended.changed() => {}
+    }
+    Ok(())
 }
 
 fn build_worker(index: usize, services: Services, access_log: AccessLog, via: Via) -> Worker {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
@@ -49,14 +49,25 @@ fn in_flight_request_finishes_before_exit() {
 }
 
 #[test]
-fn unfinished_requests_are_cut_after_the_grace_period() {
+fn unfinished_requests_are_cut_and_logged_after_the_grace_period() {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).set("/shutdown", json!({ "grace": "1s" }));
     let mut gateway = Gateway::start(config);
     let public = gateway.public;
-    let request =
-        std::thread::spawn(move || Request::get("/public/slow?ms=20000").try_send(public));
-    eventually("it arrived", || upstream.has_seen("slow").then_some(()));
+    let forwarded = std::thread::spawn(move || {
+        let request = Request::get("/public/slow?ms=20000");
+        request.header("X-Request-ID", "forwarded").try_send(public)
+    });
+    // A call of the gateway's own, without its body.
+    let mut call = Client::connect(public);
+    call.send(
+        "POST /api/v1/auth/login HTTP/1.1\r\nHost: a\r\nX-Request-ID: call\r\n\
+         Content-Type: application/json\r\nContent-Length: 10\r\n\r\n",
+    );
+    eventually("they arrived", || {
+        let in_flight = gateway.metric("portcullis_requests_in_flight", &[]);
+        (upstream.has_seen("slow") && in_flight == 2.0).then_some(())
+    });
     let start = Instant::now();
     gateway.sigterm();
     assert_eq!(gateway.wait_exit().code(), Some(0));
@@ -65,7 +76,18 @@ fn unfinished_requests_are_cut_after_the_grace_period() {
         "{:?}",
         start.elapsed()
     );
-    let _ = request.join();
+    let lines = gateway.events();
+    for (id, reason) in [
+        ("forwarded", json!("the gateway is shutting down")),
+        ("call", Value::Null),
+    ] {
+        let of_request = |line: &&Value| line["kind"] == "access" && line["request_id"] == id;
+        let lines: Vec<&Value> = lines.iter().filter(of_request).collect();
+        assert_eq!(lines.len(), 1, "{id}: {lines:?}");
+        assert_eq!(lines[0]["status"], 0, "{}", lines[0]);
+        assert_eq!(lines[0]["reason"], reason, "{}", lines[0]);
+    }
+    let _ = forwarded.join();
 }
 
 #[test]

@@ -237,6 +237,13 @@ impl OpenStreams {
         });
     }
 
+    /// Closes every request because the grace period of the drain is over.
+    pub fn close_all(&self) {
+        self.visit(|control, _| {
+            control.close(CloseReason::Drain);
+        });
+    }
+
     /// Checks the idle timers of one worker's requests, forever. It has to run on that worker, so
     /// that no request makes progress meanwhile.
     pub async fn watch_timeouts(self: Arc<Self>, worker: usize) {
