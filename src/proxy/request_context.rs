@@ -370,8 +370,7 @@ impl RequestContext {
 
 impl Drop for RequestContext {
     fn drop(&mut self) {
-        let worker = Arc::clone(&self.worker);
-        worker.finish(self);
+        Worker::finish(self);
     }
 }
 

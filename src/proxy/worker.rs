@@ -22,7 +22,7 @@ use crate::pipeline::via::Via;
 use crate::rejection::{Reason, Refusal};
 use crate::settings;
 use crate::telemetry::logging::{AccessLog, AccessRecord};
-use crate::telemetry::metrics::{ConnectionRefusal, Metrics, NO_ROUTE};
+use crate::telemetry::metrics::{ConnectionRefusal, Metrics, NO_ROUTE, RouteLabel};
 use crate::telemetry::request_id::RequestId;
 
 /// The services that a request uses on its worker.
@@ -96,54 +96,71 @@ impl Worker {
     }
 
     /// Writes the access log and the metrics of a request that is over, however it ended.
-    pub fn finish(&self, ctx: &mut RequestContext) {
+    pub fn finish(ctx: &mut RequestContext) {
         note_dropped(ctx);
         note_stall(ctx);
         note_closing(ctx);
-        self.metrics.requests_in_flight.dec();
-        if ctx.has_authentication_outcome() {
+        let took = ctx.arrival.at.elapsed();
+        let (worker, series) = (&*ctx.worker, &ctx.snapshot.series);
+        worker.metrics.requests_in_flight.dec();
+        if has_authentication_outcome(ctx) {
             let refusal = ctx
                 .refusal
                 .filter(|refusal| refusal.is_authentication_outcome());
-            self.metrics.count_authentication(refusal);
+            worker.metrics.count_authentication(refusal);
         }
-        let took = ctx.arrival.at.elapsed();
-        let series = &ctx.snapshot.series;
         let outcome = (&ctx.method, ctx.status);
-        series.count(&self.metrics, ctx.route_label(), outcome, took);
+        series.count(&worker.metrics, route_label(ctx), outcome, took);
         if let (Some(time), Some(index)) = (ctx.upstream_time, ctx.upstream) {
             series.observe_upstream(index, time);
         }
-        let upstreams = &ctx.snapshot.settings.upstreams;
-        let upstream = ctx.upstream.and_then(|index| upstreams.get(index));
-        let identity = ctx.identity.as_ref();
-        let session = identity
-            .and_then(Identity::session)
-            .map(|session| session.id);
-        let origin = ctx.client_origin.as_ref();
-        self.access_log.write(&AccessRecord {
-            time: ctx.started_wall,
-            request_id: ctx.request_id.as_str(),
-            client_ip: origin.map_or(ctx.arrival.peer.ip, |origin| origin.ip),
-            method: Some(ctx.method.as_str()),
-            host: &ctx.host,
-            path: &ctx.path,
-            status: ctx.status,
-            code: ctx.refusal.map(Refusal::code),
-            reason: reason_of(ctx),
-            grounds: ctx.grounds.as_deref(),
-            trace_id: ctx.trace_id.as_ref(),
-            route: ctx.route.as_ref().map(|route| &*route.name),
-            upstream: upstream.map(|upstream| &*upstream.name),
-            user: ctx.user.as_deref().or(identity.map(Identity::user)),
-            session: ctx.session.or(session),
-            total: took,
-            store: ctx.store_time,
-            upstream_time: ctx.upstream_time,
-            bytes_received: ctx.body_received,
-            bytes_sent: ctx.body_sent,
-        });
+        worker.access_log.write(&access_record(ctx, took));
     }
+}
+
+/// The log's record of a request that took this long.
+fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
+    let upstreams = &ctx.snapshot.settings.upstreams;
+    let upstream = ctx.upstream.and_then(|index| upstreams.get(index));
+    let identity = ctx.identity.as_ref();
+    let session = identity.and_then(Identity::session);
+    let origin = ctx.client_origin.as_ref();
+    AccessRecord {
+        time: ctx.started_wall,
+        request_id: ctx.request_id.as_str(),
+        client_ip: origin.map_or(ctx.arrival.peer.ip, |origin| origin.ip),
+        method: Some(ctx.method.as_str()),
+        host: &ctx.host,
+        path: &ctx.path,
+        status: ctx.status,
+        code: ctx.refusal.map(Refusal::code),
+        reason: reason_of(ctx),
+        grounds: ctx.grounds.as_deref(),
+        trace_id: ctx.trace_id.as_ref(),
+        route: ctx.route.as_ref().map(|route| &*route.name),
+        upstream: upstream.map(|upstream| &*upstream.name),
+        user: ctx.user.as_deref().or(identity.map(Identity::user)),
+        session: ctx.session.or(session.map(|session| session.id)),
+        total: took,
+        store: ctx.store_time,
+        upstream_time: ctx.upstream_time,
+        bytes_received: ctx.body_received,
+        bytes_sent: ctx.body_sent,
+    }
+}
+
+/// The part of the gateway that the request belongs to.
+fn route_label(ctx: &RequestContext) -> RouteLabel {
+    match &ctx.route {
+        Some(route) => RouteLabel::Route(route.index),
+        None if ctx.is_api_call => RouteLabel::Api,
+        None => RouteLabel::None,
+    }
+}
+
+/// Whether there was an authentication to count.
+fn has_authentication_outcome(ctx: &RequestContext) -> bool {
+    ctx.authenticated || ctx.refusal.is_some_and(Refusal::is_authentication_outcome)
 }
 
 /// Why a request was refused, if it was: the specific reason, else the default one of the refusal.

@@ -27,6 +27,8 @@ pub type Field<'a> = (&'a [u8], &'a [u8]);
 /// One configured route.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Position in [`RouteTable::routes`], which the table assigns.
+    pub index: usize,
     pub name: Arc<str>,
     pub matches: Match,
     pub auth: Auth,

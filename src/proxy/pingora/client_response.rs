@@ -18,8 +18,7 @@ use crate::proxy::connection_auth;
 use crate::proxy::open_streams::StreamKind;
 use crate::proxy::open_streams::idle_timer::PendingChunk;
 use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
-use crate::rejection::{Reason, Refusal};
-use crate::telemetry::metrics;
+use crate::rejection::Reason;
 use crate::upstream::AttemptOutcome;
 
 /// Completes the head of an upstream's response.
@@ -281,20 +280,4 @@ pub(in crate::proxy) fn record_outcome(session: &Session, ctx: &mut RequestConte
     ctx.body_received = session.body_bytes_read() as u64;
     // Pingora does not count a body that was queued in h2 as a whole.
     ctx.body_sent = ctx.body_sent.max(session.body_bytes_sent() as u64);
-}
-
-impl RequestContext {
-    /// The `route` label of metrics.
-    pub(in crate::proxy) fn route_label(&self) -> &str {
-        match &self.route {
-            Some(route) => &route.name,
-            None if self.is_api_call => metrics::API_ROUTE,
-            None => metrics::NO_ROUTE,
-        }
-    }
-
-    /// Whether there was an authentication to count.
-    pub(in crate::proxy) fn has_authentication_outcome(&self) -> bool {
-        self.authenticated || self.refusal.is_some_and(Refusal::is_authentication_outcome)
-    }
 }

@@ -51,8 +51,10 @@ pub struct ExplainedRoute {
 impl RouteTable {
     /// Builds the table from routes in file order.
     pub fn new(routes: Vec<Route>) -> RouteTable {
+        let routes = routes.into_iter().enumerate();
+        let routes = routes.map(|(index, route)| Arc::new(Route { index, ..route }));
         let mut table = RouteTable {
-            routes: routes.into_iter().map(Arc::new).collect(),
+            routes: routes.collect(),
             ..RouteTable::default()
         };
         for route in &table.routes {

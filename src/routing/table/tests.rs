@@ -26,6 +26,7 @@ fn route(name: &str, rule: &str) -> Route {
         }
     }
     Route {
+        index: 0,
         name: name.into(),
         matches,
         auth: Auth::None,

@@ -29,7 +29,7 @@ pub use labels::{
     LimitOutcome, ReloadStatus, StoreOperation,
 };
 pub use prometheus::IntCounter;
-pub use routing_series::{API_ROUTE, NO_ROUTE, RoutingSeries};
+pub use routing_series::{NO_ROUTE, RouteLabel, RoutingSeries};
 use series::{SeriesMap, SeriesTable};
 pub use sharded::{ShardedCounter, ShardedCounterVec, ShardedGauge, claim_shards};
 pub use sharded_histogram::{ShardedHistogram, ShardedHistogramVec};

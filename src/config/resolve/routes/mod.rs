@@ -119,6 +119,7 @@ fn route(
     let (request_headers, response_headers) =
         route_header_edits(raw, &identity_headers, location, context);
     let route = Route {
+        index: 0,
         name: raw.name.as_str().into(),
         matches: matches?,
         auth: auth(raw.auth),
