@@ -42,6 +42,7 @@ pub mod telemetry;
 pub mod upstream;
 
 pub mod clock;
+pub mod hex_digits;
 pub mod http_client;
 pub mod json;
 pub mod memory_budget;

@@ -112,7 +112,7 @@ impl Fixture {
             sessions: &self.sessions,
             metrics: &self.metrics,
             events: &self.events,
-            request_id: &portcullis::telemetry::request_id::RequestId::default(),
+            request_id: &portcullis::telemetry::request_id::RequestId::EMPTY,
         };
         let list: FieldList<'_> = headers.iter().map(Field::from).collect();
         let fields = Fields::new(&list);

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::hex_digits;
+
 /// Public identifier of a session: the SHA-256 of its token's 64 characters. It proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub [u8; 32]);
@@ -24,10 +26,14 @@ impl SessionId {
 }
 
 impl SessionId {
+    /// Returns the 64 hex characters.
+    pub fn hex(&self) -> [u8; 64] {
+        hex_digits::encode(&self.0)
+    }
+
     /// Writes the 64 hex characters to the caller's buffer.
     pub fn write_hex<'b>(&self, buffer: &'b mut [u8; 64]) -> &'b str {
-        // Neither can fail: the length matches, and hex is ASCII.
-        let _ = hex::encode_to_slice(self.0, buffer);
+        *buffer = self.hex();
         std::str::from_utf8(buffer).unwrap_or_default()
     }
 }

@@ -160,7 +160,7 @@ impl RequestContext {
             arrival,
             worker,
             snapshot,
-            request_id: RequestId::default(),
+            request_id: RequestId::EMPTY,
             trace_id: None,
             method: Method::GET,
             is_http2: false,

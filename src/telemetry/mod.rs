@@ -2,5 +2,6 @@
 
 pub mod logging;
 pub mod metrics;
+pub mod random;
 pub mod request_id;
 pub mod trace_id;

@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+
+use super::random;
+use crate::hex_digits;
 
 /// The header that carries it.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -15,38 +19,53 @@ tokio::task_local! {
 
 /// Identifier of 1 to 128 characters of `[A-Za-z0-9._-]`; empty until the head is read.
 #[derive(Debug, Clone)]
-pub struct RequestId(HeaderValue);
+pub struct RequestId(Text);
 
-impl Default for RequestId {
-    fn default() -> RequestId {
-        RequestId(HeaderValue::from_static(""))
-    }
+#[derive(Debug, Clone)]
+enum Text {
+    Empty,
+    Generated([u8; 32]),
+    /// The client's.
+    Received(Arc<str>),
 }
 
 impl RequestId {
-    /// Generates a new identifier.
+    /// That of a request whose head is not read yet.
+    pub const EMPTY: RequestId = RequestId(Text::Empty);
+
+    /// Generates a new identifier: a UUID of version 4 (RFC 9562, section 5.4).
     pub fn generate() -> RequestId {
-        let mut hex = [0; 32];
-        let text = uuid::Uuid::new_v4().simple().encode_lower(&mut hex);
-        // Hexadecimal digits are valid in a header.
-        HeaderValue::from_str(text).map_or_else(|_| RequestId::default(), RequestId)
+        let random = random::bits_128() & !(0xf << 76 | 0x3 << 62);
+        let id = random | 0x4 << 76 | 0x2 << 62;
+        RequestId(Text::Generated(hex_digits::encode(&id.to_be_bytes())))
     }
 
     /// Keeps the client's identifier if it is valid, and generates one otherwise.
-    pub fn keep_or_generate(sent: Option<&[u8]>) -> RequestId {
-        let valid = sent.filter(|value| is_valid(value));
+    pub fn keep_or_generate(received: Option<&[u8]>) -> RequestId {
+        let valid = received.filter(|value| is_valid(value));
         valid
-            .and_then(|value| HeaderValue::from_bytes(value).ok())
-            .map_or_else(RequestId::generate, RequestId)
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .map_or_else(RequestId::generate, |text| {
+                RequestId(Text::Received(text.into()))
+            })
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::Empty => b"",
+            Text::Generated(digits) => digits,
+            Text::Received(text) => text.as_bytes(),
+        }
     }
 
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     /// The value of [`X_REQUEST_ID`].
     pub fn header(&self) -> HeaderValue {
-        self.0.clone()
+        // Its characters are valid in a header.
+        HeaderValue::from_bytes(self.as_bytes()).unwrap_or(HeaderValue::from_static(""))
     }
 
     /// Runs `work` as part of this request: the events that it records carry the identifier.
@@ -73,6 +92,9 @@ fn is_valid(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -88,6 +110,21 @@ mod tests {
             assert_eq!(generated.as_str().len(), 32, "{sent}");
         }
         assert_eq!(RequestId::keep_or_generate(None).as_str().len(), 32);
+    }
+
+    #[test]
+    fn generated_identifiers_are_distinct_uuids() {
+        let ids: Vec<String> = (0..1000)
+            .map(|_| RequestId::generate().to_string())
+            .collect();
+        for id in &ids {
+            let uuid = uuid::Uuid::try_parse(id).unwrap();
+            assert_eq!(uuid.get_version(), Some(uuid::Version::Random), "{id}");
+            assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122, "{id}");
+            assert_eq!(uuid.simple().to_string(), *id);
+        }
+        let distinct: HashSet<&String> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
     }
 
     #[tokio::test]

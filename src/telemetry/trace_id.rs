@@ -11,8 +11,12 @@ impl TraceId {
     }
 
     /// `None` where it is the request's own identifier, which the log has already.
-    pub fn unless_request_id(self, request_id: &str) -> Option<TraceId> {
-        (self.0 != *request_id.as_bytes()).then_some(self)
+    pub fn unless_request_id(self, request_id: &[u8]) -> Option<TraceId> {
+        (self.0 != *request_id).then_some(self)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     pub fn as_str(&self) -> &str {

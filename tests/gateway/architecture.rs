@@ -7,7 +7,7 @@ use crate::support::source::{
 };
 
 /// Modules that every row of [`ALLOWED`] may use beside its own.
-const COMMON: [&str; 10] = [
+const COMMON: [&str; 11] = [
     "routing",
     "limits",
     "auth",
@@ -16,6 +16,7 @@ const COMMON: [&str; 10] = [
     "telemetry",
     "tls",
     "clock",
+    "hex_digits",
     "json",
     "memory_budget",
 ];
@@ -55,22 +56,30 @@ const ALLOWED: [(&str, &[&str]); 11] = [
 ];
 
 /// The modules below the table, each with all that it may use.
-const FOUNDATION: [(&str, &[&str]); 11] = [
+const FOUNDATION: [(&str, &[&str]); 12] = [
     ("routing", &["limits", "auth"]),
     ("rejection", &["limits", "auth"]),
-    ("auth", &["json"]),
+    ("auth", &["hex_digits", "json"]),
     (
         "settings",
         &["routing", "limits", "auth", "rejection", "tls"],
     ),
     (
         "telemetry",
-        &["auth", "rejection", "settings", "clock", "http_client"],
+        &[
+            "auth",
+            "rejection",
+            "settings",
+            "clock",
+            "hex_digits",
+            "http_client",
+        ],
     ),
     ("http_client", &["tls", "clock"]),
     ("limits", &[]),
     ("tls", &[]),
     ("clock", &[]),
+    ("hex_digits", &[]),
     ("json", &[]),
     ("memory_budget", &[]),
 ];
@@ -322,7 +331,14 @@ fn pure_modules_have_no_io_and_no_clock() {
         "async ",
     ];
     for file in production() {
-        let pure = ["routing", "auth", "json", "limits", "rejection"];
+        let pure = [
+            "routing",
+            "auth",
+            "hex_digits",
+            "json",
+            "limits",
+            "rejection",
+        ];
         if !pure.contains(&top_module(&file.path)) {
             continue;
         }

@@ -62,7 +62,9 @@ impl ClientHead<'_> {
             add_number(sink, &header::CONTENT_LENGTH, length);
         }
         self.add_unedited(sink, &header::VIA, self.via.entry(self.version));
-        self.add_unedited(sink, &X_REQUEST_ID, &self.request_id.header());
+        if !self.is_edited(X_REQUEST_ID.as_str().as_bytes()) {
+            sink.add_text(&X_REQUEST_ID, self.request_id.as_bytes())?;
+        }
         if let Some(limits) = &self.limits {
             sink.add_limits(limits, &|name| !self.is_edited(name.as_str().as_bytes()));
         }

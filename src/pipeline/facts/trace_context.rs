@@ -2,8 +2,10 @@
 
 use http::header::HeaderName;
 
+use crate::hex_digits;
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields::{FieldSink, HeaderError};
+use crate::telemetry::random;
 use crate::telemetry::trace_id::TraceId;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -21,21 +23,23 @@ impl Trace {
     /// Continues a valid trace of the client's, and starts a new one otherwise (W3C Trace Context,
     /// section 3.2). Its identifier is the request's where that is a valid one, so that either leads to
     /// the other.
-    pub(crate) fn of(fields: Fields<'_>, request_id: &str) -> Trace {
+    pub(crate) fn of(fields: Fields<'_>, request_id: &[u8]) -> Trace {
         if let Some(id) = client_trace(fields) {
             return Trace::Continued(id);
         }
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
         if let Some(trace) = value.get_mut(3..35) {
-            if is_trace_id(request_id.as_bytes()) {
-                trace.copy_from_slice(request_id.as_bytes());
+            if is_trace_id(request_id) {
+                trace.copy_from_slice(request_id);
             } else {
                 // Never all zeros, which is an invalid id.
-                write_hex(&rand::random::<u128>().max(1).to_be_bytes(), trace);
+                let id = random::bits_128().max(1).to_be_bytes();
+                trace.copy_from_slice(&hex_digits::encode::<16, 32>(&id));
             }
         }
         if let Some(span) = value.get_mut(36..52) {
-            write_hex(&rand::random::<u64>().max(1).to_be_bytes(), span);
+            let id = random::bits_64().max(1).to_be_bytes();
+            span.copy_from_slice(&hex_digits::encode::<8, 16>(&id));
         }
         Trace::Started(value)
     }
@@ -64,7 +68,7 @@ impl Trace {
 }
 
 /// Returns the trace of a client's request, where its identifier is not the request's.
-pub(crate) fn of_client(fields: Fields<'_>, request_id: &str) -> Option<TraceId> {
+pub(crate) fn of_client(fields: Fields<'_>, request_id: &[u8]) -> Option<TraceId> {
     client_trace(fields)?.unless_request_id(request_id)
 }
 
@@ -75,12 +79,6 @@ fn client_trace(fields: Fields<'_>) -> Option<TraceId> {
         (Some(parent), None) => trace_id_of(parent),
         _ => None,
     }
-}
-
-/// Writes two digits for each byte; `digits` has exactly that length.
-fn write_hex(bytes: &[u8], digits: &mut [u8]) {
-    // It fails only for a wrong length.
-    let _ = hex::encode_to_slice(bytes, digits);
 }
 
 /// Adding up bytes without an early return lets the compiler vectorize the check.
@@ -130,7 +128,7 @@ mod tests {
             ("abc", false),
         ] {
             let state = list(&[("tracestate", "a=1"), ("Traceparent", "00-0-0-0")]);
-            let trace = Trace::of(Fields::new(&state), id);
+            let trace = Trace::of(Fields::new(&state), id.as_bytes());
             assert!(!trace.is_continued());
             let fields = added(|sink| trace.write(sink));
             let [(name, parent)] = fields.as_slice() else {
@@ -143,10 +141,10 @@ mod tests {
             // As the client's, it is continued, and logged because it differs from the request's.
             let fields = list(&[("Traceparent", parent.as_str())]);
             let fields = Fields::new(&fields);
-            let trace = Trace::of(fields, id);
+            let trace = Trace::of(fields, id.as_bytes());
             assert!(trace.is_continued() && added(|sink| trace.write(sink)).is_empty());
             assert_eq!(trace.id(), Some(written));
-            assert_eq!(of_client(fields, id), (!kept).then_some(written));
+            assert_eq!(of_client(fields, id.as_bytes()), (!kept).then_some(written));
         }
     }
 
@@ -154,8 +152,8 @@ mod tests {
     fn two_parents_start_a_new_trace() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let fields = list(&[("traceparent", parent), ("traceparent", parent)]);
-        assert!(!Trace::of(Fields::new(&fields), "a").is_continued());
-        assert_eq!(of_client(Fields::new(&fields), "a"), None);
+        assert!(!Trace::of(Fields::new(&fields), b"a").is_continued());
+        assert_eq!(of_client(Fields::new(&fields), b"a"), None);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl LocalResponse {
         self.write_content_fields(context, sink);
         if self.lacks(&X_REQUEST_ID) {
             // An identifier is valid in a header.
-            let _ = sink.add_text(&X_REQUEST_ID, context.request_id.as_str().as_bytes());
+            let _ = sink.add_text(&X_REQUEST_ID, context.request_id.as_bytes());
         }
         if self.lacks(&header::X_CONTENT_TYPE_OPTIONS) {
             sink.add(&header::X_CONTENT_TYPE_OPTIONS, &NOSNIFF);

@@ -102,7 +102,7 @@ impl<'a> UpstreamHead<'a> {
         let withholds_authorization = hygiene::withholds_authorization(fields, bearer_passes);
         let cookies = Cookies::of(fields, &settings.sessions.cookie.name);
         let repeated_length = hygiene::repeated_length(fields)?;
-        let trace = Trace::of(fields, request.request_id.as_str());
+        let trace = Trace::of(fields, request.request_id.as_bytes());
         Ok(UpstreamHead {
             forbidden: ForbiddenNames::new(
                 &settings.identity_header_names,
@@ -175,7 +175,7 @@ impl<'a> UpstreamHead<'a> {
         if let Some(prefix) = &self.prefix {
             sink.add_text(&origin::X_FORWARDED_PREFIX, prefix.as_bytes())?;
         }
-        sink.add(&X_REQUEST_ID, &request.request_id.header());
+        sink.add_text(&X_REQUEST_ID, request.request_id.as_bytes())?;
         self.trace.write(sink)?;
         sink.add(&header::VIA, request.via.entry(request.version));
         if let Some(identity) = &self.permit.identity {
@@ -189,7 +189,7 @@ impl<'a> UpstreamHead<'a> {
 
     /// The trace where its identifier is not the request's.
     pub fn trace_id(&self) -> Option<TraceId> {
-        let request_id = self.request.request_id.as_str();
+        let request_id = self.request.request_id.as_bytes();
         self.trace.id()?.unless_request_id(request_id)
     }
 

@@ -117,7 +117,7 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
         Step::Respond(status, headers) => LocalResponse::new(status, headers, Bytes::new()),
         Step::CallApi(path) => return Err(Local::ApiCall(path)),
     };
-    ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_str());
+    ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_bytes());
     Err(Local::Response(response))
 }
 
@@ -254,7 +254,7 @@ async fn call_api(
     let mut body = RequestBody::new(head.body);
     let method = ctx.method.clone();
     let request = request_head(head, &method);
-    ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_str());
+    ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_bytes());
     let response = match ApiCall::prepare(ctx, request, below).await {
         Ok(call) => match read_body(client, head, &mut body, call.max_body).await {
             Ok(bytes) => call.run(ctx, request, bytes).await,

@@ -64,7 +64,7 @@ pub(super) async fn send(
         return write_trailers_only(session, head).await;
     }
     if ctx.trace_id.is_none() {
-        ctx.trace_id = client_trace(&session.req_header().headers, ctx.request_id.as_str());
+        ctx.trace_id = client_trace(&session.req_header().headers, ctx.request_id.as_bytes());
     }
     let keep = decide_keepalive(session, may_keep);
     if ctx.worker.readiness.is_draining() {
@@ -94,7 +94,7 @@ pub(super) async fn send(
 
 /// The trace of the client's request. A function of its own, so that the list is no part of the
 /// request's future.
-fn client_trace(headers: &HeaderMap, request_id: &str) -> Option<TraceId> {
+fn client_trace(headers: &HeaderMap, request_id: &[u8]) -> Option<TraceId> {
     let list = header_map::list(headers);
     trace_context::of_client(Fields::new(&list), request_id)
 }
