@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
@@ -16,7 +16,7 @@ use super::open_streams::stream_control::StreamControl;
 use super::open_streams::{OpenStream, StreamRegistration};
 use super::retry::Failure;
 use super::worker::Worker;
-use crate::auth::session::SessionId;
+use crate::auth::session::{Millis, SessionId};
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHead, RequestHost, client_origin};
@@ -101,7 +101,8 @@ pub struct RequestContext {
     pub body_sent: u64,
     /// The part of the upstream's response that was passed on, for a request that is aborted.
     pub forwarded: ForwardedResponse,
-    pub started_wall: SystemTime,
+    /// The wall clock at its arrival, since the epoch.
+    pub started_wall: Duration,
 }
 
 /// The state of a request that may go to an upstream. Only admission makes one.
@@ -186,7 +187,7 @@ impl RequestContext {
             body_received: 0,
             body_sent: 0,
             forwarded: ForwardedResponse::default(),
-            started_wall: clock::system_time(),
+            started_wall: clock::since_epoch(clock::system_time()),
         }
     }
 
@@ -278,7 +279,7 @@ impl RequestContext {
             client: self.client_origin.as_ref()?,
             certificate: self.arrival.peer.certificate.as_ref(),
             listener: self.arrival.peer.listener,
-            now: clock::millis_since_epoch(self.started_wall),
+            now: Millis::try_from(self.started_wall.as_millis()).unwrap_or(0),
         })
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::Method;
 
 use super::connection::head::{HeadRejection, Outline};
 use super::listener::Peer;
@@ -81,10 +80,10 @@ impl Worker {
             .with_label_values(&[NO_ROUTE, "OTHER", fault.refusal.status().as_str()])
             .inc();
         self.access_log.write(&AccessRecord {
-            time: clock::system_time(),
-            request_id: request_id.as_str(),
+            time: clock::since_epoch(clock::system_time()),
+            request_id,
             client_ip: peer.ip,
-            method: outline.method.as_ref().map(Method::as_str),
+            method: outline.method.as_ref(),
             host: &outline.host,
             path: &outline.path,
             status,
@@ -127,9 +126,9 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
     let origin = ctx.client_origin.as_ref();
     AccessRecord {
         time: ctx.started_wall,
-        request_id: ctx.request_id.as_str(),
+        request_id: &ctx.request_id,
         client_ip: origin.map_or(ctx.arrival.peer.ip, |origin| origin.ip),
-        method: Some(ctx.method.as_str()),
+        method: Some(&ctx.method),
         host: &ctx.host,
         path: &ctx.path,
         status: ctx.status,

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use http::Method;
 
 use super::log_stream::{LineBuffer, LogStream};
 use super::sink::StandardStream;
@@ -10,6 +12,7 @@ use super::{Format, json_line, text_line};
 use crate::auth::session::SessionId;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 
 /// Time in which lines are collected.
@@ -27,13 +30,14 @@ pub(super) fn start_stream(metrics: &Metrics) -> io::Result<LogStream> {
 /// Access log record of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessRecord<'a> {
-    pub time: SystemTime,
-    pub request_id: &'a str,
+    /// Since the epoch.
+    pub time: Duration,
+    pub request_id: &'a RequestId,
     /// The trace that the request belongs to, if its ID is not the request ID.
     pub trace_id: Option<&'a TraceId>,
     pub client_ip: IpAddr,
     /// `None` if no request line was parsed.
-    pub method: Option<&'a str>,
+    pub method: Option<&'a Method>,
     /// Empty if none was parsed.
     pub host: &'a str,
     /// Without the query, which may contain secrets; empty if none was parsed.
@@ -53,11 +57,13 @@ pub struct AccessRecord<'a> {
     pub bytes_sent: u64,
 }
 
+static NO_REQUEST_ID: RequestId = RequestId::EMPTY;
+
 impl Default for AccessRecord<'_> {
     fn default() -> Self {
         AccessRecord {
-            time: SystemTime::UNIX_EPOCH,
-            request_id: "",
+            time: Duration::ZERO,
+            request_id: &NO_REQUEST_ID,
             trace_id: None,
             client_ip: Ipv4Addr::UNSPECIFIED.into(),
             method: None,
@@ -117,12 +123,9 @@ impl AccessLog {
 
     /// Buffers the line of a request, without waiting for the stream.
     pub fn write(&self, access: &AccessRecord<'_>) {
-        self.lines.append(|out| {
-            // Writing to memory cannot fail.
-            let _ = match self.format {
-                Format::Json => json_line::write(out, access),
-                Format::Text => text_line::write(out, access),
-            };
+        self.lines.append(|out| match self.format {
+            Format::Json => json_line::write(out, access),
+            Format::Text => text_line::write(out, access),
         });
     }
 }

@@ -1,109 +1,142 @@
 //! JSON format of the access log.
 
-use std::io::{self, Write as _};
-use std::net::IpAddr;
-use std::time::Duration;
-
 use super::access_log::AccessRecord;
-use super::timestamp::{self, write_zero_padded};
-use crate::telemetry::trace_id::TraceId;
+use super::number::{write_address, write_number, write_seconds};
+use super::timestamp;
 
 /// Writes a line as JSON. A serializer that checks every byte for escaping costs more than the rest
 /// of the line; the keys never need escaping, and most values do not either.
-pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) -> io::Result<()> {
+pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
     timestamp::write(out, access.time);
     out.extend_from_slice(b"\",\"kind\":\"access\"");
-    write_text(out, ",\"request_id\":", access.request_id)?;
-    write_optional(out, ",\"trace_id\":", access.trace_id.map(TraceId::as_str))?;
-    write_address(out, ",\"client_ip\":", access.client_ip)?;
-    write_optional(out, ",\"method\":", access.method)?;
-    write_optional(out, ",\"host\":", access.host())?;
-    write_optional(out, ",\"path\":", access.path())?;
-    write_number(out, ",\"status\":", access.status.into());
-    write_optional(out, ",\"code\":", access.code)?;
-    write_optional(out, ",\"reason\":", access.reason())?;
-    if let Some(grounds) = access.grounds {
-        write_optional(out, ",\"limit\":", grounds.limit.as_deref())?;
-        write_optional(out, ",\"role\":", grounds.role.as_deref())?;
-        write_optional(out, ",\"scope\":", grounds.scope.as_deref())?;
+    write_plain(out, b",\"request_id\":\"", access.request_id.as_bytes());
+    if let Some(id) = access.trace_id {
+        write_plain(out, b",\"trace_id\":\"", id.as_bytes());
     }
-    write_optional(out, ",\"route\":", access.route)?;
-    write_optional(out, ",\"upstream\":", access.upstream)?;
-    write_optional(out, ",\"user_id\":", access.user)?;
-    if let Some(id) = access.session {
-        write_text(out, ",\"session_id\":", id.write_hex(&mut [0; 64]))?;
-    }
-    write_seconds(out, ",\"duration_seconds\":", access.total);
-    write_seconds(out, ",\"store_seconds\":", access.store);
-    if let Some(time) = access.upstream_time {
-        write_seconds(out, ",\"upstream_seconds\":", time);
-    }
-    write_number(out, ",\"bytes_received\":", access.bytes_received);
-    write_number(out, ",\"bytes_sent\":", access.bytes_sent);
-    out.extend_from_slice(b"}\n");
-    Ok(())
-}
-
-fn write_address(out: &mut Vec<u8>, key: &str, ip: IpAddr) -> io::Result<()> {
-    let IpAddr::V4(ip) = ip else {
-        return write!(out, "{key}\"{ip}\"");
-    };
-    let mut prefix = "\"";
-    out.extend_from_slice(key.as_bytes());
-    for octet in ip.octets() {
-        write_number(out, prefix, octet.into());
-        prefix = ".";
-    }
+    out.extend_from_slice(b",\"client_ip\":\"");
+    write_address(out, access.client_ip);
     out.push(b'"');
-    Ok(())
-}
-
-fn write_text(out: &mut Vec<u8>, key: &str, value: &str) -> io::Result<()> {
-    out.extend_from_slice(key.as_bytes());
-    // Accumulates bytes, so that the loop is vectorized (RFC 8259, section 7).
-    let escaped = |sum, byte| sum | u8::from((byte < 0x20) | (byte == b'"') | (byte == b'\\'));
-    if value.bytes().fold(0, escaped) == 0 {
-        out.push(b'"');
-        out.extend_from_slice(value.as_bytes());
-        out.push(b'"');
-        return Ok(());
+    if let Some(method) = access.method {
+        // A token (RFC 9110, section 9.1).
+        write_plain(out, b",\"method\":\"", method.as_str().as_bytes());
     }
-    Ok(serde_json::to_writer(out, value)?)
+    write_optional(out, b",\"host\":\"", access.host());
+    write_optional(out, b",\"path\":\"", access.path());
+    out.extend_from_slice(b",\"status\":");
+    write_number(out, access.status.into());
+    write_rejection(out, access);
+    write_optional(out, b",\"route\":\"", access.route);
+    write_optional(out, b",\"upstream\":\"", access.upstream);
+    write_optional(out, b",\"user_id\":\"", access.user);
+    if let Some(id) = access.session {
+        write_plain(out, b",\"session_id\":\"", &id.hex());
+    }
+    out.extend_from_slice(b",\"duration_seconds\":");
+    write_seconds(out, access.total);
+    out.extend_from_slice(b",\"store_seconds\":");
+    write_seconds(out, access.store);
+    if let Some(time) = access.upstream_time {
+        out.extend_from_slice(b",\"upstream_seconds\":");
+        write_seconds(out, time);
+    }
+    out.extend_from_slice(b",\"bytes_received\":");
+    write_number(out, access.bytes_received);
+    out.extend_from_slice(b",\"bytes_sent\":");
+    write_number(out, access.bytes_sent);
+    out.extend_from_slice(b"}\n");
 }
 
-fn write_optional(out: &mut Vec<u8>, key: &str, value: Option<&str>) -> io::Result<()> {
-    value.map_or(Ok(()), |value| write_text(out, key, value))
+fn write_rejection(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
+    write_optional(out, b",\"code\":\"", access.code);
+    write_optional(out, b",\"reason\":\"", access.reason());
+    if let Some(grounds) = access.grounds {
+        write_optional(out, b",\"limit\":\"", grounds.limit.as_deref());
+        write_optional(out, b",\"role\":\"", grounds.role.as_deref());
+        write_optional(out, b",\"scope\":\"", grounds.scope.as_deref());
+    }
 }
 
-fn write_number(out: &mut Vec<u8>, key: &str, value: u64) {
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+/// Writes a key, with the quotation mark that begins its value, and a value that never needs escaping.
+fn write_plain<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], value: &[u8]) {
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+    out.push(b'"');
 }
 
-/// Writes a duration in seconds, with six decimals.
-fn write_seconds(out: &mut Vec<u8>, key: &str, time: Duration) {
-    let micros = (u64::from(time.subsec_nanos()) + 500) / 1000;
-    let seconds = time.as_secs().saturating_add(micros / 1_000_000);
-    write_number(out, key, seconds);
-    out.push(b'.');
-    write_zero_padded(out, 1_000_000 + micros % 1_000_000);
+fn write_optional<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], value: Option<&str>) {
+    if let Some(value) = value {
+        write_text(out, key, value);
+    }
+}
+
+/// Writes a key, with the quotation mark that begins its value, and the value.
+fn write_text<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], value: &str) {
+    out.extend_from_slice(key);
+    write_value(out, value);
+}
+
+/// Writes a value after its quotation mark.
+fn write_value(out: &mut Vec<u8>, value: &str) {
+    if needs_escaping(value.as_bytes()) {
+        return write_escaped(out, value);
+    }
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'"');
+}
+
+#[cold]
+fn write_escaped(out: &mut Vec<u8>, value: &str) {
+    // The serializer writes its own.
+    out.pop();
+    // Writing to memory cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// Whether a text needs escaping (RFC 8259, section 7). Looks at parts of fixed lengths, which the
+/// compiler vectorizes; the last one overlaps the one before it.
+fn needs_escaping(value: &[u8]) -> bool {
+    match value.len() {
+        0..4 => value.iter().any(|byte| is_special(&[*byte])),
+        4..8 => is_special_at_ends::<4>(value),
+        8..16 => is_special_at_ends::<8>(value),
+        _ => {
+            let (parts, _) = value.as_chunks::<16>();
+            parts.iter().any(is_special) || value.last_chunk::<16>().is_some_and(is_special)
+        }
+    }
+}
+
+/// Looks at a text of `N` to `2 * N` bytes.
+fn is_special_at_ends<const N: usize>(value: &[u8]) -> bool {
+    value.first_chunk::<N>().is_some_and(is_special)
+        || value.last_chunk::<N>().is_some_and(is_special)
+}
+
+/// Looks at all bytes without an early end, so that the loop is vectorized.
+fn is_special<const N: usize>(part: &[u8; N]) -> bool {
+    part.iter().fold(false, |found, byte| {
+        found | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\')
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
-    use std::time::SystemTime;
+    use std::time::Duration;
 
+    use http::Method;
     use proptest::prelude::*;
 
     use super::*;
     use crate::auth::session::SessionId;
     use crate::rejection::RejectionDetails;
+    use crate::telemetry::request_id::RequestId;
+    use crate::telemetry::trace_id::TraceId;
 
     fn line(access: &AccessRecord<'_>) -> serde_json::Value {
         let mut out = Vec::new();
-        write(&mut out, access).unwrap();
+        write(&mut out, access);
         serde_json::from_slice(&out).unwrap()
     }
 
@@ -131,7 +164,7 @@ mod tests {
     fn absent_values_are_omitted_and_times_have_six_decimals() {
         let access = AccessRecord {
             session: Some(SessionId([0xab; 32])),
-            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_007),
+            time: Duration::from_millis(1_790_000_000_007),
             client_ip: [192, 0, 2, 1].into(),
             total: Duration::from_nanos(1_000_123_500),
             store: Duration::from_micros(7),
@@ -168,11 +201,11 @@ mod tests {
         };
         let trace_id = TraceId::read(&[b'a'; 32]);
         let access = AccessRecord {
-            time: SystemTime::UNIX_EPOCH,
-            request_id: "id",
+            time: Duration::ZERO,
+            request_id: &RequestId::keep_or_generate(Some(b"id")),
             trace_id: trace_id.as_ref(),
             client_ip: [192, 0, 2, 1].into(),
-            method: Some("GET"),
+            method: Some(&Method::GET),
             host: "example.com",
             path: "/a",
             status: 403,
@@ -190,7 +223,7 @@ mod tests {
             bytes_sent: 2,
         };
         let mut out = Vec::new();
-        write(&mut out, &access).unwrap();
+        write(&mut out, &access);
         let expected = format!(
             concat!(
                 r#"{{"time":"1970-01-01T00:00:00.000Z","kind":"access","request_id":"id","#,
@@ -209,20 +242,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seconds_are_rounded_to_microseconds(seconds in 0..1u64 << 40, nanos in 0..1_000_000_000u32) {
-            let time = Duration::new(seconds, nanos);
+        fn texts_equal_those_of_a_serializer(
+            text in prop_oneof![any::<String>(), "[a-z\"\\\\\u{0}-\u{1f}é]{0,40}", "[a-z]{0,40}"],
+        ) {
             let mut out = Vec::new();
-            write_seconds(&mut out, "", time);
-            let micros = (time.as_nanos() + 500) / 1000;
-            let expected = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-            prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
-        }
-
-        #[test]
-        fn texts_equal_those_of_a_serializer(text in any::<String>()) {
-            let mut out = Vec::new();
-            write_text(&mut out, "", &text).unwrap();
+            write_text(&mut out, b"\"", &text);
             prop_assert_eq!(out, serde_json::to_vec(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn one_special_byte_is_found_at_every_position() {
+        for length in 0..50 {
+            let plain = vec![b'a'; length];
+            assert!(!needs_escaping(&plain), "{length}");
+            for at in 0..length {
+                for special in [0, 0x1f, b'"', b'\\'] {
+                    let mut text = plain.clone();
+                    text[at] = special;
+                    assert!(needs_escaping(&text), "{special} at {at} of {length}");
+                }
+            }
         }
     }
 }

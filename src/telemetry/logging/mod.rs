@@ -16,6 +16,7 @@ mod error_log;
 mod json_format;
 mod json_line;
 mod log_stream;
+mod number;
 mod sink;
 mod text_line;
 mod timestamp;

@@ -1,49 +1,50 @@
 //! Times of log lines.
 
-use std::cell::RefCell;
-use std::time::SystemTime;
+use std::cell::Cell;
+use std::time::{Duration, SystemTime};
 
-use crate::clock;
+use super::number::three_digits;
 
 thread_local! {
-    static LAST_SECOND: RefCell<FormattedSecond> = RefCell::default();
+    static LAST_SECOND: Cell<FormattedSecond> = const {
+        Cell::new(FormattedSecond { second: u64::MAX, text: [b'-'; 20] })
+    };
 }
 
-/// A second and its text, without the fraction and the zone. The lines of one second share it.
-#[derive(Default)]
+/// A second and its text, up to the dot before the fraction. The lines of one second share it.
+#[derive(Clone, Copy)]
 struct FormattedSecond {
     second: u64,
-    text: String,
+    text: [u8; 20],
 }
 
-/// Writes a time in RFC 3339 form, with milliseconds.
-pub(super) fn write(out: &mut Vec<u8>, at: SystemTime) {
-    let since = clock::since_epoch(at);
-    LAST_SECOND.with_borrow_mut(|last| {
-        if last.text.is_empty() || last.second != since.as_secs() {
-            last.second = since.as_secs();
-            last.text = humantime::format_rfc3339_seconds(at).to_string();
-            last.text.pop();
+impl FormattedSecond {
+    fn new(second: u64) -> FormattedSecond {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let text = humantime::format_rfc3339_seconds(at).to_string();
+        let text = text.replace('Z', ".");
+        FormattedSecond {
+            second,
+            text: text.as_bytes().try_into().unwrap_or([b'-'; 20]),
         }
-        out.extend_from_slice(last.text.as_bytes());
-    });
-    out.push(b'.');
-    write_zero_padded(out, 1_000 + u64::from(since.subsec_millis()));
-    out.push(b'Z');
+    }
 }
 
-/// Writes a number without its first digit, which only preserves leading zeros.
-pub(super) fn write_zero_padded(out: &mut Vec<u8>, value: u64) {
-    let mut digits = itoa::Buffer::new();
-    let digits = digits.format(value).as_bytes();
-    out.extend_from_slice(digits.get(1..).unwrap_or_default());
+/// Writes a time, given since the epoch, in RFC 3339 form with milliseconds.
+pub(super) fn write(out: &mut Vec<u8>, time: Duration) {
+    let mut last = LAST_SECOND.get();
+    if last.second != time.as_secs() {
+        last = FormattedSecond::new(time.as_secs());
+        LAST_SECOND.set(last);
+    }
+    let [a, b, c] = three_digits(time.subsec_millis());
+    out.extend_from_slice(&last.text);
+    out.extend_from_slice(&[a, b, c, b'Z']);
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -56,9 +57,10 @@ mod tests {
         ) {
             for millis in millis {
                 for at in [millis, millis + 1, millis + 1000] {
-                    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at);
+                    let time = Duration::from_millis(at);
                     let mut out = Vec::new();
-                    write(&mut out, at);
+                    write(&mut out, time);
+                    let at = SystemTime::UNIX_EPOCH + time;
                     let expected = humantime::format_rfc3339_millis(at).to_string();
                     prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
                 }
