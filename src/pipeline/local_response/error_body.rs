@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use http::header::{self, HeaderValue};
 use maud::html;
@@ -9,7 +10,7 @@ use maud::html;
 use super::refusal_texts::{RefusalTexts, json, problem, quote};
 use super::{BodyBuffer, NO_STORE, ResponseContext, VARY_ACCEPT, write_rejection};
 use crate::pipeline::fields::{FieldKind, Fields, text_of};
-use crate::pipeline::header_fields::FieldSink;
+use crate::pipeline::header_fields::{FieldBuffer, FieldSink};
 use crate::pipeline::html_page;
 use crate::rejection::Rejection;
 
@@ -57,16 +58,41 @@ impl ErrorFormat {
         formats.find_map(|(name, format)| media_type.eq_ignore_ascii_case(name).then_some(format))
     }
 
-    fn content_type(self) -> &'static HeaderValue {
-        static JSON: HeaderValue = HeaderValue::from_static("application/json");
-        static PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
-        static HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+    /// The headers of every error in this format.
+    fn head(self) -> &'static RenderedFields {
+        static JSON: LazyLock<RenderedFields> = LazyLock::new(|| head("application/json"));
+        static PROBLEM: LazyLock<RenderedFields> =
+            LazyLock::new(|| head("application/problem+json"));
+        static HTML: LazyLock<RenderedFields> = LazyLock::new(|| head("text/html; charset=utf-8"));
         match self {
             ErrorFormat::Json => &JSON,
             ErrorFormat::Problem => &PROBLEM,
             ErrorFormat::Html => &HTML,
         }
     }
+}
+
+/// Fields, and the same as lines.
+struct RenderedFields {
+    fields: FieldBuffer,
+    lines: Vec<u8>,
+}
+
+fn head(content_type: &'static str) -> RenderedFields {
+    let mut fields = vec![
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::CACHE_CONTROL, NO_STORE.clone()),
+        (header::VARY, VARY_ACCEPT.clone()),
+    ];
+    if content_type.starts_with("text/html") {
+        let policy = HeaderValue::try_from(html_page::content_security_policy("'none'"));
+        fields.extend(policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
+    }
+    let mut lines: Vec<u8> = Vec::new();
+    for (name, value) in &fields {
+        lines.add(name, value);
+    }
+    RenderedFields { fields, lines }
 }
 
 /// An error in a format that a client reads.
@@ -83,14 +109,8 @@ pub(super) struct ErrorResponse {
 impl ErrorResponse {
     /// Writes the headers that describe the body, and those of the rejection.
     pub(super) fn write_fields(&self, context: &ResponseContext<'_>, sink: &mut dyn FieldSink) {
-        sink.add(&header::CONTENT_TYPE, self.format.content_type());
-        sink.add(&header::CACHE_CONTROL, &NO_STORE);
-        sink.add(&header::VARY, &VARY_ACCEPT);
-        if self.format == ErrorFormat::Html {
-            let policy = html_page::content_security_policy("'none'");
-            // Its characters are valid in a header.
-            let _ = sink.add_text(&header::CONTENT_SECURITY_POLICY, policy.as_bytes());
-        }
+        let RenderedFields { fields, lines } = self.format.head();
+        sink.add_rendered(lines, &mut fields.iter().map(|(name, value)| (name, value)));
         write_rejection(&self.rejection, self.names_token_error, context, sink);
     }
 
