@@ -12,7 +12,7 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use host::{HostError, host_of, port_of};
+pub use host::{HostError, HostName, host_of, port_of};
 use http::{HeaderName, HeaderValue, Method};
 pub use name_set::NameSet;
 pub use path::{Path, PathError};
