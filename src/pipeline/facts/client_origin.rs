@@ -95,7 +95,7 @@ struct ForwardedInfo {
 
 fn x_forwarded(fields: Fields<'_>) -> ForwardedInfo {
     let last = |kind| {
-        let value = fields.all(kind).next_back().and_then(text_of)?;
+        let value = fields.all(kind).last().and_then(text_of)?;
         Some(value.rsplit(',').next()?.trim().to_owned())
     };
     ForwardedInfo {

@@ -5,7 +5,7 @@
     reason = "in tables that are computed when they are compiled"
 )]
 
-use super::name_words::{MAX_KNOWN, NameWords};
+use super::name_words::NameWords;
 
 /// The name of a field, as far as a rule looks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub enum FieldKind {
     Irregular,
 }
 
-/// The names of kinds, by length.
+/// The names of kinds.
 const NAMES: [(&str, FieldKind); KNOWN] = {
     use FieldKind::*;
     [
@@ -96,34 +96,39 @@ const NAMES: [(&str, FieldKind); KNOWN] = {
 /// The number of names.
 const KNOWN: usize = 33;
 
-/// The names as words.
-static WORDS: [(NameWords, FieldKind); KNOWN] = {
-    let mut words = [(NameWords::EMPTY, FieldKind::Other); KNOWN];
+/// Number of slots in which names are looked up.
+const SLOTS: usize = 128;
+
+/// The names as words, each in the slot that its words select.
+static KINDS: [(NameWords, FieldKind); SLOTS] = match place(MULTIPLIER) {
+    Some(kinds) => kinds,
+    None => panic!("two names select the same slot"),
+};
+
+/// A multiplier by which all names select different slots.
+const MULTIPLIER: u64 = {
+    let mut multiplier = 0x9e37_79b9_7f4a_7c15;
+    while place(multiplier).is_none() {
+        multiplier += 2;
+    }
+    multiplier
+};
+
+const fn place(multiplier: u64) -> Option<[(NameWords, FieldKind); SLOTS]> {
+    let mut kinds = [(NameWords::EMPTY, FieldKind::Other); SLOTS];
     let mut at = 0;
     while at < KNOWN {
         let (name, kind) = NAMES[at];
-        words[at] = (NameWords::of_known(name.as_bytes()), kind);
-        at += 1;
-    }
-    words
-};
-
-/// The part of [`WORDS`] with the names of each length.
-static BY_LENGTH: [(u8, u8); MAX_KNOWN + 1] = {
-    let mut ranges = [(0, 0); MAX_KNOWN + 1];
-    let (mut at, mut before) = (0, 0);
-    while at < KNOWN {
-        let length = NAMES[at].0.len();
-        assert!(length >= before, "the names are sorted by length");
-        if length > before {
-            ranges[length].0 = at as u8;
+        let words = NameWords::of_known(name.as_bytes());
+        let slot = words.select(multiplier, SLOTS);
+        if !matches!(kinds[slot].1, FieldKind::Other) {
+            return None;
         }
-        before = length;
+        kinds[slot] = (words, kind);
         at += 1;
-        ranges[length].1 = at as u8;
     }
-    ranges
-};
+    Some(kinds)
+}
 
 impl FieldKind {
     /// The kind of a name in any case.
@@ -138,11 +143,10 @@ impl FieldKind {
     /// the whole name.
     pub fn at_start(line: &[u8]) -> (usize, FieldKind) {
         let (length, words) = NameWords::at_start(line);
-        let range = BY_LENGTH.get(length).copied().unwrap_or_default();
-        let candidates = WORDS.get(range.0 as usize..range.1 as usize);
-        let mut candidates = candidates.unwrap_or_default().iter();
-        let found = candidates.find(|(known, _)| *known == words);
-        (length, found.map_or(FieldKind::Other, |(_, kind)| *kind))
+        match KINDS.get(words.select(MULTIPLIER, SLOTS)) {
+            Some((known, kind)) if *known == words => (length, *kind),
+            _ => (length, FieldKind::Other),
+        }
     }
 }
 

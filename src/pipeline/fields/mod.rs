@@ -129,13 +129,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn kind_at(self, at: usize) -> Option<FieldKind> {
-        match self.source {
-            Source::List(fields) => Some(fields.get(at)?.kind),
-            Source::Head(_, fields) => Some(fields.get(at)?.kind),
-        }
-    }
-
     /// The fields, in order of arrival.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = Field<'a>> + Clone {
         (0..self.count()).filter_map(move |at| self.get(at))
@@ -147,10 +140,12 @@ impl<'a> Fields<'a> {
     }
 
     /// The values of all fields of a kind.
-    pub fn all(self, kind: FieldKind) -> impl DoubleEndedIterator<Item = &'a [u8]> + Clone {
-        let count = if self.has(kind) { self.count() } else { 0 };
-        let found = (0..count).filter(move |at| self.kind_at(*at) == Some(kind));
-        found.filter_map(move |at| Some(self.get(at)?.value))
+    pub fn all(self, kind: FieldKind) -> Values<'a> {
+        let source = match self.has(kind) {
+            true => self.source,
+            false => Source::List(&[]),
+        };
+        Values { source, kind }
     }
 
     /// The values of all fields of a configured name.
@@ -162,6 +157,35 @@ impl<'a> Fields<'a> {
     /// Names and values.
     pub fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone {
         self.iter().map(|field| (field.name, field.value))
+    }
+}
+
+/// The values of the fields of one kind.
+#[derive(Debug, Clone)]
+pub struct Values<'a> {
+    /// The fields that are left.
+    source: Source<'a>,
+    kind: FieldKind,
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match &mut self.source {
+            Source::List(fields) => {
+                let at = fields.iter().position(|field| field.kind == self.kind)?;
+                let (field, rest) = fields.split_at_checked(at)?.1.split_first()?;
+                *fields = rest;
+                Some(field.value)
+            }
+            Source::Head(bytes, fields) => {
+                let at = fields.iter().position(|field| field.kind == self.kind)?;
+                let (field, rest) = fields.split_at_checked(at)?.1.split_first()?;
+                *fields = rest;
+                Some(field.value(bytes))
+            }
+        }
     }
 }
 

@@ -5,8 +5,6 @@
     reason = "in a function that runs when it is compiled"
 )]
 
-/// Characters of the longest name that is compared by words.
-pub(super) const MAX_KNOWN: usize = WORDS * WORD;
 const WORDS: usize = 4;
 const WORD: usize = size_of::<u64>();
 /// The top bit of each byte.
@@ -19,8 +17,9 @@ pub(super) struct NameWords([u64; WORDS]);
 impl NameWords {
     pub(super) const EMPTY: NameWords = NameWords([0; WORDS]);
 
-    /// A name in lower case of at most [`MAX_KNOWN`] characters.
+    /// A name in lower case of fewer than 32 characters, so that it is not the start of a longer one.
     pub(super) const fn of_known(name: &[u8]) -> NameWords {
+        assert!(name.len() < WORDS * WORD);
         let mut words = [0; WORDS];
         let mut at = 0;
         while at < name.len() {
@@ -30,43 +29,58 @@ impl NameWords {
         NameWords(words)
     }
 
+    /// Selects one of `slots`, a power of two.
+    pub(super) const fn select(self, multiplier: u64, slots: usize) -> usize {
+        let [one, two, three, _] = self.0;
+        let mixed = one ^ two.rotate_left(21) ^ three.rotate_left(42);
+        (mixed.wrapping_mul(multiplier) >> (u64::BITS - slots.trailing_zeros())) as usize
+    }
+
     /// Reads letters, digits and `-` up to the first other byte: their number, and the words.
     pub(super) fn at_start(line: &[u8]) -> (usize, NameWords) {
         let mut words = [0; WORDS];
-        let mut slots = words.iter_mut();
         let mut length = 0;
-        loop {
-            let word = load(line.get(length..).unwrap_or_default());
-            let count = other_bytes(word).trailing_zeros() / 8;
-            if let Some(slot) = slots.next() {
-                *slot = (word | each(0x20)) & low_bytes(count);
+        for (slot, word) in words.iter_mut().zip(line.as_chunks().0) {
+            let word = u64::from_le_bytes(*word);
+            let others = other_bytes(word);
+            *slot = (word | each(0x20)) & before(others);
+            if others != 0 {
+                return (
+                    length + (others.trailing_zeros() / 8) as usize,
+                    NameWords(words),
+                );
             }
-            length += count as usize;
-            if count < WORD as u32 {
-                return (length, NameWords(words));
-            }
+            length += WORD;
         }
+        at_end(line)
     }
+}
+
+/// Reads a name at the end of its bytes, or a longer one than every known.
+#[cold]
+fn at_end(line: &[u8]) -> (usize, NameWords) {
+    let is_other = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
+    let length = line.iter().position(is_other).unwrap_or(line.len());
+    let mut words = NameWords::EMPTY;
+    for (slot, bytes) in words
+        .0
+        .iter_mut()
+        .zip(line.get(..length).unwrap_or_default().chunks(WORD))
+    {
+        let add = |word, byte: &u8| word << 8 | u64::from(byte.to_ascii_lowercase());
+        *slot = bytes.iter().rev().fold(0, add);
+    }
+    (length, words)
 }
 
 const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; WORD])
 }
 
-/// The first eight bytes, with zeros for those that are missing.
-fn load(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk() {
-        Some(word) => u64::from_le_bytes(*word),
-        None => {
-            let add = |word, byte: &u8| (word << 8) | u64::from(*byte);
-            bytes.iter().rev().fold(0, add)
-        }
-    }
-}
-
-/// The first bytes of a word.
-fn low_bytes(count: u32) -> u64 {
-    u64::MAX.checked_shr(8 * (WORD as u32 - count)).unwrap_or(0)
+/// The bytes before the lowest top bit; all, if there is none.
+fn before(tops: u64) -> u64 {
+    // That bit alone, moved to the bottom of its byte: the bits below it are those of the bytes before.
+    ((tops & tops.wrapping_neg()) >> 7).wrapping_sub(1)
 }
 
 /// The top bits of the bytes that are neither letter nor digit nor `-`. The sums carry nothing from one

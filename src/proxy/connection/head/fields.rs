@@ -31,9 +31,20 @@ pub(super) fn read(bytes: &[u8], start: usize, end: usize) -> Option<FieldPositi
     if length == 0 {
         return None;
     }
-    let value = raw.trim_ascii_start();
+    let value = match raw {
+        // What most clients send.
+        [b' ', value @ ..] => value,
+        _ => raw,
+    };
+    let value = match value {
+        [b' ' | b'\t', ..] => value.trim_ascii_start(),
+        _ => value,
+    };
     let value_start = end - value.len();
-    let value = value.trim_ascii_end();
+    let value = match value {
+        [.., b' ' | b'\t'] => value.trim_ascii_end(),
+        _ => value,
+    };
     Some(FieldPosition {
         start: start as u32,
         colon: (start + length) as u32,
@@ -89,6 +100,10 @@ pub(super) struct ConnectionOptions {
 impl ConnectionOptions {
     /// Adds the options of one more field.
     pub(super) fn add(&mut self, value: &[u8]) {
+        if value == b"keep-alive" {
+            self.keep_alive = true;
+            return;
+        }
         for option in value.split(|byte| *byte == b',') {
             let option = option.trim_ascii();
             if option.eq_ignore_ascii_case(b"close") {
@@ -107,15 +122,24 @@ impl ConnectionOptions {
     }
 }
 
-/// The number of control characters that no value may have. Sums of bytes let the compiler vectorize
-/// the comparisons; the parts are small enough that none overflows.
+/// The number of control characters that no value may have. Parts of a constant size and sums of bytes
+/// let the compiler vectorize the comparisons.
 pub(super) fn count_controls(bytes: &[u8]) -> usize {
+    let (parts, rest) = bytes.as_chunks();
+    let mut last = [b' '; PART];
+    if let Some(start) = last.get_mut(..rest.len()) {
+        start.copy_from_slice(rest);
+    }
+    let counts = parts.iter().map(count_controls_in_part);
+    counts.sum::<usize>() + count_controls_in_part(&last)
+}
+
+const PART: usize = 32;
+
+fn count_controls_in_part(part: &[u8; PART]) -> usize {
     let is_control = |byte: u8| (byte < 0x20) & (byte != b'\t') | (byte == 0x7f);
-    let count = |part: &[u8]| {
-        let add = |sum, byte: &u8| sum + u8::from(is_control(*byte));
-        usize::from(part.iter().fold(0_u8, add))
-    };
-    bytes.chunks(128).map(count).sum()
+    let add = |sum, byte: &u8| sum + u8::from(is_control(*byte));
+    usize::from(part.iter().fold(0_u8, add))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::pipeline::fields::{FieldKind, FieldPosition, KindSet};
 use crate::pipeline::hop_by_hop::WEBSOCKET;
 use crate::proxy::http1::buffer_pool;
 use crate::rejection::{Reason, Refusal};
-use crate::routing::host_of;
+use crate::routing::HostName;
 
 mod fields;
 mod lines;
@@ -205,14 +205,7 @@ impl HeadReader {
 
     fn request_line(&mut self, end: usize) -> Result<(), HeadRejection> {
         let line = self.head.lines.bytes.get(..end).unwrap_or_default();
-        let method_end = memchr::memchr(b' ', line);
-        let (method, rest) = line.split_at(method_end.unwrap_or(end));
-        let rest = rest.get(1..).unwrap_or_default();
-        let target_length = memchr::memchr(b' ', rest);
-        let (target, version) = rest.split_at(target_length.unwrap_or(rest.len()));
-        let Some(version) = version.get(1..).filter(|version| !version.contains(&b' ')) else {
-            return bad("the request line has not three parts");
-        };
+        let [method, target, version] = split_request_line(line)?;
         if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
             return bad("the method is not a token");
         }
@@ -318,15 +311,15 @@ impl HeadReader {
         if self.hosts != 1 {
             return bad("there is not exactly one Host");
         }
-        let host = std::str::from_utf8(head.host()).unwrap_or_default();
-        let Ok(name) = host_of(host) else {
+        let host = head.host();
+        let Ok(name) = HostName::read(host) else {
             return bad("the Host is not one");
         };
         let other = |absolute: &Absolute| !absolute.names(host);
         if self.absolute.as_deref().is_some_and(other) {
             return bad("the target names another host than the Host");
         }
-        head.host_name = name.into();
+        head.host_name = name;
         if self.content_lengths > 1 {
             return bad("there is more than one Content-Length");
         }
@@ -344,6 +337,20 @@ impl HeadReader {
         head.expects_continue = self.expects > 0 && !head.lines.http_10;
         head.lines.settle(head.upgrade);
         Ok(Progress::Complete)
+    }
+}
+
+/// Splits a request line at its spaces.
+fn split_request_line(line: &[u8]) -> Result<[&[u8]; 3], HeadRejection> {
+    let parts = line.iter().position(|byte| *byte == b' ').and_then(|at| {
+        let (method, rest) = line.split_at(at);
+        let rest = rest.get(1..)?;
+        let (target, version) = rest.split_at(rest.iter().rposition(|byte| *byte == b' ')?);
+        Some([method, target, version.get(1..)?])
+    });
+    match parts {
+        Some(parts @ [_, target, _]) if !target.contains(&b' ') => Ok(parts),
+        _ => bad("the request line has not three parts"),
     }
 }
 

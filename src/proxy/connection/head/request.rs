@@ -1,9 +1,8 @@
 //! A complete request head.
 
-use std::borrow::Cow;
-
 use super::HeadLines;
 use crate::pipeline::fields::slice;
+use crate::routing::HostName;
 
 /// A request head: its lines, and what the reader found in them.
 #[derive(Debug, Default)]
@@ -33,29 +32,6 @@ pub enum BodyFraming {
     None,
     Length(u64),
     Chunked,
-}
-
-/// The host without its port, as `host_of` reads it.
-#[derive(Debug)]
-pub(super) enum HostName {
-    /// The first bytes of the `Host`.
-    Start(usize),
-    Normalized(String),
-}
-
-impl Default for HostName {
-    fn default() -> HostName {
-        HostName::Start(0)
-    }
-}
-
-impl From<Cow<'_, str>> for HostName {
-    fn from(name: Cow<'_, str>) -> HostName {
-        match name {
-            Cow::Borrowed(name) => HostName::Start(name.len()),
-            Cow::Owned(name) => HostName::Normalized(name),
-        }
-    }
 }
 
 impl Head {

@@ -24,7 +24,8 @@ pub(super) struct Absolute {
 impl Absolute {
     /// Whether the target's authority is this `Host`: host and port are compared without regard to
     /// case, and a missing port is the scheme's default (RFC 9110, section 4.2.3).
-    pub(super) fn names(&self, host: &str) -> bool {
+    pub(super) fn names(&self, host: &[u8]) -> bool {
+        let host = std::str::from_utf8(host).unwrap_or_default();
         let authority = std::str::from_utf8(&self.authority).unwrap_or_default();
         let (Ok(ours), Ok(theirs)) = (host_of(authority), host_of(host)) else {
             return false;
@@ -38,18 +39,44 @@ impl Absolute {
 /// forward unchanged, and fragments: a reader that cuts one off sees another path. Returns the length
 /// of the target without its query.
 pub(super) fn check(target: &[u8]) -> Result<usize, HeadRejection> {
-    let question = memchr::memchr(b'?', target).unwrap_or(target.len());
-    let (path, query) = target.split_at(question);
-    let visible = |byte: u8| matches!(byte, 0x21..=0x7e);
-    let in_path = |byte: &u8| visible(*byte) && !matches!(byte, b'#' | b'<' | b'>' | b'`');
-    let in_query = |byte: &u8| visible(*byte) && !matches!(byte, b'#' | b'<' | b'>' | b'"');
-    if target.is_empty() || !path.iter().all(in_path) || !query.iter().all(in_query) {
+    let length = target.iter().position(|byte| !is_in(*byte, PATH));
+    let (path, query) = target.split_at(length.unwrap_or(target.len()));
+    // It begins with a question mark, or with a byte that no path contains.
+    let is_query = matches!(query, [] | [b'?', ..]);
+    if target.is_empty() || !is_query || !query.iter().all(|byte| is_in(*byte, QUERY)) {
         return bad("the target has an illegal byte");
     }
     if target.len() > MAX_TARGET {
         return too_large(Reason::Head("the target is too long"));
     }
-    Ok(question)
+    Ok(path.len())
+}
+
+/// The bytes of a path, without the question mark that ends it.
+const PATH: u8 = 1;
+/// The bytes of a query, with the question mark before it.
+const QUERY: u8 = 2;
+
+/// The parts of a target that may contain each byte.
+#[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
+const PARTS: [u8; 256] = {
+    let mut parts = [0; 256];
+    let mut byte = 0x21;
+    while byte <= 0x7e {
+        parts[byte as usize] = match byte {
+            b'#' | b'<' | b'>' => 0,
+            b'?' | b'`' => QUERY,
+            b'"' => PATH,
+            _ => PATH | QUERY,
+        };
+        byte += 1;
+    }
+    parts
+};
+
+#[expect(clippy::indexing_slicing, reason = "a byte is below 256")]
+fn is_in(byte: u8, part: u8) -> bool {
+    PARTS[byte as usize] & part != 0
 }
 
 /// Parses a target in absolute form that begins at `at` in the buffer.
