@@ -125,8 +125,8 @@ impl SessionEntry {
     ) -> SessionLookup {
         match self.session.status(last_access, idle, now) {
             SessionStatus::Active => SessionLookup::Active(Arc::new(self.session), last_access),
-            SessionStatus::Expired => SessionLookup::Expired(self.session),
-            SessionStatus::Revoked => SessionLookup::Revoked(self.session),
+            SessionStatus::Expired => SessionLookup::Expired(Arc::new(self.session)),
+            SessionStatus::Revoked => SessionLookup::Revoked(Arc::new(self.session)),
         }
     }
 }

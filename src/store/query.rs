@@ -101,8 +101,8 @@ impl QueryResult {
 pub enum SessionLookup {
     NotQueried,
     Missing,
-    Expired(Session),
-    Revoked(Session),
+    Expired(Arc<Session>),
+    Revoked(Arc<Session>),
     /// The record and the session's latest use.
     Active(Arc<Session>, Millis),
 }

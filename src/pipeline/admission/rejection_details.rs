@@ -28,8 +28,9 @@ impl Rejection {
     /// Adds the user of a session that was looked up, whatever its status.
     pub(super) fn with_session(mut self, found: &SessionLookup) -> Rejection {
         let session: Option<&Session> = match found {
-            SessionLookup::Expired(session) | SessionLookup::Revoked(session) => Some(session),
-            SessionLookup::Active(session, _) => Some(session),
+            SessionLookup::Expired(session)
+            | SessionLookup::Revoked(session)
+            | SessionLookup::Active(session, _) => Some(session),
             SessionLookup::NotQueried | SessionLookup::Missing => None,
         };
         if let Some(session) = session {

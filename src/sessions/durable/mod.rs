@@ -314,8 +314,8 @@ impl LookupContext {
         let last_access = row.last_activity.max(self.last_access);
         match session.status(last_access, self.idle, self.now) {
             SessionStatus::Active => SessionLookup::Active(Arc::new(session.clone()), last_access),
-            SessionStatus::Expired => SessionLookup::Expired(session.clone()),
-            SessionStatus::Revoked => SessionLookup::Revoked(session.clone()),
+            SessionStatus::Expired => SessionLookup::Expired(Arc::new(session.clone())),
+            SessionStatus::Revoked => SessionLookup::Revoked(Arc::new(session.clone())),
         }
     }
 }

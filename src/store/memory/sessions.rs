@@ -111,8 +111,8 @@ impl Sessions {
                 let record = same.map_or_else(|| Arc::new(session.clone()), Arc::clone);
                 SessionLookup::Active(record, last_access)
             }
-            SessionStatus::Expired => SessionLookup::Expired(session.clone()),
-            SessionStatus::Revoked => SessionLookup::Revoked(session.clone()),
+            SessionStatus::Expired => SessionLookup::Expired(Arc::new(session.clone())),
+            SessionStatus::Revoked => SessionLookup::Revoked(Arc::new(session.clone())),
         }
     }
 

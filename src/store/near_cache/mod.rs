@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, UnitWeighter};
 use uses::PendingUses;
+use valid_entries::MarkStale;
+pub use valid_entries::ValidEntries;
 pub(super) use validity::ReadStamp;
 use validity::{Fresh, Validity};
 use weights::{EntryWeight, SESSION_BUDGET, TOKEN_BUDGET};
@@ -22,6 +24,7 @@ use crate::rejection::Refusal;
 
 mod reads;
 mod uses;
+mod valid_entries;
 mod validity;
 mod weights;
 mod writes;
@@ -62,7 +65,7 @@ struct CachedValue<T> {
 /// Near cache, shared by all workers of one gateway.
 pub struct NearCache {
     validity: Validity,
-    sessions: Cache<SessionId, Arc<CachedSession>, EntryWeight>,
+    sessions: Cache<SessionId, Arc<CachedSession>, EntryWeight, DefaultHashBuilder, MarkStale>,
     /// Session ids that the store does not have. A separate cache, because clients can send any id.
     missing: Cache<SessionId, CachedValue<()>>,
     revoked: Cache<String, CachedValue<()>>,
@@ -96,7 +99,13 @@ impl NearCache {
         let token_budget = TOKEN_BUDGET.bytes();
         NearCache {
             validity,
-            sessions: Cache::with_weighter(INITIAL_CAPACITY, SESSION_BUDGET.bytes(), EntryWeight),
+            sessions: Cache::with(
+                INITIAL_CAPACITY,
+                SESSION_BUDGET.bytes(),
+                EntryWeight,
+                DefaultHashBuilder::default(),
+                MarkStale,
+            ),
             missing: Cache::with_weighter(INITIAL_CAPACITY, MAX_REVOKED, UnitWeighter),
             revoked: Cache::with_weighter(INITIAL_CAPACITY, MAX_REVOKED, UnitWeighter),
             accepted: Cache::with_weighter(INITIAL_CAPACITY, token_budget, EntryWeight),
@@ -108,17 +117,17 @@ impl NearCache {
     }
 
     /// Records that all invalidations up to `as_of` have arrived; this holds for `valid_for`.
-    pub(super) fn confirm_up_to(&self, as_of: Instant, valid_for: Duration) {
+    pub(crate) fn confirm_up_to(&self, as_of: Instant, valid_for: Duration) {
         self.validity.confirm_up_to(as_of, valid_for);
     }
 
     /// Invalidates all entries: invalidations may have been missed, or all data has changed.
-    pub(super) fn invalidate_all(&self) {
+    pub(crate) fn invalidate_all(&self) {
         self.validity.invalidate_all();
     }
 
     /// Stops serving entries until the next confirmation.
-    pub(super) fn suspend(&self) {
+    pub(crate) fn suspend(&self) {
         self.validity.suspend();
     }
 
@@ -128,7 +137,7 @@ impl NearCache {
     }
 
     /// Applies an invalidation; returns whether an entry was cached.
-    pub(super) fn invalidate(&self, item: &CacheKey, now: Millis) -> bool {
+    pub(crate) fn invalidate(&self, item: &CacheKey, now: Millis) -> bool {
         self.validity.mark_changed(item);
         match item {
             CacheKey::Session(id) => {
@@ -179,10 +188,10 @@ impl NearCache {
                 (Arc::clone(session), None, *last_access)
             }
             SessionLookup::Expired(session) => {
-                (Arc::new(session.clone()), Some(Refusal::SessionExpired), 0)
+                (Arc::clone(session), Some(Refusal::SessionExpired), 0)
             }
             SessionLookup::Revoked(session) => {
-                (Arc::new(session.clone()), Some(Refusal::SessionRevoked), 0)
+                (Arc::clone(session), Some(Refusal::SessionRevoked), 0)
             }
         };
         let mut last_access = last_access;
@@ -302,12 +311,14 @@ impl NearCache {
 
     /// Rejects tokens of all users without a session that were issued up to this second.
     pub(super) fn set_global_cut_off(&self, second: u64) {
-        self.global_cut_off.store(second, Ordering::Relaxed);
+        if self.global_cut_off.swap(second, Ordering::SeqCst) != second {
+            self.invalidate_all();
+        }
     }
 
     /// Combines a user's cut-off with the one that applies to all users.
     pub(super) fn effective_cut_off(&self, cut_off: Option<u64>) -> Option<u64> {
-        match self.global_cut_off.load(Ordering::Relaxed) {
+        match self.global_cut_off.load(Ordering::SeqCst) {
             0 => cut_off,
             global => cut_off.max(Some(global)),
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::super::{Query, QueryResult, SessionLookup, UserHash};
 use super::validity::Fresh;
-use super::{CachedValue, MAX_AGE, NearCache, REFRESH_AFTER};
-use crate::auth::session::{Millis, SessionId, SessionStatus};
+use super::{CachedSession, CachedValue, MAX_AGE, NearCache, REFRESH_AFTER};
+use crate::auth::session::{Millis, Session, SessionId, SessionStatus};
 use crate::limits::Charge;
 
 /// The part of a query that the near cache answers.
@@ -160,15 +160,12 @@ impl NearCache {
                 .is_fresh(fresh)
                 .then_some((SessionLookup::Missing, entry.at));
         };
-        let age = fresh.now.saturating_duration_since(entry.read_at);
-        let is_fresh = entry.epoch.load(Ordering::SeqCst) == fresh.epoch && age < MAX_AGE;
-        let session = entry.session.as_ref().filter(|_| is_fresh)?;
-        let last_access = entry.last_access.load(Ordering::Relaxed);
-        let lookup = match session.status(last_access, idle, now) {
-            SessionStatus::Revoked => SessionLookup::Revoked((**session).clone()),
+        let (status, session, last_access) = entry.fresh_status(idle, now, fresh)?;
+        let lookup = match status {
+            SessionStatus::Revoked => SessionLookup::Revoked(Arc::clone(session)),
             SessionStatus::Active => SessionLookup::Active(Arc::clone(session), last_access),
             SessionStatus::Expired if now >= session.expires_at => {
-                SessionLookup::Expired((**session).clone())
+                SessionLookup::Expired(Arc::clone(session))
             }
             // Idle here, but the session may have been used on another gateway.
             SessionStatus::Expired => return None,
@@ -176,7 +173,7 @@ impl NearCache {
         Some((lookup, entry.read_at))
     }
 
-    fn fresh_token(&self, key: &str, fresh: Fresh) -> Option<(bool, Instant)> {
+    pub(super) fn fresh_token(&self, key: &str, fresh: Fresh) -> Option<(bool, Instant)> {
         let is_fresh = |entry: &CachedValue<()>| entry.is_fresh(fresh);
         if let Some(entry) = self.accepted.get(key).filter(is_fresh) {
             return Some((false, entry.at));
@@ -185,8 +182,29 @@ impl NearCache {
         Some((true, entry.at))
     }
 
-    fn fresh_cut_off(&self, user: &UserHash, fresh: Fresh) -> Option<(Option<u64>, Instant)> {
+    pub(super) fn fresh_cut_off(
+        &self,
+        user: &UserHash,
+        fresh: Fresh,
+    ) -> Option<(Option<u64>, Instant)> {
         let entry = self.cut_offs.get(user)?;
         entry.is_fresh(fresh).then_some((entry.value, entry.at))
+    }
+}
+
+impl CachedSession {
+    /// The session's status at `now`, with its record and its latest use; `None` unless the entry is
+    /// fresh.
+    pub(super) fn fresh_status(
+        &self,
+        idle: Option<Duration>,
+        now: Millis,
+        fresh: Fresh,
+    ) -> Option<(SessionStatus, &Arc<Session>, Millis)> {
+        let age = fresh.now.saturating_duration_since(self.read_at);
+        let is_fresh = self.epoch.load(Ordering::SeqCst) == fresh.epoch && age < MAX_AGE;
+        let session = self.session.as_ref().filter(|_| is_fresh)?;
+        let last_access = self.last_access.load(Ordering::Relaxed);
+        Some((session.status(last_access, idle, now), session, last_access))
     }
 }

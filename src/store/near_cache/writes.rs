@@ -66,7 +66,9 @@ impl NearCache {
         stamp: ReadStamp,
     ) {
         if *lookup == SessionLookup::Missing {
-            self.sessions.remove(&id);
+            if let Some((_, entry)) = self.sessions.remove(&id) {
+                entry.epoch.store(0, Ordering::SeqCst);
+            }
             let entry = CachedValue {
                 value: (),
                 at: self.validity.now(),

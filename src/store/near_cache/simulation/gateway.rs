@@ -1,19 +1,22 @@
 //! Simulated gateway process with a near cache and clocks; it may crash.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::world::{LinkState, SERVERS, SeededRng, World};
 use super::{MS, Micros, SECOND, simulated_now};
 use crate::auth::session::Millis;
 use crate::store::invalidation::RefreshTask;
-use crate::store::near_cache::NearCache;
 use crate::store::near_cache::validity::Validity;
+use crate::store::near_cache::{NearCache, ValidEntries};
 
 pub(super) struct Gateway {
     /// Number of restarts.
     pub(super) incarnation: u32,
     pub(super) is_up: bool,
     pub(super) near_cache: NearCache,
+    /// Entries by which the near cache has accepted a credential.
+    pub(super) accepted_by: HashMap<usize, ValidEntries>,
     /// By connection and direction.
     pub(super) links: [[LinkState; 2]; 2],
     /// Microseconds of the monotonic clock per second of real time.
@@ -46,6 +49,7 @@ impl Gateway {
             incarnation: 0,
             is_up: true,
             near_cache: NearCache::with_validity(Validity::with_clock(simulated_now)),
+            accepted_by: HashMap::new(),
             links: Default::default(),
             clock_rate: rng.between(999_000, 1_001_000),
             clock_offset: rng.below(10_000),
@@ -109,6 +113,7 @@ impl World {
         gateway.incarnation += 1;
         gateway.is_up = false;
         gateway.near_cache = near_cache;
+        gateway.accepted_by.clear();
         gateway.store_clock_origin = None;
         gateway.tracking_id += 1;
         gateway.refresh_tasks.clear();

@@ -2,6 +2,7 @@
 //!
 //! Requests are decided as `Store::decide` and admission decide them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::oracle::{DecisionSource, Request, Verdict};
@@ -11,6 +12,7 @@ use crate::auth::session::{Session, SessionId};
 use crate::rejection::Refusal;
 use crate::routing::Requirements;
 use crate::store::near_cache::NearCache;
+use crate::store::near_cache::reads::CachedResult;
 use crate::store::{CacheKey, Query, QueryResult, Revocation, SessionLookup, UserHash};
 
 /// `store.on_outage.cached_for`.
@@ -129,6 +131,8 @@ impl World {
         let charges = cached.charges_after_auth(&query);
         let remaining = cached.remaining_query(&query, &charges);
         let request = Request::new(credential_index, g, started, confirmed_up_to);
+        self.check_valid_entries(&request, &credential, &cached);
+        let cache = self.near_cache(g);
         if remaining.is_empty() {
             let mut result = QueryResult::empty(clock);
             cached.merge_into(&mut result);
@@ -161,6 +165,47 @@ impl World {
             cached.merge_into(&mut result);
             world.record_result(&request, source, &credential, &result);
         });
+    }
+
+    /// Checks that entries by which the near cache has accepted a credential hold only while it would
+    /// accept the credential again, with the same record.
+    fn check_valid_entries(
+        &mut self,
+        request: &Request,
+        credential: &Credential,
+        cached: &CachedResult,
+    ) {
+        let (g, clock) = (request.gateway, self.clock(request.gateway));
+        let query = credential.query();
+        let cache = self.near_cache(g);
+        let kept = self.gateways[g].accepted_by.get(&request.credential);
+        match kept.filter(|kept| cache.holds(kept, None, clock)) {
+            Some(kept) => {
+                let is_accepted = cached.remaining_query(&query, &[]).is_empty()
+                    && cached.blacklisted != Some(true)
+                    && !query.is_cut_off(cached.cut_off.flatten())
+                    && match (&cached.session, kept.session()) {
+                        (Some(SessionLookup::Active(session, _)), Some(kept)) => {
+                            Arc::ptr_eq(session, kept)
+                        }
+                        (cached, kept) => cached.is_none() && kept.is_none(),
+                    };
+                self.oracle.statistics.held += 1;
+                if !is_accepted {
+                    let credential = request.credential;
+                    let violation = format!("{g} holds void entries of credential {credential}");
+                    self.oracle.violation = Some(violation);
+                }
+            }
+            None => {
+                let entries = cache.valid_entries(&query, None, clock);
+                let accepted_by = &mut self.gateways[g].accepted_by;
+                match entries {
+                    Some(entries) => accepted_by.insert(request.credential, entries),
+                    None => accepted_by.remove(&request.credential),
+                };
+            }
+        }
     }
 
     fn record_result(

@@ -70,9 +70,9 @@ impl Server {
         };
         let same = cached.filter(|cached| cached.revision == session.revision);
         if session.ended.is_some() {
-            SessionLookup::Revoked((**session).clone())
+            SessionLookup::Revoked(Arc::clone(session))
         } else if now >= session.expires_at {
-            SessionLookup::Expired((**session).clone())
+            SessionLookup::Expired(Arc::clone(session))
         } else {
             let record = Arc::clone(same.unwrap_or(session));
             SessionLookup::Active(record, session.created_at)

@@ -7,6 +7,8 @@ use super::oracle::{DecisionSource, Verdict};
 pub(super) struct Statistics {
     pub(super) runs: u64,
     pub(super) by_near_cache: u64,
+    /// Requests that entries from an earlier request would have accepted.
+    pub(super) held: u64,
     pub(super) by_store: u64,
     pub(super) in_outage: u64,
     pub(super) accepted_in_outage: u64,
@@ -38,6 +40,7 @@ impl Statistics {
     pub(super) fn add(&mut self, other: &Statistics) {
         self.runs += other.runs;
         self.by_near_cache += other.by_near_cache;
+        self.held += other.held;
         self.by_store += other.by_store;
         self.in_outage += other.in_outage;
         self.accepted_in_outage += other.accepted_in_outage;
@@ -63,6 +66,7 @@ impl Statistics {
         assert!(self.by_near_cache * 4 > decisions, "{self:?}");
         assert!(self.by_store * 10 > decisions, "{self:?}");
         for count in [
+            self.held,
             self.in_outage,
             self.accepted_in_outage,
             self.refused_as_revoked,

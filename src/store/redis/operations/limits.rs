@@ -202,8 +202,8 @@ impl Redis {
             return SessionLookup::Active(Arc::clone(cached), last);
         }
         match (status, record::decode(id, record, &self.interner)) {
-            (EXPIRED, DecodedRecord::Present(session)) => SessionLookup::Expired(*session),
-            (REVOKED, DecodedRecord::Present(session)) => SessionLookup::Revoked(*session),
+            (EXPIRED, DecodedRecord::Present(session)) => SessionLookup::Expired(session.into()),
+            (REVOKED, DecodedRecord::Present(session)) => SessionLookup::Revoked(session.into()),
             (ACTIVE, DecodedRecord::Present(session)) => {
                 SessionLookup::Active(Arc::new(*session), last)
             }
