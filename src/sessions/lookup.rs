@@ -114,10 +114,14 @@ impl Sessions {
         // Boxed, here and below: rarely needed, and far larger than its caller's future.
         found.session =
             Box::pin(durable.confirm_with_database(&self.store, id, in_store, context)).await?;
-        self.store
-            .near_cache()
-            .insert_unconfirmed(id, &found.session);
-        Ok(!was_alive && matches!(found.session, SessionLookup::Active(..)))
+        let is_alive = matches!(found.session, SessionLookup::Active(..));
+        if !(was_alive && is_alive) {
+            // A record that the store has confirmed stays cached as such.
+            self.store
+                .near_cache()
+                .insert_unconfirmed(id, &found.session);
+        }
+        Ok(!was_alive && is_alive)
     }
 
     pub(super) fn lookup_context(
