@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -34,7 +35,7 @@ struct LeaseEntry {
     lease: Lease,
 }
 
-type Shard = HashMap<Counter, LeaseEntry>;
+type Shard = HashMap<Counter, LeaseEntry, RandomState>;
 
 /// Table of leases.
 pub(super) struct LeaseTable {

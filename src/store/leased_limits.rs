@@ -72,6 +72,9 @@ impl Store {
             let Some(Ok(decisions)) = &outcome else {
                 return outcome;
             };
+            if !decisions.iter().any(Decision::refuses) {
+                return outcome;
+            }
             let is_refused = |charge: &&Charge| {
                 let is_its = |decision: &&Decision| Arc::ptr_eq(&decision.limit, &charge.limit);
                 charge.limit.leased && decisions.iter().find(is_its).is_some_and(Decision::refuses)
