@@ -10,7 +10,7 @@ use portcullis::auth::session::{Millis, OnSessionLimit};
 use portcullis::auth::token::AccessTokenClaims;
 use portcullis::database::Database;
 use portcullis::events::Events;
-use portcullis::pipeline::admission::{Admission, Permit};
+use portcullis::pipeline::admission::{Admission, Memo, Permit};
 use portcullis::pipeline::facts::{RequestFacts, RequestHead, client_origin};
 use portcullis::pipeline::fields::{Field, FieldList, Fields};
 use portcullis::pipeline::snapshot::Snapshot;
@@ -32,6 +32,7 @@ pub(crate) struct Fixture {
     store: Store,
     sessions: Sessions,
     events: Events,
+    memo: Memo,
     _folder: tempfile::TempDir,
 }
 
@@ -59,6 +60,7 @@ impl Fixture {
                 false,
             ),
             events: Events::new(store.clone()),
+            memo: Memo::default(),
             runtime,
             metrics,
             store,
@@ -112,6 +114,7 @@ impl Fixture {
             sessions: &self.sessions,
             metrics: &self.metrics,
             events: &self.events,
+            memo: &self.memo,
             request_id: &portcullis::telemetry::request_id::RequestId::EMPTY,
         };
         let list: FieldList<'_> = headers.iter().map(Field::from).collect();

@@ -14,7 +14,7 @@ use super::Services;
 use super::shutdown::wait_until_closed;
 use crate::api::PublicApi;
 use crate::clock;
-use crate::pipeline::admission::AdmissionServices;
+use crate::pipeline::admission::{AdmissionServices, Memo};
 use crate::pipeline::via::Via;
 use crate::proxy::http1::pool::UpstreamConnections;
 use crate::proxy::http1::timer_wheel;
@@ -193,6 +193,7 @@ fn build_worker(index: usize, services: Services, access_log: AccessLog, via: Vi
             sessions: services.sessions,
             metrics: Arc::clone(&services.metrics),
             events: services.events,
+            memo: Memo::default(),
         },
         metrics: services.metrics,
         access_log,

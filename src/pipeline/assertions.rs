@@ -105,8 +105,8 @@ mod tests {
     use crate::pipeline::admission::{CredentialKind, Principal};
 
     fn identity(roles: &[&str]) -> Identity {
-        Identity {
-            principal: Principal::Token(Arc::new(Claims {
+        Identity::new(
+            Principal::Token(Arc::new(Claims {
                 trusted: Some(0),
                 issuer: "https://idp.example".to_owned(),
                 user: "ann".to_owned(),
@@ -119,10 +119,10 @@ mod tests {
                 scopes: Vec::new(),
                 certificate: None,
             })),
-            token: None,
-            credential_kind: CredentialKind::Bearer,
-            confirmed_at: 0,
-        }
+            None,
+            CredentialKind::Bearer,
+            0,
+        )
     }
 
     fn tokens() -> Arc<Tokens> {

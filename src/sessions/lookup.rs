@@ -2,6 +2,7 @@
 //! store may lack something.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::durable::{DatabaseUnavailable, Epoch, LookupContext};
 use super::source::SessionSource;
@@ -11,6 +12,7 @@ use crate::auth::session::{Millis, Session, SessionId};
 use crate::limits::{Charge, Decision};
 use crate::rejection::Reason;
 use crate::routing::Requirements;
+use crate::store::near_cache::ValidEntries;
 use crate::store::{Query, QueryResult, SessionLookup, StoreError};
 
 /// The requirements of a look-up that charges nothing.
@@ -94,6 +96,26 @@ impl Sessions {
             is_restored,
             ..LookupResult::new(found, verdict)
         })
+    }
+
+    /// The near cache's entries by which a credential is valid, for [`Sessions::confirm_by`].
+    pub fn valid_entries(
+        &self,
+        credential: &Credential,
+        idle: Option<Duration>,
+    ) -> Option<ValidEntries> {
+        let query = build_query(credential, LastSeen::default(), LookupCharges::none());
+        let cache = self.store.near_cache();
+        cache.valid_entries(&query, idle, self.store.clock())
+    }
+
+    /// The store's clock, if a look-up would find the credential of these entries valid by the near
+    /// cache alone.
+    pub fn confirm_by(&self, entries: &ValidEntries, idle: Option<Duration>) -> Option<Millis> {
+        let now = self.store.clock();
+        let holds = !self.durable.is_store_unverified(&self.store)
+            && self.store.near_cache().holds(entries, idle, now);
+        holds.then_some(now)
     }
 
     /// Consults the database about a durable session that the store lacks, or about which the store may

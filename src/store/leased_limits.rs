@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use super::lease_table::LeaseOutcome;
 use super::redis::{LeaseGrant, Redis};
 use super::{Engine, Query, QueryResult, Store, StoreError};
+use crate::auth::session::Millis;
 use crate::limits::{Charge, Decision, LeaseRequest, Micros, UnusedUnits};
 use crate::telemetry::metrics::StoreOperation;
 
@@ -41,6 +42,7 @@ impl Store {
     pub(super) async fn decide_by_leases(
         &self,
         query: &Query<'_>,
+        now: Millis,
     ) -> Option<Result<QueryResult, StoreError>> {
         if query.has_identity() {
             return None;
@@ -50,7 +52,7 @@ impl Store {
             .await?;
         Some(outcome.map(|decisions| QueryResult {
             decisions,
-            ..QueryResult::empty(self.clock())
+            ..QueryResult::empty(now)
         }))
     }
 

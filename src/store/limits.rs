@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Engine, Query, QueryResult, Store, StoreError};
+use crate::auth::session::Millis;
 use crate::limits::{Charge, Decision};
 use crate::routing::Requirements;
 use crate::telemetry::metrics::StoreOperation;
@@ -26,35 +27,66 @@ impl Store {
         }
         let charges_after_auth = cached.charges_after_auth(query);
         let remaining = cached.remaining_query(query, &charges_after_auth);
-        let mut result = if remaining.is_empty() {
-            QueryResult::empty(now)
-        } else if let Some(decisions) = self.cached_refusal(&remaining) {
-            QueryResult {
-                decisions,
-                ..QueryResult::empty(now)
-            }
-        } else if let Some(result) = self.decide_by_leases(&remaining).await {
-            result?
-        } else {
-            let stamps = cache.stamp_query(&remaining);
-            let requested_at = self.shared.leases.steady_now();
-            // Boxed, as the charge below: most requests do not wait for the store.
-            let deciding = Box::pin(async {
-                match &self.engine {
-                    Engine::Memory(memory) => Ok(memory.decide(&remaining, idle)),
-                    Engine::Redis(redis) => redis.decide(&remaining, idle).await,
-                }
-            });
-            let result = self.measured(StoreOperation::Decide, deciding).await?;
-            self.observe_revocation_lag(&remaining, &result);
-            cache.cache_result(&stamps, &remaining, &result);
-            self.record_decisions(&remaining, &result, requested_at);
-            result
+        let mut result = match remaining.is_empty() {
+            true => QueryResult::empty(now),
+            false => self.decide_remaining(&remaining, idle, now).await?,
         };
         cached.merge_into(&mut result);
         if query.cut_off_user.is_some() {
             result.cut_off = cache.effective_cut_off(result.cut_off);
         }
+        Ok(result)
+    }
+
+    /// Charges the limits of a caller who is identified already; see [`Store::decide`].
+    pub async fn charge_admitted(
+        &self,
+        before_auth: &[Charge],
+        after_auth: &[Charge],
+    ) -> Result<Vec<Decision>, StoreError> {
+        let no_requirements = Requirements::default();
+        let query = Query {
+            charges_before_auth: before_auth,
+            charges_after_auth: after_auth,
+            ..Query::empty(&no_requirements)
+        };
+        if query.is_empty() {
+            return Ok(Vec::new());
+        }
+        let result = self.decide_remaining(&query, None, self.clock()).await?;
+        Ok(result.decisions)
+    }
+
+    /// Answers what the near cache does not.
+    async fn decide_remaining(
+        &self,
+        query: &Query<'_>,
+        idle: Option<Duration>,
+        now: Millis,
+    ) -> Result<QueryResult, StoreError> {
+        if let Some(decisions) = self.cached_refusal(query) {
+            return Ok(QueryResult {
+                decisions,
+                ..QueryResult::empty(now)
+            });
+        }
+        if let Some(result) = self.decide_by_leases(query, now).await {
+            return result;
+        }
+        let cache = &self.shared.near_cache;
+        let stamps = cache.stamp_query(query);
+        let requested_at = self.shared.leases.steady_now();
+        // Boxed, as the charge below: most requests do not wait for the store.
+        let deciding = Box::pin(async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.decide(query, idle)),
+                Engine::Redis(redis) => redis.decide(query, idle).await,
+            }
+        });
+        let result = self.measured(StoreOperation::Decide, deciding).await?;
+        self.observe_revocation_lag(query, &result);
+        cache.cache_result(&stamps, query, &result);
+        self.record_decisions(query, &result, requested_at);
         Ok(result)
     }
 

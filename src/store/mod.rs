@@ -163,6 +163,15 @@ impl Store {
         }
     }
 
+    /// The store as another gateway of the fleet holds it.
+    #[cfg(test)]
+    pub(crate) fn of_another_gateway(&self, settings: &settings::Store) -> Store {
+        Store {
+            engine: self.engine.clone(),
+            ..Store::open(settings, Arc::clone(&self.shared.metrics))
+        }
+    }
+
     /// Creates a handle with its own connection.
     ///
     /// A task on the current Tokio runtime opens, monitors and replaces the connection until the last

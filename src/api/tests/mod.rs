@@ -259,12 +259,12 @@ impl TestGateway {
             SessionStatus::Expired => return Err(Refusal::SessionExpired.into()),
             SessionStatus::Active => {}
         }
-        Ok(Some(Identity {
-            principal: Principal::Session(Arc::new(entry.session)),
-            token: token.map(Arc::new),
-            credential_kind: presented,
-            confirmed_at: 0,
-        }))
+        Ok(Some(Identity::new(
+            Principal::Session(Arc::new(entry.session)),
+            token.map(Arc::new),
+            presented,
+            0,
+        )))
     }
 
     /// Whether a session is active.

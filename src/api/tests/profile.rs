@@ -215,12 +215,12 @@ async fn foreign_user_with_same_id_is_distinct() {
         ..claims(&signed_in.text("/access_token"))
     });
     assert_eq!(claims.user, signed_in.text("/user/id"));
-    let identity = Identity {
-        principal: Principal::Token(Arc::clone(&claims)),
-        token: Some(claims),
-        credential_kind: CredentialKind::Bearer,
-        confirmed_at: 0,
-    };
+    let identity = Identity::new(
+        Principal::Token(Arc::clone(&claims)),
+        Some(claims),
+        CredentialKind::Bearer,
+        0,
+    );
     let send = |method: &str, path: &str| {
         let mut request = Request::builder().method(method).uri(path);
         let extensions = request.extensions_mut().unwrap();

@@ -36,8 +36,9 @@ pub struct Verifier {
     cache: Cache<Box<str>, CachedToken, CachedTokenWeight>,
 }
 
-#[derive(Clone)]
-struct CachedToken {
+/// A token as the cache holds it.
+#[derive(Debug, Clone)]
+pub struct CachedToken {
     verified: VerifiedToken,
     /// Generation of the fetched keys before they were used.
     generation: u64,
@@ -89,6 +90,21 @@ impl Verifier {
         &self.issuers
     }
 
+    /// Returns a token that was verified before.
+    pub fn cached(&self, token: &str) -> Option<CachedToken> {
+        self.cache.get(token)
+    }
+
+    /// Whether a token that the cache holds is accepted at `now`.
+    pub fn accepts(&self, cached: &CachedToken, now: Millis) -> bool {
+        let is_accepted =
+            self.is_current(cached) && self.time_rejection(&cached.verified, now).is_none();
+        if is_accepted {
+            self.hits.inc();
+        }
+        is_accepted
+    }
+
     /// Verifies a token at `now`. If its issuer may have newer keys, waits for them, at most a
     /// second.
     pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Claims>, TokenRejection> {
@@ -98,7 +114,10 @@ impl Verifier {
             .filter(|cached| self.is_current(cached))
         {
             self.hits.inc();
-            return self.check_times(cached.verified, now);
+            return match self.time_rejection(&cached.verified, now) {
+                None => Ok(cached.verified.claims),
+                Some(rejection) => Err(rejection),
+            };
         }
         self.misses.inc();
         let mut generation = self.issuers.generation();
@@ -144,20 +163,20 @@ impl Verifier {
             .verify(token, now, |issuer| self.issuers.keys(issuer))
     }
 
-    /// Checks the validity period of a cached token, which was verified at another time.
-    fn check_times(
-        &self,
-        cached: VerifiedToken,
-        now: Millis,
-    ) -> Result<Arc<Claims>, TokenRejection> {
+    /// Why a cached token, which was verified at another time, is not valid at `now`.
+    fn time_rejection(&self, cached: &VerifiedToken, now: Millis) -> Option<TokenRejection> {
         let leeway = self.tokens.leeway_millis();
         if cached.not_before > now.saturating_add(leeway) {
-            return Err(TokenRejection::Invalid("`nbf` or `iat` is in the future"));
+            return Some(TokenRejection::Invalid("`nbf` or `iat` is in the future"));
         }
-        if now >= cached.claims.expires_at.saturating_add(leeway) {
-            return Err(TokenRejection::Expired(cached.claims));
-        }
-        Ok(cached.claims)
+        let is_expired = now >= cached.claims.expires_at.saturating_add(leeway);
+        is_expired.then(|| TokenRejection::Expired(Arc::clone(&cached.claims)))
+    }
+}
+
+impl CachedToken {
+    pub fn claims(&self) -> &Arc<Claims> {
+        &self.verified.claims
     }
 }
 

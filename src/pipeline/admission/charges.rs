@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Identity;
-use super::claim::Claim;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::limits::{Charge, Counter, CounterHasher, KeyPart, Limit, subscriber_network};
@@ -34,19 +33,26 @@ pub(super) fn after_auth(
 pub(super) fn for_identity(
     route: &Route,
     facts: &RequestFacts<'_>,
-    claimed: &Claim,
+    session: Option<SessionId>,
     identity: &Identity,
 ) -> impl Iterator<Item = Charge> {
-    let token = claimed.token().map(Arc::as_ref);
-    let charges = after_auth(
-        route,
-        facts,
-        Some((identity.user(), claimed.session(), token)),
-    );
+    let token = identity.token.as_deref();
+    let charges = after_auth(route, facts, Some((identity.user(), session, token)));
     let roles = identity.roles();
     charges
         .into_iter()
         .filter(move |charge| charge.limit.applies_to(roles))
+}
+
+/// Whether the limits of a route that need an identity count by nothing but the route and the caller.
+pub(super) fn are_fixed(route: &Route, identity: &Identity) -> bool {
+    let mut parts = route.limits_after.iter().flat_map(|limit| &limit.key);
+    parts.all(|part| match part {
+        KeyPart::Route | KeyPart::User => true,
+        KeyPart::Session => identity.session().is_some(),
+        KeyPart::Token => identity.token.is_some(),
+        KeyPart::Ip | KeyPart::Header(_) => false,
+    })
 }
 
 fn charges_for(

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Admission, CredentialKind};
-use crate::auth::credential;
-use crate::auth::credential::PresentedCredential;
+use super::{Admission, CredentialKind, Identity};
+use crate::auth::credential::{self, PresentedCredential};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::verifier::TokenRejection;
@@ -12,6 +11,13 @@ use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::fields::FieldKind;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::sessions::Credential;
+
+/// A credential of valid form.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Presented<'a> {
+    Token(&'a str),
+    Session(SessionId, CredentialKind),
+}
 
 /// A credential that is valid as far as that can be verified without the store.
 pub(super) struct Claim {
@@ -27,14 +33,26 @@ impl Claim {
     pub(super) fn token(&self) -> Option<&Arc<Claims>> {
         self.credential.token()
     }
+
+    /// The claim by which an identity was established; `None`: it has neither session nor token.
+    pub(super) fn of(identity: &Identity) -> Option<Claim> {
+        let credential = match (&identity.token, identity.session()) {
+            (Some(claims), _) => Credential::from_claims(Arc::clone(claims)),
+            (None, session) => Credential::Session(session?.id),
+        };
+        Some(Claim {
+            credential_kind: identity.credential_kind,
+            credential,
+        })
+    }
 }
 
 impl Admission<'_> {
-    /// Reads the credential and verifies what needs no store.
-    pub(super) async fn read_credential(
+    /// Reads the credential of a request; `None`: it has none.
+    pub(super) fn read_credential<'f>(
         &self,
-        facts: &RequestFacts<'_>,
-    ) -> Result<Option<Claim>, Rejection> {
+        facts: &RequestFacts<'f>,
+    ) -> Result<Option<Presented<'f>>, Rejection> {
         let fields = facts.head.fields;
         let presented = credential::extract(
             fields.all(FieldKind::Authorization),
@@ -58,15 +76,29 @@ impl Admission<'_> {
                 clear_cookie: true,
                 ..Rejection::new(Refusal::SessionNotFound, Reason::NotASessionToken)
             }),
-            PresentedCredential::Session(token) => Ok(Some(Claim {
-                credential_kind: CredentialKind::SessionHeader,
-                credential: Credential::Session(token.id()),
-            })),
-            PresentedCredential::Cookie(token) => Ok(Some(Claim {
-                credential_kind: CredentialKind::Cookie,
-                credential: Credential::Session(token.id()),
-            })),
-            PresentedCredential::Bearer(token) => self.verify_token(token, facts).await.map(Some),
+            PresentedCredential::Session(token) => Ok(Some(Presented::Session(
+                token.id(),
+                CredentialKind::SessionHeader,
+            ))),
+            PresentedCredential::Cookie(token) => {
+                Ok(Some(Presented::Session(token.id(), CredentialKind::Cookie)))
+            }
+            PresentedCredential::Bearer(token) => Ok(Some(Presented::Token(token))),
+        }
+    }
+
+    /// Verifies what needs no store.
+    pub(super) async fn verify(
+        &self,
+        presented: Presented<'_>,
+        facts: &RequestFacts<'_>,
+    ) -> Result<Claim, Rejection> {
+        match presented {
+            Presented::Session(id, credential_kind) => Ok(Claim {
+                credential_kind,
+                credential: Credential::Session(id),
+            }),
+            Presented::Token(token) => self.verify_token(token, facts).await,
         }
     }
 

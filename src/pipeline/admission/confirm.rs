@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::claim::Claim;
+use super::memo::Recalled;
 use super::{
     Admission, Identity, Permit, Rejection, charges, check_requirements, reject_over_limit,
 };
@@ -39,11 +40,10 @@ impl Admission<'_> {
                     .await;
             }
         };
-        let mut decisions = found.decisions;
-        self.count_decisions(&decisions);
+        self.count_decisions(&found.decisions);
         let session = found.session;
         let named = |rejected: Rejection| rejected.with_session(&session);
-        reject_over_limit(&decisions).map_err(named)?;
+        let mut decisions = reject_over_limit(found.decisions).map_err(named)?;
         let identity = match found.verdict {
             Verdict::Unconfirmed(error) => self.identify_degraded(facts, claimed, error).await,
             verdict => self.identity_of(claimed, verdict, facts, found.confirmed_at),
@@ -56,15 +56,45 @@ impl Admission<'_> {
                 .await;
             let late = late.inspect_err(|_| self.refund(before));
             decisions.extend(late.map_err(|rejected| named(with_decisions(rejected, &decisions)))?);
-            let over = reject_over_limit(&decisions).inspect_err(|_| self.refund(before));
-            over.map_err(named)?;
+            let charged = reject_over_limit(decisions).inspect_err(|_| self.refund(before));
+            decisions = charged.map_err(named)?;
         }
-        Ok(Permit {
-            route: Arc::clone(route),
-            identity: Some(identity),
-            decisions,
-            clear_cookie: false,
-        })
+        Ok(Permit::of(route, identity, decisions))
+    }
+
+    /// Admits a caller of the memo, unless a limit refuses.
+    pub(super) async fn admit_recalled(
+        &self,
+        route: &Arc<Route>,
+        facts: &RequestFacts<'_>,
+        recalled: Recalled,
+    ) -> Result<Permit, Rejection> {
+        let Recalled { identity, charges } = recalled;
+        if route.limits_before.is_empty() && route.limits_after.is_empty() {
+            return Ok(Permit::of(route, identity, Vec::new()));
+        }
+        let before = charges::before_auth(route, facts);
+        let after = charges.unwrap_or_else(|| {
+            let session = identity.session().map(|session| session.id);
+            charges::for_identity(route, facts, session, &identity).collect()
+        });
+        let error = match self.store.charge_admitted(&before, &after).await {
+            Ok(decisions) => {
+                self.count_decisions(&decisions);
+                return match reject_over_limit(decisions) {
+                    Ok(decisions) => Ok(Permit::of(route, identity, decisions)),
+                    Err(refused) => Err(refused.with_caller(&identity)),
+                };
+            }
+            Err(error) => error,
+        };
+        let Some(claimed) = Claim::of(&identity) else {
+            return Err(error.into());
+        };
+        // Boxed: rarely needed, and larger than its caller's future.
+        let admitting = Box::pin(self.admit_degraded(route, facts, &before, &claimed, error));
+        let admitted = admitting.await;
+        admitted.map_err(|refused| self.add_caller_details(&claimed, refused))
     }
 
     /// Charges the limits with identity of a user who became known through the look-up.
@@ -75,7 +105,7 @@ impl Admission<'_> {
         claimed: &Claim,
         identity: &Identity,
     ) -> Result<Vec<Decision>, Rejection> {
-        let late = charges::for_identity(route, facts, claimed, identity);
+        let late = charges::for_identity(route, facts, claimed.session(), identity);
         let late: Vec<Charge> = late.collect();
         self.charge(&late).await
     }
@@ -104,7 +134,7 @@ fn charges_of_known_user(
             let identity = Identity::from_token(claims);
             return Some(
                 match route.require.is_met_by(identity.roles(), identity.scopes()) {
-                    true => charges::for_identity(route, facts, claimed, &identity).collect(),
+                    true => charges::for_identity(route, facts, None, &identity).collect(),
                     false => Vec::new(),
                 },
             );

@@ -59,22 +59,18 @@ impl Admission<'_> {
         if let Ok(identity) = &identity
             && route.require.is_met_by(identity.roles(), identity.scopes())
         {
-            all.extend(charges::for_identity(route, facts, claimed, identity));
+            let session = claimed.session();
+            all.extend(charges::for_identity(route, facts, session, identity));
         }
         let decisions = self.charge_degraded(&all)?;
         self.count_decisions(&decisions);
-        reject_over_limit(&decisions)?;
+        let decisions = reject_over_limit(decisions)?;
         let identity = identity.map_err(|refused| Rejection {
             decisions: decisions.clone(),
             ..refused
         })?;
         check_requirements(&route.require, &identity, &decisions)?;
-        Ok(Permit {
-            route: Arc::clone(route),
-            identity: Some(identity),
-            decisions,
-            clear_cookie: false,
-        })
+        Ok(Permit::of(route, identity, decisions))
     }
 
     /// Looks the identity up in a read-only store: only its limits cannot be charged.

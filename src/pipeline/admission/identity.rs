@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::claim::Claim;
 use super::{Admission, CredentialKind, Identity, Principal, Rejection};
 use crate::auth::session::{ClientBinding, Millis, Session, sanitize_user_agent};
-use crate::auth::token::Claims;
 use crate::events::{Event, EventKind};
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::fields::FieldKind;
@@ -53,22 +52,17 @@ impl Admission<'_> {
             return Err(Rejection::new(Refusal::TokenInvalid, reason));
         }
         self.check_binding(&session, facts)?;
-        Ok(Identity {
-            principal: Principal::Session(session),
-            token: claimed.token().cloned(),
-            credential_kind: claimed.credential_kind,
+        Ok(Identity::new(
+            Principal::Session(session),
+            claimed.token().cloned(),
+            claimed.credential_kind,
             confirmed_at,
-        })
+        ))
     }
 
     /// Compares the client with the one that signed in.
     fn check_binding(&self, session: &Session, facts: &RequestFacts<'_>) -> Result<(), Rejection> {
-        let agent = || {
-            let sent = facts.head.fields.first(FieldKind::UserAgent);
-            sent.map(sanitize_user_agent).unwrap_or_default()
-        };
-        let rules = &self.snapshot.settings.sessions;
-        for (binding, what) in rules.binding_mismatches(session, facts.client.ip, agent) {
+        for (binding, what) in self.binding_mismatches(session, facts) {
             self.record_binding_mismatch(session, facts.client.ip, what);
             if binding == ClientBinding::Deny {
                 let reason = Reason::Binding(what);
@@ -78,23 +72,25 @@ impl Admission<'_> {
         Ok(())
     }
 
+    /// How the client differs from the one that signed in.
+    pub(super) fn binding_mismatches(
+        &self,
+        session: &Session,
+        facts: &RequestFacts<'_>,
+    ) -> Vec<(ClientBinding, &'static str)> {
+        let agent = || {
+            let sent = facts.head.fields.first(FieldKind::UserAgent);
+            sent.map(sanitize_user_agent).unwrap_or_default()
+        };
+        let rules = &self.snapshot.settings.sessions;
+        rules.binding_mismatches(session, facts.client.ip, agent)
+    }
+
     fn record_binding_mismatch(&self, session: &Session, ip: IpAddr, what: &'static str) {
         let event = Event::new(EventKind::BindingMismatch)
             .user(&session.user)
             .session(session.id);
         let event = event.ip(ip).detail(what);
         self.events.record(event.request(self.request_id));
-    }
-}
-
-impl Identity {
-    /// The identity of a token without a session.
-    pub(super) fn from_token(claims: &Arc<Claims>) -> Identity {
-        Identity {
-            principal: Principal::Token(Arc::clone(claims)),
-            token: Some(Arc::clone(claims)),
-            credential_kind: CredentialKind::Bearer,
-            confirmed_at: claims.issued_at.unwrap_or_default(),
-        }
     }
 }

@@ -19,13 +19,17 @@ mod claim;
 mod confirm;
 mod degraded;
 mod identity;
+mod memo;
 mod rejection_details;
 mod services;
 mod verdict;
 
 pub use charges::counter_from_key_parts;
-use claim::Claim;
+use claim::{Claim, Presented};
+pub use memo::Memo;
+use memo::MemoKey;
 pub use services::AdmissionServices;
+pub(in crate::pipeline) use verdict::RenderedIdentity;
 pub use verdict::{CredentialKind, Identity, Permit};
 
 /// Decides requests by one configuration.
@@ -36,6 +40,7 @@ pub struct Admission<'a> {
     pub sessions: &'a Sessions,
     pub metrics: &'a Metrics,
     pub events: &'a Events,
+    pub memo: &'a Memo,
     /// The request's identifier, for its events.
     pub request_id: &'a RequestId,
 }
@@ -50,31 +55,63 @@ impl Admission<'_> {
         route: &Arc<Route>,
         facts: &RequestFacts<'_>,
     ) -> Result<Permit, Rejection> {
-        let before = charges::before_auth(route, facts);
-        let claimed = match route.auth {
-            Auth::None => None,
-            Auth::Required | Auth::Optional => match self.read_credential(facts).await {
-                Ok(Some(claimed)) => Some(claimed),
-                Ok(None) if route.auth == Auth::Optional => None,
-                Ok(None) => {
-                    let refused = Rejection::new(Refusal::Unauthenticated, Reason::NoCredential);
-                    return Err(self.charge_and_reject(&before, refused).await);
-                }
-                Err(refused)
-                    if route.auth == Auth::Optional
-                        && refused.clear_cookie
-                        && refused.refusal != Refusal::AmbiguousCredentials =>
-                {
-                    return self.admit_anonymous(route, facts, &before, true).await;
-                }
-                Err(refused) => return Err(self.charge_and_reject(&before, refused).await),
-            },
-        };
-        let Some(claimed) = claimed else {
+        if route.auth == Auth::None {
+            let before = charges::before_auth(route, facts);
             return self.admit_anonymous(route, facts, &before, false).await;
+        }
+        // Before the credential is read: it has been read before.
+        if let Some(key) = MemoKey::authorization(facts)
+            && let Some(recalled) = self.recall(route, key, facts)
+        {
+            return self.admit_recalled(route, facts, recalled).await;
+        }
+        let presented = self.read_credential(facts);
+        if let Ok(Some(Presented::Session(id, kind))) = presented
+            && let Some(recalled) = self.recall(route, MemoKey::Session(id, kind), facts)
+        {
+            return self.admit_recalled(route, facts, recalled).await;
+        }
+        self.admit_presented(route, facts, presented).await
+    }
+
+    /// Admits a request by the credential that it presents, if any.
+    async fn admit_presented(
+        &self,
+        route: &Arc<Route>,
+        facts: &RequestFacts<'_>,
+        presented: Result<Option<Presented<'_>>, Rejection>,
+    ) -> Result<Permit, Rejection> {
+        let before = charges::before_auth(route, facts);
+        let verified = match presented {
+            Ok(Some(presented)) => {
+                let claimed = self.verify(presented, facts).await;
+                claimed.map(|claimed| (claimed, presented))
+            }
+            Ok(None) if route.auth == Auth::Optional => {
+                return self.admit_anonymous(route, facts, &before, false).await;
+            }
+            Ok(None) => Err(Rejection::new(
+                Refusal::Unauthenticated,
+                Reason::NoCredential,
+            )),
+            Err(refused) => Err(refused),
         };
-        let permit = self.confirm(route, facts, &before, &claimed).await;
-        match permit {
+        let (claimed, presented) = match verified {
+            Ok(verified) => verified,
+            Err(refused)
+                if route.auth == Auth::Optional
+                    && refused.clear_cookie
+                    && refused.refusal != Refusal::AmbiguousCredentials =>
+            {
+                return self.admit_anonymous(route, facts, &before, true).await;
+            }
+            Err(refused) => return Err(self.charge_and_reject(&before, refused).await),
+        };
+        match self.confirm(route, facts, &before, &claimed).await {
+            Ok(permit) => {
+                self.memorize(&permit, presented, &claimed, facts);
+                Ok(permit)
+            }
             // A stale cookie is ignored on a route with optional authentication.
             Err(refused)
                 if route.auth == Auth::Optional
@@ -84,7 +121,7 @@ impl Admission<'_> {
                 self.admit_anonymous_after_charge(route, facts, &before, refused.decisions)
                     .await
             }
-            other => other.map_err(|refused| self.add_caller_details(&claimed, refused)),
+            Err(refused) => Err(self.add_caller_details(&claimed, refused)),
         }
     }
 
@@ -93,9 +130,10 @@ impl Admission<'_> {
     /// # Errors
     /// The credential is not valid, or the store cannot tell.
     pub async fn identify(&self, facts: &RequestFacts<'_>) -> Result<Option<Identity>, Rejection> {
-        let Some(claimed) = self.read_credential(facts).await? else {
+        let Some(presented) = self.read_credential(facts)? else {
             return Ok(None);
         };
+        let claimed = self.verify(presented, facts).await?;
         let check = self.credential_check(&claimed, facts);
         let last_seen = self.sessions.last_seen(&claimed.credential);
         let charges = LookupCharges::none();
@@ -185,7 +223,7 @@ impl Admission<'_> {
             ..refused
         };
         let decisions = self.charge(&all).await.map_err(with_cookie)?;
-        reject_over_limit(&decisions).map_err(with_cookie)?;
+        let decisions = reject_over_limit(decisions).map_err(with_cookie)?;
         if route.require != Requirements::default() {
             return Err(with_cookie(Rejection {
                 decisions,
@@ -204,8 +242,8 @@ impl Admission<'_> {
     /// them it is a 429 whatever its credential.
     async fn charge_and_reject(&self, before: &[Charge], refused: Rejection) -> Rejection {
         match self.charge(before).await {
-            Ok(decisions) => match reject_over_limit(&decisions) {
-                Ok(()) => Rejection {
+            Ok(decisions) => match reject_over_limit(decisions) {
+                Ok(decisions) => Rejection {
                     decisions,
                     ..refused
                 },
@@ -262,12 +300,13 @@ impl Admission<'_> {
     }
 }
 
-fn reject_over_limit(decisions: &[Decision]) -> Result<(), Rejection> {
+/// Returns the decisions unless one of them refuses.
+fn reject_over_limit(decisions: Vec<Decision>) -> Result<Vec<Decision>, Rejection> {
     if !decisions.iter().any(Decision::refuses) {
-        return Ok(());
+        return Ok(decisions);
     }
     Err(Rejection {
-        decisions: decisions.to_vec(),
+        decisions,
         ..Rejection::new(Refusal::RateLimited, Reason::OverLimit)
     })
 }

@@ -1,7 +1,7 @@
 //! Log details of a rejected request: the caller and the grounds.
 
-use super::Admission;
 use super::claim::Claim;
+use super::{Admission, Identity};
 use crate::auth::session::Session;
 use crate::rejection::Rejection;
 use crate::sessions::SessionLookup;
@@ -38,6 +38,14 @@ impl Rejection {
             details.user = Some(session.user.clone());
             details.session = Some(session.id);
         }
+        self
+    }
+
+    /// Adds an identified caller.
+    pub(super) fn with_caller(mut self, identity: &Identity) -> Rejection {
+        let details = self.details.get_or_insert_default();
+        details.user = Some(identity.user().to_owned());
+        details.session = identity.session().map(|session| session.id);
         self
     }
 

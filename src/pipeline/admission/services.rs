@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Admission;
+use super::{Admission, Memo};
 use crate::events::Events;
 use crate::pipeline::snapshot::Snapshot;
 use crate::sessions::Sessions;
@@ -17,6 +17,7 @@ pub struct AdmissionServices {
     pub sessions: Sessions,
     pub metrics: Arc<Metrics>,
     pub events: Events,
+    pub memo: Memo,
 }
 
 impl AdmissionServices {
@@ -28,6 +29,7 @@ impl AdmissionServices {
             sessions: &self.sessions,
             metrics: &self.metrics,
             events: &self.events,
+            memo: &self.memo,
             request_id,
         }
     }

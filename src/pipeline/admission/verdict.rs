@@ -1,26 +1,90 @@
 //! The outcome of admission: an identity, and a permit.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use crate::auth::principal::Principal;
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::Claims;
 use crate::limits::Decision;
-use crate::routing::Route;
+use crate::pipeline::header_fields::FieldBuffer;
+use crate::routing::{IdentityHeaders, Route};
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub principal: Principal,
-    /// The token that was presented, if any.
-    pub token: Option<Arc<Claims>>,
-    pub credential_kind: CredentialKind,
+    subject: Arc<Subject>,
     /// The store's clock when it confirmed the session; this gateway's without a session.
     pub confirmed_at: Millis,
 }
 
+/// The principal that a credential stands for. The requests that a [`Memo`](super::memo::Memo)
+/// identifies share it.
+#[derive(Debug)]
+pub struct Subject {
+    pub principal: Principal,
+    /// The token that was presented, if any.
+    pub token: Option<Arc<Claims>>,
+    pub credential_kind: CredentialKind,
+    /// The identity headers for an upstream, once a request has been forwarded.
+    pub(in crate::pipeline) headers: OnceLock<RenderedIdentity>,
+}
+
+/// Identity headers under the names of a route.
+#[derive(Debug)]
+pub(in crate::pipeline) struct RenderedIdentity {
+    pub(in crate::pipeline) names: Arc<IdentityHeaders>,
+    /// The fields, as lines of an HTTP/1.1 head.
+    pub(in crate::pipeline) lines: Box<[u8]>,
+    pub(in crate::pipeline) fields: FieldBuffer,
+}
+
+impl Deref for Identity {
+    type Target = Subject;
+
+    fn deref(&self) -> &Subject {
+        &self.subject
+    }
+}
+
 impl Identity {
+    pub fn new(
+        principal: Principal,
+        token: Option<Arc<Claims>>,
+        credential_kind: CredentialKind,
+        confirmed_at: Millis,
+    ) -> Identity {
+        let subject = Subject {
+            principal,
+            token,
+            credential_kind,
+            headers: OnceLock::new(),
+        };
+        Identity {
+            subject: Arc::new(subject),
+            confirmed_at,
+        }
+    }
+
+    /// The identity of a token without a session.
+    pub(super) fn from_token(claims: &Arc<Claims>) -> Identity {
+        Identity::new(
+            Principal::Token(Arc::clone(claims)),
+            Some(Arc::clone(claims)),
+            CredentialKind::Bearer,
+            claims.issued_at.unwrap_or_default(),
+        )
+    }
+
+    /// The same caller, whose session was confirmed at this time.
+    pub(super) fn confirmed_again(&self, confirmed_at: Millis) -> Identity {
+        Identity {
+            subject: Arc::clone(&self.subject),
+            confirmed_at,
+        }
+    }
+
     /// The user's id; for a foreign token with its issuer's prefix.
     pub fn user(&self) -> &str {
         match &self.principal {
@@ -80,7 +144,7 @@ impl Identity {
 
 /// How the credential was sent. Only a cookie is sent by a browser of its own accord, so only a
 /// cookie needs the same-origin check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CredentialKind {
     Cookie,
     SessionHeader,
@@ -95,4 +159,16 @@ pub struct Permit {
     pub decisions: Vec<Decision>,
     /// The session of the presented cookie has ended.
     pub clear_cookie: bool,
+}
+
+impl Permit {
+    /// The permit of an identified caller.
+    pub(super) fn of(route: &Arc<Route>, identity: Identity, decisions: Vec<Decision>) -> Permit {
+        Permit {
+            route: Arc::clone(route),
+            identity: Some(identity),
+            decisions,
+            clear_cookie: false,
+        }
+    }
 }

@@ -2,18 +2,58 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use http::header::HeaderName;
 
-use crate::pipeline::admission::Identity;
-use crate::pipeline::header_fields::{FieldSink, HeaderError};
+use crate::pipeline::admission::{Identity, RenderedIdentity};
+use crate::pipeline::header_fields::{FieldBuffer, FieldSink, HeaderError};
 use crate::routing::IdentityHeaders;
 
-/// Writes the identity headers of a route.
+/// Writes the identity headers of a route. They are rendered once for all requests that share the
+/// subject.
 ///
 /// # Errors
 /// A value that no header can carry.
 pub(super) fn write(
+    sink: &mut dyn FieldSink,
+    names: &Arc<IdentityHeaders>,
+    identity: &Identity,
+) -> Result<(), HeaderError> {
+    let rendered = match identity.headers.get() {
+        Some(rendered) => rendered,
+        None => {
+            let rendered = RenderedIdentity::new(names, identity)?;
+            identity.headers.get_or_init(|| rendered)
+        }
+    };
+    if !Arc::ptr_eq(&rendered.names, names) {
+        return write_fields(sink, names, identity);
+    }
+    let fields = &mut rendered.fields.iter().map(|(name, value)| (name, value));
+    sink.add_rendered(&rendered.lines, fields);
+    Ok(())
+}
+
+impl RenderedIdentity {
+    fn new(
+        names: &Arc<IdentityHeaders>,
+        identity: &Identity,
+    ) -> Result<RenderedIdentity, HeaderError> {
+        let (mut fields, mut lines) = (FieldBuffer::new(), Vec::new());
+        write_fields(&mut fields, names, identity)?;
+        for (name, value) in &fields {
+            FieldSink::add(&mut lines, name, value);
+        }
+        Ok(RenderedIdentity {
+            names: Arc::clone(names),
+            lines: lines.into(),
+            fields,
+        })
+    }
+}
+
+fn write_fields(
     sink: &mut dyn FieldSink,
     names: &IdentityHeaders,
     identity: &Identity,

@@ -55,12 +55,12 @@ fn identity() -> Identity {
         scopes: Vec::new(),
         certificate: None,
     };
-    Identity {
-        principal: Principal::Token(Arc::new(claims)),
-        token: None,
-        credential_kind: CredentialKind::Bearer,
-        confirmed_at: 0,
-    }
+    Identity::new(
+        Principal::Token(Arc::new(claims)),
+        None,
+        CredentialKind::Bearer,
+        0,
+    )
 }
 
 /// One request, and what the upstream receives of it: the names that pass, and the added fields as

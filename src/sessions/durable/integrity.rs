@@ -81,7 +81,7 @@ impl Integrity {
 impl DurableSessions {
     /// Whether the store may lack revocations: it has come back, has lost its data, or a write of
     /// this gateway failed.
-    pub(super) fn is_store_unverified(&self, store: &Store) -> bool {
+    pub(in crate::sessions) fn is_store_unverified(&self, store: &Store) -> bool {
         self.shared.integrity.verified_epoch.load(Ordering::Acquire) != self.current_epoch(store)
     }
 

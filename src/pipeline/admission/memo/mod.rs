@@ -1,0 +1,260 @@
+//! Memo of a worker: the callers of recent requests. Their next requests need no look-up.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use quick_cache::unsync::Cache;
+
+use super::charges;
+use super::claim::{Claim, Presented};
+use super::{Admission, CredentialKind, Identity, Permit, Principal};
+use crate::auth::session::{Millis, SessionId};
+use crate::issuers::verifier::CachedToken;
+use crate::limits::Charge;
+use crate::pipeline::facts::RequestFacts;
+use crate::pipeline::fields::FieldKind;
+use crate::routing::Route;
+use crate::store::near_cache::ValidEntries;
+use crate::telemetry::metrics::CacheName;
+
+/// Maximum number of entries, of about one KiB each.
+const CAPACITY: usize = 4096;
+/// Number of credentials that wait for their second request.
+const CANDIDATES: usize = 4096;
+
+/// Callers that the gateway's caches have identified, by route and credential.
+///
+/// An entry repeats what the caches say. It is void, and the request is looked up, as soon as one of
+/// them might say anything else:
+/// * another configuration is in force, whose routes are others;
+/// * the verifier would not accept the token from its cache ([`Verifier::accepts`]);
+/// * the near cache would not accept the credential ([`NearCache::holds`]);
+/// * the store may lack revocations ([`Sessions::confirm_by`]);
+/// * the client is not the one to which the token or the session is bound.
+///
+/// Limits are charged for every request.
+///
+/// [`Verifier::accepts`]: crate::issuers::verifier::Verifier::accepts
+/// [`NearCache::holds`]: crate::store::near_cache::NearCache::holds
+/// [`Sessions::confirm_by`]: crate::sessions::Sessions::confirm_by
+pub struct Memo {
+    hasher: RandomState,
+    table: Mutex<Table>,
+}
+
+struct Table {
+    entries: Cache<u64, Entry>,
+    /// Hashes of credentials that were admitted once, so that one that does not come again displaces
+    /// no entry.
+    candidates: Vec<u64>,
+}
+
+struct Entry {
+    /// A route of one configuration: a reload makes others.
+    route: Arc<Route>,
+    credential: KnownCredential,
+    identity: Identity,
+    valid_by: ValidEntries,
+    charges: Option<Arc<[Charge]>>,
+}
+
+/// A credential by which callers are recalled: the only `Authorization` of a request, as the verifier
+/// keeps the text of bearer tokens; or the ID of a session, whose token is kept nowhere.
+#[derive(Debug, Clone, Copy, Hash)]
+pub(super) enum MemoKey<'a> {
+    Authorization(&'a [u8]),
+    Session(SessionId, CredentialKind),
+}
+
+/// A credential as the caches hold it.
+enum KnownCredential {
+    Bearer {
+        authorization: Box<[u8]>,
+        token: CachedToken,
+    },
+    Session(SessionId, CredentialKind),
+}
+
+/// A caller who may pass, unless a limit refuses.
+pub(super) struct Recalled {
+    pub(super) identity: Identity,
+    /// The charges with identity; `None`: they depend on more than the caller.
+    pub(super) charges: Option<Arc<[Charge]>>,
+}
+
+impl Default for Memo {
+    fn default() -> Memo {
+        let table = Table {
+            entries: Cache::new(CAPACITY),
+            candidates: vec![0; CANDIDATES],
+        };
+        Memo {
+            hasher: RandomState::default(),
+            table: Mutex::new(table),
+        }
+    }
+}
+
+impl Memo {
+    fn hash(&self, route: &Arc<Route>, key: MemoKey<'_>) -> u64 {
+        self.hasher.hash_one((Arc::as_ptr(route), key))
+    }
+}
+
+impl Table {
+    /// Whether a credential was admitted before; from now on it was.
+    fn recurs(&mut self, hash: u64) -> bool {
+        // Truncated: the low bits select the candidate.
+        let candidate = self.candidates.get_mut(hash as usize % CANDIDATES);
+        candidate.is_some_and(|candidate| std::mem::replace(candidate, hash) == hash)
+    }
+}
+
+impl MemoKey<'_> {
+    /// The key of the request's `Authorization`, if it has one.
+    pub(super) fn authorization<'f>(facts: &RequestFacts<'f>) -> Option<MemoKey<'f>> {
+        let mut values = facts.head.fields.all(FieldKind::Authorization);
+        let value = values.next()?;
+        // More than one are ambiguous.
+        values
+            .next()
+            .is_none()
+            .then_some(MemoKey::Authorization(value))
+    }
+
+    /// The key of a credential that the request presents.
+    fn of<'f>(presented: Presented<'_>, facts: &RequestFacts<'f>) -> Option<MemoKey<'f>> {
+        match presented {
+            Presented::Token(_) => MemoKey::authorization(facts),
+            Presented::Session(id, kind) => Some(MemoKey::Session(id, kind)),
+        }
+    }
+}
+
+impl Entry {
+    fn is_of(&self, route: &Arc<Route>, key: MemoKey<'_>) -> bool {
+        let is_same = match (&self.credential, key) {
+            (KnownCredential::Bearer { authorization, .. }, MemoKey::Authorization(value)) => {
+                **authorization == *value
+            }
+            (KnownCredential::Session(id, kind), MemoKey::Session(other, other_kind)) => {
+                *id == other && *kind == other_kind
+            }
+            _ => false,
+        };
+        is_same && Arc::ptr_eq(&self.route, route)
+    }
+}
+
+impl Admission<'_> {
+    /// Returns the caller of a request, where the memo has it.
+    pub(super) fn recall(
+        &self,
+        route: &Arc<Route>,
+        key: MemoKey<'_>,
+        facts: &RequestFacts<'_>,
+    ) -> Option<Recalled> {
+        let hash = self.memo.hash(route, key);
+        let mut table = self.memo.table.lock();
+        let entry = table.entries.get(&hash)?;
+        if !entry.is_of(route, key) {
+            return None;
+        }
+        let Some(confirmed_at) = self.confirm_entry(entry, facts) else {
+            table.entries.remove(&hash);
+            return None;
+        };
+        Some(Recalled {
+            identity: entry.identity.confirmed_again(confirmed_at),
+            charges: entry.charges.clone(),
+        })
+    }
+
+    /// The store's clock, unless the entry is void.
+    fn confirm_entry(&self, entry: &Entry, facts: &RequestFacts<'_>) -> Option<Millis> {
+        let idle = self.snapshot.settings.sessions.idle_timeout;
+        let confirmed_at = self.sessions.confirm_by(&entry.valid_by, idle)?;
+        let session = entry.identity.session();
+        let is_bound_client =
+            session.is_none_or(|session| self.binding_mismatches(session, facts).is_empty());
+        let is_accepted = match &entry.credential {
+            KnownCredential::Session(..) => true,
+            KnownCredential::Bearer { token, .. } => {
+                token.claims().allows_certificate(facts.certificate)
+                    && self.snapshot.verifier.accepts(token, facts.now)
+            }
+        };
+        if !(is_bound_client && is_accepted) {
+            return None;
+        }
+        if session.is_some() {
+            self.metrics.count_cache_lookup(CacheName::Sessions, true);
+        }
+        Some(confirmed_at)
+    }
+
+    /// Adds the caller of an admitted request, if it comes again and the caches identify it alone.
+    pub(super) fn memorize(
+        &self,
+        permit: &Permit,
+        presented: Presented<'_>,
+        claimed: &Claim,
+        facts: &RequestFacts<'_>,
+    ) {
+        let Some(key) = MemoKey::of(presented, facts) else {
+            return;
+        };
+        let hash = self.memo.hash(&permit.route, key);
+        if self.memo.table.lock().recurs(hash)
+            && let Some(entry) = self.build_entry(permit, (key, presented), claimed, facts)
+        {
+            self.memo.table.lock().entries.insert(hash, entry);
+        }
+    }
+
+    fn build_entry(
+        &self,
+        permit: &Permit,
+        (key, presented): (MemoKey<'_>, Presented<'_>),
+        claimed: &Claim,
+        facts: &RequestFacts<'_>,
+    ) -> Option<Entry> {
+        let identity = permit.identity.as_ref()?;
+        let idle = self.snapshot.settings.sessions.idle_timeout;
+        let valid_by = self.sessions.valid_entries(&claimed.credential, idle)?;
+        let is_by_entries = match (&identity.principal, valid_by.session()) {
+            (Principal::Session(own), Some(cached)) => Arc::ptr_eq(own, cached),
+            (Principal::Token(_), cached) => cached.is_none(),
+            (Principal::Session(_), None) => false,
+        };
+        let credential = match (key, presented) {
+            (MemoKey::Authorization(value), Presented::Token(text)) => {
+                let token = self.snapshot.verifier.cached(text)?;
+                if !Arc::ptr_eq(token.claims(), identity.token.as_ref()?) {
+                    return None;
+                }
+                let authorization = value.into();
+                KnownCredential::Bearer {
+                    authorization,
+                    token,
+                }
+            }
+            (MemoKey::Session(id, kind), _) => KnownCredential::Session(id, kind),
+            (MemoKey::Authorization(_), Presented::Session(..)) => return None,
+        };
+        let (route, session) = (&permit.route, claimed.session());
+        is_by_entries.then(|| Entry {
+            route: Arc::clone(route),
+            credential,
+            charges: charges::are_fixed(route, identity)
+                .then(|| charges::for_identity(route, facts, session, identity).collect()),
+            identity: identity.clone(),
+            valid_by,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
