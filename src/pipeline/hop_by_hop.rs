@@ -46,6 +46,9 @@ impl<'a> ConnectionOptions<'a> {
     /// changes what the gateway relies on.
     fn nominates(&self, field: &Field<'_>) -> bool {
         let names = &self.nominated;
+        if names.is_empty() {
+            return false;
+        }
         let found = names.binary_search_by(|name| compare_names(name, field.name));
         found.is_ok()
             && !matches!(
@@ -150,6 +153,18 @@ impl<'a> ResponseConnection<'a> {
     ) -> ResponseConnection<'a> {
         ResponseConnection {
             options: ConnectionOptions::of(fields),
+            keep_upgrade,
+            keep_trailer,
+        }
+    }
+
+    /// As [`ResponseConnection::of`], for a response whose `Connection` names no field.
+    pub(crate) fn without_nominations(
+        keep_upgrade: bool,
+        keep_trailer: bool,
+    ) -> ResponseConnection<'a> {
+        ResponseConnection {
+            options: ConnectionOptions::default(),
             keep_upgrade,
             keep_trailer,
         }

@@ -88,11 +88,15 @@ fn check_coding(
 
 /// The length, and whether it is repeated.
 fn length(fields: Fields<'_>) -> Result<(u64, bool), &'static str> {
+    let mut values = fields.all(FieldKind::ContentLength);
+    if let (Some(length), None) = (values.next().and_then(number), values.next()) {
+        return Ok((length, false));
+    }
     let mut found: Option<u64> = None;
     let mut repeated = false;
     for value in fields.all(FieldKind::ContentLength) {
         for part in value.split(|byte| *byte == b',') {
-            let length = digits(part.trim_ascii()).ok_or("the Content-Length is not a number")?;
+            let length = number(part.trim_ascii()).ok_or("the Content-Length is not a number")?;
             repeated |= found.is_some();
             if found.is_some_and(|other| other != length) {
                 return Err("the response has several values of Content-Length");
@@ -104,11 +108,15 @@ fn length(fields: Fields<'_>) -> Result<(u64, bool), &'static str> {
 }
 
 /// `1*DIGIT`
-fn digits(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
+fn number(digits: &[u8]) -> Option<u64> {
+    let add = |sum: u64, digit: &u8| match digit {
+        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    };
+    match digits {
+        [] => None,
+        digits => digits.iter().try_fold(0, add),
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Whether a 101 completes the requested upgrade; WebSocket is the only one.

@@ -61,7 +61,10 @@ fn try_write(
         // Only a client of HTTP/1.1 can upgrade.
         Framing::Final { is_http_10, .. } => head.status == 426 && !is_http_10,
     };
-    let connection = ResponseConnection::of(fields, keep_upgrade, false);
+    let connection = match head.lines.nominates() {
+        true => ResponseConnection::of(fields, keep_upgrade, false),
+        false => ResponseConnection::without_nominations(keep_upgrade, false),
+    };
     let client = ClientHead {
         permit,
         request_id: &ctx.request_id,
