@@ -17,7 +17,6 @@ use super::{DemoArgs, Logging};
 use crate::config;
 use crate::gateway::{self, Process, StartOptions};
 use crate::identity::NewUser;
-use crate::proxy::Engine;
 
 const EMAIL: &str = "demo@example.com";
 /// Printed with the tour; valid only for this demo.
@@ -34,7 +33,6 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let settings = config::parse(&text, Path::new("demo.yaml"))?;
     let tour = render_tour(args.bind, args.admin_bind);
     let outcome = gateway::run(StartOptions {
-        engine: Engine::default(),
         process,
         settings,
         file: None,

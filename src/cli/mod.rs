@@ -29,7 +29,6 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Diagnostics;
-use crate::proxy::Engine;
 use crate::telemetry::logging::{Format, Logs};
 use crate::telemetry::metrics::Metrics;
 
@@ -196,9 +195,6 @@ pub struct RunArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     pub config: PathBuf,
-    /// The engine for HTTP/1.x, for tests
-    #[arg(long, hide = true, default_value = "http1")]
-    pub engine: Engine,
 }
 
 /// `portcullis demo`.

@@ -16,7 +16,6 @@ pub(super) fn run(args: &RunArgs, logging: Logging) -> anyhow::Result<()> {
         metrics,
         logs: logs.clone(),
         seed_users: Vec::new(),
-        engine: args.engine,
         on_ready: Box::new(|parts| {
             for listener in &parts.boot.listeners {
                 tracing::info!("listening on {}", listener.bind);

@@ -13,7 +13,6 @@ use crate::database::Database;
 use crate::identity::NewUser;
 use crate::pipeline::snapshot::Snapshot;
 use crate::proxy;
-use crate::proxy::Engine;
 use crate::proxy::listener::ListenerState;
 use crate::settings::{Boot, Reloadable, Settings};
 use crate::telemetry::logging::Logs;
@@ -45,7 +44,6 @@ pub struct StartOptions {
     pub on_ready: Box<dyn FnOnce(&Services) + Send>,
     /// Users to create before the first request.
     pub seed_users: Vec<NewUser>,
-    pub engine: Engine,
 }
 
 /// A requested reload: where to send its outcome.
@@ -76,14 +74,7 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
 
     let (background, signals) = start.process.catch_signals()?;
     let public = &sockets.public;
-    let mut workers = Workers::start(
-        worker_count,
-        start.engine,
-        &services,
-        &start.logs,
-        &listeners,
-        public,
-    )?;
+    let mut workers = Workers::start(worker_count, &services, &start.logs, &listeners, public)?;
     let (reload, reloads) = mpsc::channel(8);
     background.block_on(async {
         serve_admin(sockets.admin.try_clone()?, &services, reload)?;

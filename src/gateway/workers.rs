@@ -19,7 +19,7 @@ use crate::pipeline::via::Via;
 use crate::proxy::http1::pool::UpstreamConnections;
 use crate::proxy::http1::timer_wheel;
 use crate::proxy::listener::ListenerState;
-use crate::proxy::{Engine, Worker, WorkerProxy};
+use crate::proxy::{Worker, WorkerProxy};
 use crate::telemetry::logging::{AccessLog, Logs};
 use crate::telemetry::metrics;
 
@@ -41,7 +41,6 @@ pub(super) struct Workers {
 /// What one worker starts with.
 struct Start {
     index: usize,
-    engine: Engine,
     services: Services,
     access_log: AccessLog,
     listeners: Vec<Arc<ListenerState>>,
@@ -58,7 +57,6 @@ impl Workers {
     /// Starts one thread per worker, each with a runtime of its own.
     pub(super) fn start(
         count: usize,
-        engine: Engine,
         services: &Services,
         logs: &Logs,
         listeners: &[Arc<ListenerState>],
@@ -73,7 +71,6 @@ impl Workers {
             let sockets = sockets.iter().map(StdListener::try_clone);
             let start = Start {
                 index,
-                engine,
                 services: services.clone(),
                 access_log: logs.access_log(count),
                 listeners: listeners.to_vec(),
@@ -159,7 +156,7 @@ async fn serve(mut start: Start) -> anyhow::Result<()> {
     let worker = build_worker(start.index, services, start.access_log, start.via);
     let connections = Arc::<UpstreamConnections>::default();
     tokio::spawn(Arc::clone(&connections).sweep());
-    let proxy = WorkerProxy::new(Arc::new(worker), connections, start.engine);
+    let proxy = WorkerProxy::new(Arc::new(worker), connections);
     let proxy = Arc::new(proxy);
     let mut accepting = JoinSet::new();
     for (listener, socket) in start.listeners.iter().zip(start.sockets) {

@@ -10,13 +10,11 @@ pub mod request_context;
 pub mod worker;
 
 mod api_bridge;
-mod engine;
 mod grpc;
 mod pingora;
 mod retry;
 mod server_selection;
 mod upstream_failures;
 
-pub use self::engine::Engine;
 pub use self::pingora::{WorkerProxy, probe_sender};
 pub use worker::Worker;

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request, connect_socket};
 use crate::support::config::Config;
-use crate::support::gateway::{Gateway, engine};
+use crate::support::gateway::Gateway;
 use crate::support::scripted_upstream::serve_connections;
 use crate::support::tls;
 use crate::support::wait::{PROPAGATION_DEADLINE, eventually};
@@ -119,11 +119,6 @@ fn start(
 /// A gateway with one worker, so that one pool serves all requests.
 fn start_on_one_worker(config: Config) -> Gateway {
     Gateway::start_after(config, "taskset -cp 0 $$ >/dev/null")
-}
-
-/// Whether the engine under test is Pingora's, which is more lenient.
-fn is_on_pingora() -> bool {
-    engine() == "pingora"
 }
 
 /// Reads the head of a request without a body, and returns its target.
@@ -297,9 +292,6 @@ fn malformed_response_is_502_or_cut_off() {
             false,
         ),
     ];
-    if is_on_pingora() {
-        return;
-    }
     let (gateway, _) = start(|stream, target| {
         let index: usize = target.rsplit('/').next().unwrap().parse().unwrap();
         stream.write_all(RESPONSES[index].0.as_bytes()).is_ok()
@@ -649,9 +641,6 @@ fn connection_that_was_closed_or_written_to_while_idle_is_not_used() {
 
 #[test]
 fn request_on_a_stale_connection_is_repeated_once_if_safe() {
-    if is_on_pingora() {
-        return;
-    }
     // The second request of each connection is read, and the connection is closed.
     let (gateway, counts) = start_responding_once(|_| {});
     assert_eq!(gateway.get("/public/first").text(), "ok");
@@ -670,9 +659,6 @@ fn request_on_a_stale_connection_is_repeated_once_if_safe() {
 
 #[test]
 fn request_is_not_repeated_once_a_response_has_begun() {
-    if is_on_pingora() {
-        return;
-    }
     let (gateway, counts) = start_responding_once(|stream| {
         read_target(stream);
         let _ = stream.write_all(b"HTTP/1.1 200");
@@ -841,9 +827,6 @@ fn no_byte_passes_an_upgrade_before_its_101() {
 
 #[test]
 fn endless_interim_responses_are_malformed() {
-    if engine() != "http1" {
-        return;
-    }
     let upstream = serve_connections(|mut stream| {
         read_head(&mut stream).unwrap();
         let many = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);

@@ -262,7 +262,6 @@ fn serve_command(config: &Config, file: &Path, arguments: &[&str]) -> Command {
     command
         .args(["run", "--config", file.to_str().unwrap()])
         .args(["--log-format", "json"])
-        .args(["--engine", &engine()])
         .args(arguments)
         .envs(config.environment.iter().cloned())
         .current_dir(config.folder())
@@ -270,11 +269,6 @@ fn serve_command(config: &Config, file: &Path, arguments: &[&str]) -> Command {
         .stdout(output_file(config, "stdout"))
         .stderr(output_file(config, "stderr"));
     command
-}
-
-/// The engine under test for HTTP/1.x: the gateway's own, or the one in `PORTCULLIS_TEST_ENGINE`.
-pub fn engine() -> String {
-    std::env::var("PORTCULLIS_TEST_ENGINE").unwrap_or_else(|_| "http1".to_owned())
 }
 
 /// A file beside the configuration, to append to.

@@ -16,6 +16,7 @@ use super::serve::Connection;
 use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Decision, Step};
+use crate::proxy::WorkerProxy;
 use crate::proxy::api_bridge::{ApiCall, BODY_TIMEOUT};
 use crate::proxy::connection::head::{BodyFraming, Head};
 use crate::proxy::local_response::{
@@ -23,7 +24,6 @@ use crate::proxy::local_response::{
 };
 use crate::proxy::request_context::{Admitted, Arrival, RequestContext, measure_wait};
 use crate::proxy::retry::CLIENT_GONE;
-use crate::proxy::{Engine, WorkerProxy};
 use crate::rejection::{Reason, Refusal, Rejection};
 
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -62,7 +62,7 @@ async fn serve_request(connection: &mut Connection) -> After {
         client,
         head,
         proxy,
-        stop,
+        ..
     } = connection;
     let Some(head) = head else {
         return After::Gone;
@@ -70,14 +70,7 @@ async fn serve_request(connection: &mut Connection) -> After {
     let arrival = Arrival::next(&client.peer, &client.control);
     let mut ctx = RequestContext::new(arrival, Arc::clone(&proxy.worker));
     match decide(head, &mut ctx).await {
-        Ok(mut admitted) if proxy.engine == Engine::Http1 => {
-            forward(client, head, &mut ctx, &mut admitted, proxy).await
-        }
-        // Boxed, as are other futures of rare cases: otherwise every request would have their size.
-        Ok(admitted) => match Box::pin(proxy.forward(ctx, admitted, client, head, stop)).await {
-            true => After::Keep,
-            false => After::Gone,
-        },
+        Ok(mut admitted) => forward(client, head, &mut ctx, &mut admitted, proxy).await,
         Err(Local::Response(response)) => {
             let body = RequestBody::new(head.body);
             respond(client, head, &mut ctx, response, body).await
@@ -85,6 +78,7 @@ async fn serve_request(connection: &mut Connection) -> After {
         Err(Local::ApiCall(path)) => {
             let request_id = ctx.request_id.clone();
             let call = call_api(client, head, &mut ctx, &path);
+            // Boxed, as are other futures of rare cases: otherwise every request would have their size.
             Box::pin(request_id.scope(call)).await
         }
     }

@@ -205,15 +205,14 @@ impl ListenerState {
 
     async fn switch_to_http2(&self, connection: Box<Connection>) {
         let Connection {
-            mut client,
+            client,
             proxy,
             stop,
             ..
         } = *connection;
-        let mut connection = Box::new(client.lend());
-        connection.set_http2();
         let peer = Arc::clone(&client.peer);
-        drop(client);
+        let mut connection = Box::new(client.into_http2());
+        connection.set_http2();
         self.serve_http2(connection, peer, proxy, stop).await;
     }
 

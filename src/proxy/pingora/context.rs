@@ -23,19 +23,6 @@ impl Context {
         }
     }
 
-    /// A request that has been decided before it came to Pingora.
-    pub(super) fn decided(request: RequestContext, admitted: Admitted) -> Context {
-        Context {
-            admitted: Some(admitted),
-            request,
-        }
-    }
-
-    /// Whether the request has been admitted.
-    pub(super) fn is_admitted(&self) -> bool {
-        self.admitted.is_some()
-    }
-
     /// Keeps the admission, if there is one. Returns whether the request is served already.
     pub(super) fn settle(&mut self, admitted: Option<Admitted>) -> bool {
         self.admitted = admitted;

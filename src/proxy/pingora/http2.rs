@@ -216,7 +216,7 @@ impl Http2Connection {
         } else {
             ServerSession::new_http2(stream)
         };
-        serve(arrival.into(), &self.worker_proxy, session, shutdown).await;
+        serve(arrival, &self.worker_proxy, session, shutdown).await;
     }
 
     /// Waits until no request has been in flight for the keep-alive time.

@@ -1,14 +1,13 @@
 //! The engine on Pingora's `HttpProxy`: its hooks, and the adapters that it needs.
 
-use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
-use pingora::apps::{HttpServerApp, ReusedHttpStream};
+use pingora::apps::HttpServerApp as _;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -18,13 +17,9 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::sync::watch;
 
-use super::Engine;
-use super::connection::DownstreamConnection;
-use super::connection::head::Head;
-use super::http1::client::Client;
 use super::http1::pool::UpstreamConnections;
 use super::open_streams::stream_control::StreamControl;
-use super::request_context::{Admitted, Arrival, RequestContext};
+use super::request_context::Arrival;
 use super::worker::Worker;
 
 mod api_call;
@@ -55,16 +50,11 @@ pub struct WorkerProxy {
     pub worker: Arc<Worker>,
     /// Those of the gateway's own engine.
     pub(super) connections: Arc<UpstreamConnections>,
-    pub(super) engine: Engine,
     http: Arc<HttpProxy<Proxy>>,
 }
 
 impl WorkerProxy {
-    pub fn new(
-        worker: Arc<Worker>,
-        connections: Arc<UpstreamConnections>,
-        engine: Engine,
-    ) -> WorkerProxy {
+    pub fn new(worker: Arc<Worker>, connections: Arc<UpstreamConnections>) -> WorkerProxy {
         let conf = ServerConf {
             threads: 1,
             // `failure` decides below this cap: by `retries`, and by the servers that are left.
@@ -77,57 +67,7 @@ impl WorkerProxy {
         WorkerProxy {
             worker,
             connections,
-            engine,
             http: Arc::new(pingora::proxy::http_proxy(&Arc::new(conf), proxy)),
-        }
-    }
-
-    /// Forwards a decided request of an HTTP/1.1 client. Returns whether the client's connection is
-    /// kept.
-    pub(super) async fn forward(
-        &self,
-        request: RequestContext,
-        admitted: Admitted,
-        client: &mut Client,
-        head: &Head,
-        shutdown: &watch::Receiver<bool>,
-    ) -> bool {
-        let mut connection = Box::new(client.lend());
-        let arrival = request.arrival.clone();
-        connection.attach(Arc::clone(&arrival.control), head);
-        let mut session = ServerSession::new_http1(connection);
-        session.set_pipelined_prefix(BytesMut::from(&*head.lines.bytes));
-        // `request::filter` sets the listener's own.
-        session.set_keepalive(Some(1));
-        let request = Handover {
-            arrival,
-            decided: Cell::new(Some(Box::new(Context::decided(request, admitted)))),
-        };
-        let Some(reused) = serve(request, self, session, shutdown).await else {
-            return false;
-        };
-        let (stream, _) = reused.consume();
-        let Ok(mut connection) = stream.into_any().downcast::<DownstreamConnection>() else {
-            return false;
-        };
-        let sent = connection.flush_coalesced().await;
-        client.take_back(&mut connection);
-        sent.is_ok()
-    }
-}
-
-/// A request on its way to Pingora.
-struct Handover {
-    arrival: Arrival,
-    /// The context of a request that the HTTP/1.1 engine has decided.
-    decided: Cell<Option<Box<Context>>>,
-}
-
-impl From<Arrival> for Handover {
-    fn from(arrival: Arrival) -> Handover {
-        Handover {
-            arrival,
-            decided: Cell::default(),
         }
     }
 }
@@ -135,26 +75,26 @@ impl From<Arrival> for Handover {
 tokio::task_local! {
     /// The request that the current task is about to hand to Pingora: the only way for
     /// `new_ctx` to learn which request it is for.
-    static REQUEST: Handover;
+    static REQUEST: Arrival;
 }
 
 /// Serves one request, unless it is closed from outside first.
 async fn serve(
-    request: Handover,
+    arrival: Arrival,
     proxy: &WorkerProxy,
     session: ServerSession,
     shutdown: &watch::Receiver<bool>,
-) -> Option<ReusedHttpStream> {
-    let control = Arc::clone(&request.arrival.control);
+) {
+    let control = Arc::clone(&arrival.control);
     REQUEST
-        .scope(request, async {
+        .scope(arrival, async {
             tokio::select! {
                 biased;
-                () = StreamControl::drop_requested(&control) => None,
-                reused = proxy.http.process_new_http(session, shutdown) => reused,
+                () = StreamControl::drop_requested(&control) => {}
+                _ = proxy.http.process_new_http(session, shutdown) => {}
             }
         })
-        .await
+        .await;
 }
 
 /// Pingora's hooks, in the order in which they run for a request.
@@ -169,12 +109,8 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Box<Context> {
         // Every request is handed to Pingora inside the scope ([`serve`]).
-        REQUEST.with(|request| {
-            request.decided.take().unwrap_or_else(|| {
-                let arrival = request.arrival.clone();
-                Box::new(Context::new(arrival, Arc::clone(&self.worker)))
-            })
-        })
+        let arrival = REQUEST.with(Arrival::clone);
+        Box::new(Context::new(arrival, Arc::clone(&self.worker)))
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
@@ -186,10 +122,6 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        if ctx.is_admitted() {
-            request::take_over(session, &ctx.request)?;
-            return Ok(false);
-        }
         let decided = request::filter(session, &mut ctx.request).await;
         let admitted = decided.map_err(failure::attribute_early_error)?;
         Ok(ctx.settle(admitted))

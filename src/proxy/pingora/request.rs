@@ -67,14 +67,6 @@ pub(super) async fn filter(
     Ok(None)
 }
 
-/// Prepares the session of a request that the HTTP/1.1 engine has decided.
-pub(super) fn take_over(session: &mut Session, ctx: &RequestContext) -> pingora::Result<()> {
-    bound_keepalive(session, ctx);
-    settle_connection_headers(session)?;
-    prepare_session(session);
-    Ok(())
-}
-
 /// Replaces the timeout that the client requested in `Keep-Alive` with the listener's.
 fn bound_keepalive(session: &mut Session, ctx: &RequestContext) {
     if let Some(seconds) = session.get_keepalive() {

@@ -301,23 +301,11 @@ impl Client {
 }
 
 impl Client {
-    /// Lends the transport to Pingora, with the bytes that were read from it.
-    pub fn lend(&mut self) -> DownstreamConnection {
+    /// Gives up the transport of a client that speaks HTTP/2, with the bytes that were read from it.
+    pub fn into_http2(mut self) -> DownstreamConnection {
         let transport = std::mem::replace(&mut self.transport, Transport::Moved);
         let timeout = self.write_deadline.timeout();
-        let connection = DownstreamConnection::new(transport, &self.unread, timeout);
-        self.consume(self.unread.len());
-        connection
-    }
-
-    /// Takes the transport back.
-    pub fn take_back(&mut self, connection: &mut DownstreamConnection) {
-        let (transport, unread) = connection.take_transport();
-        self.transport = transport;
-        if !unread.is_empty() {
-            self.unread = buffer_pool::take();
-            self.unread.extend_from_slice(&unread);
-        }
+        DownstreamConnection::new(transport, &self.unread, timeout)
     }
 }
 
