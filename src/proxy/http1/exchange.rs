@@ -90,7 +90,7 @@ impl<'a> Exchange<'a> {
     /// `100 Continue` is not late before the interim response.
     fn watch_body(&self) {
         let control = &self.ctx.arrival.control;
-        control.set_own_reader();
+        control.set_polled();
         // An upstream that does not take the body excuses its client.
         control.idle_timer.begin(None, self.upstream.descriptor());
         if !self.awaits_continue() {

@@ -211,8 +211,7 @@ impl ListenerState {
             ..
         } = *connection;
         let peer = Arc::clone(&client.peer);
-        let mut connection = Box::new(client.into_http2());
-        connection.set_http2();
+        let connection = Box::new(client.into_http2());
         self.serve_http2(connection, peer, proxy, stop).await;
     }
 

@@ -291,7 +291,6 @@ fn check(control: &StreamControl, now: Instant) -> bool {
     let mut entry = control.entry.lock();
     entry.is_registered = entry.stream.is_some();
     if entry.is_registered {
-        control.check_reader();
         if control.idle_timer.check(now) {
             control.give_up();
         }

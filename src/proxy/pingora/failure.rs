@@ -191,11 +191,7 @@ pub(in crate::proxy) async fn respond_with_error(
     let reason = error.etype().as_str();
     tracing::debug!(request_id = %ctx.request_id, %reason, "the request failed");
     let control = &ctx.arrival.control;
-    let failure = if control.is_malformed() {
-        Failure::MalformedChunks
-    } else {
-        failure_of(error)
-    };
+    let failure = failure_of(error);
     let late = control.idle_timer.has_expired() || control.body_rate.is_late();
     let client_gone = failure == Failure::ClientGone && !late;
     if failure == Failure::MalformedChunks || is_unexplained(ctx, error) {

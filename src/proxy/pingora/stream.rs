@@ -29,7 +29,7 @@ impl UniqueID for DownstreamConnection {
 
 impl Ssl for DownstreamConnection {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.is_http2().then_some(ALPN::H2)
+        Some(ALPN::H2)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A connected client, and tests of its heads and its end.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
+use std::io::Read as _;
 use std::net::Ipv4Addr;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -133,4 +134,19 @@ async fn sending_client_receives_response_without_reset() {
         assert_eq!(socket.read(&mut [0; 1]).await.unwrap(), 0);
     };
     tokio::join!(closing, sending);
+}
+
+#[tokio::test]
+async fn complete_response_yields_to_ready_tasks() {
+    let (mut client, socket) = connected().await;
+    client.out().extend_from_slice(b"finish");
+    // Called directly: Tokio would first have to learn of the socket's readiness.
+    let mut socket = socket.into_std().unwrap();
+    let other = tokio::spawn(async move { socket.read(&mut [0; 6]) });
+    client.flush_coalesced().await.unwrap();
+    assert_eq!(
+        other.await.unwrap().unwrap_err().kind(),
+        io::ErrorKind::WouldBlock,
+        "it was there before the other task had its turn"
+    );
 }

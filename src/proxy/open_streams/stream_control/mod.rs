@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -36,16 +36,6 @@ impl CloseReason {
     }
 }
 
-/// The action that the connection's reader has to take before it reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReaderAction {
-    Read,
-    /// Report the end of the connection.
-    Close(CloseReason),
-    /// Fail, once.
-    Fail,
-}
-
 /// What an engine that polls for it has to do with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupt {
@@ -58,9 +48,8 @@ pub enum Interrupt {
 /// State shared by a request, its connection and the registry of open streams. An HTTP/1 connection has
 /// one for all its requests, of which it carries one at a time.
 ///
-/// An upgraded connection is closed gracefully: its reader sees the end of the stream after a Close
-/// frame was written. So is a gRPC call, whose trailers report the end. Any other request is closed
-/// hard: the future that serves it is dropped.
+/// A request of HTTP/1.x polls for its end. A gRPC call is closed gracefully: its trailers report the
+/// end. Any other request of HTTP/2 is closed hard: the future that serves it is dropped.
 ///
 /// A stream that is being closed is in one stage at a time. Observations about it are independent
 /// of the stage, and each is a flag with one writer.
@@ -68,8 +57,8 @@ pub enum Interrupt {
 pub struct StreamControl {
     /// A [`State`].
     state: AtomicU8,
-    /// Woken when the stage becomes failing or closing.
-    reader: AtomicWaker,
+    /// Woken when the stage becomes closing.
+    closing: AtomicWaker,
     /// Woken when the stage becomes another than serving.
     server: AtomicWaker,
     /// The request that the registry closes.
@@ -79,10 +68,10 @@ pub struct StreamControl {
     pub idle_timer: IdleTimer,
     /// The rate at which the client sends its body.
     pub body_rate: BodyRate,
-    /// An HTTP/1 connection reads for this request, and for no other.
-    own_reader: AtomicBool,
-    /// The request's body violates its framing.
-    malformed: AtomicBool,
+    /// The engine polls for interrupts: a response is possible after one.
+    polled: AtomicBool,
+    /// The connection speaks WebSocket.
+    upgraded: AtomicBool,
     /// The client has closed its side.
     half_closed: AtomicBool,
     /// The client has sent data since this was last taken.
@@ -99,8 +88,8 @@ impl StreamControl {
         self.idle_timer.reset();
         self.body_rate.reset();
         let observations = [
-            &self.own_reader,
-            &self.malformed,
+            &self.polled,
+            &self.upgraded,
             &self.half_closed,
             &self.client_sent,
             &self.response_finished,
@@ -124,7 +113,7 @@ impl StreamControl {
         };
         self.state.fetch_or(State::AWAITED, Ordering::AcqRel);
         poll_fn(|cx| {
-            self.reader.register(cx.waker());
+            self.closing.register(cx.waker());
             match self.close_reason() {
                 Some(_) => Poll::Ready(()),
                 None => Poll::Pending,
@@ -145,9 +134,7 @@ impl StreamControl {
             self.server.register(cx.waker());
             match self.state().stage {
                 Stage::Dropping(_) => Poll::Ready(()),
-                Stage::Serving | Stage::Failing | Stage::Overdue | Stage::Closing(_) => {
-                    Poll::Pending
-                }
+                Stage::Serving | Stage::Failing | Stage::Closing(_) => Poll::Pending,
             }
         })
         .await;
@@ -158,26 +145,14 @@ impl StreamControl {
         self.server.register(cx.waker());
         match self.state().stage {
             Stage::Serving => None,
-            Stage::Closing(why) | Stage::Dropping(Some(why)) => Some(Interrupt::Close(why)),
-            Stage::Failing | Stage::Overdue | Stage::Dropping(None) => Some(Interrupt::GiveUp),
+            Stage::Closing(why) | Stage::Dropping(why) => Some(Interrupt::Close(why)),
+            Stage::Failing => Some(Interrupt::GiveUp),
         }
     }
 
-    /// Records that the connection now speaks WebSocket.
-    pub fn set_upgraded(&self) {
-        self.state.fetch_or(State::UPGRADED, Ordering::AcqRel);
-        // Bytes may be waiting that the reader was not allowed to see before.
-        self.reader.wake();
-    }
-
-    pub fn is_upgraded(&self) -> bool {
-        self.state().upgraded
-    }
-
-    /// Gives up the upstream. An HTTP/1 reader fails, so that a response is still possible; an
-    /// HTTP/2 stream is reset.
+    /// Gives up the upstream. An engine that polls can still respond; an HTTP/2 stream is reset.
     pub fn give_up(&self) {
-        if self.own_reader.load(Ordering::Acquire) {
+        if self.polled.load(Ordering::Acquire) {
             self.transition(State::give_up);
         } else {
             self.close(CloseReason::Ended);
@@ -187,36 +162,9 @@ impl StreamControl {
     /// Gives up the rest of the request body, and keeps a response possible where the protocol
     /// allows it.
     pub fn give_up_body(&self) {
-        if self.own_reader.load(Ordering::Acquire) || !self.idle_timer.end_upstream() {
+        if self.polled.load(Ordering::Acquire) || !self.idle_timer.end_upstream() {
             self.give_up();
         }
-    }
-
-    /// Drops a request whose reader does not fail although it was given up: Pingora reads nothing
-    /// from the client while an HTTP/2 upstream does not take the request body.
-    pub fn check_reader(&self) {
-        self.transition(State::check_reader);
-    }
-
-    /// The reader's next action. The reader has registered itself before.
-    pub fn reader_action(&self) -> ReaderAction {
-        let state = self.state();
-        match state.stage {
-            Stage::Serving => ReaderAction::Read,
-            // A concurrent close wakes the reader again.
-            Stage::Failing | Stage::Overdue if self.transition(State::fail_reader) => {
-                ReaderAction::Fail
-            }
-            Stage::Failing | Stage::Overdue | Stage::Closing(_) | Stage::Dropping(_) => {
-                let why = state.close_reason();
-                why.map_or(ReaderAction::Read, ReaderAction::Close)
-            }
-        }
-    }
-
-    /// Registers the task that reads the connection.
-    pub fn register_reader(&self, waker: &Waker) {
-        self.reader.register(waker);
     }
 
     fn state(&self) -> State {
@@ -234,11 +182,9 @@ impl StreamControl {
             });
         match entered.map(|state| state.stage) {
             Some(Stage::Dropping(_)) => self.server.wake(),
-            Some(Stage::Failing | Stage::Closing(_)) => {
-                self.reader.wake();
-                self.server.wake();
-            }
-            Some(Stage::Serving | Stage::Overdue) | None => {}
+            Some(Stage::Failing) => self.server.wake(),
+            Some(Stage::Closing(_)) => self.closing.wake(),
+            Some(Stage::Serving) | None => {}
         }
         changed.is_ok()
     }
@@ -246,18 +192,18 @@ impl StreamControl {
 
 /// Observations.
 impl StreamControl {
-    /// Records that the request's body violates its framing.
-    pub fn set_malformed(&self) {
-        self.malformed.store(true, Ordering::Release);
+    /// Records that the engine polls for interrupts.
+    pub fn set_polled(&self) {
+        self.polled.store(true, Ordering::Release);
     }
 
-    pub fn is_malformed(&self) -> bool {
-        self.malformed.load(Ordering::Acquire)
+    /// Records that the connection now speaks WebSocket.
+    pub fn set_upgraded(&self) {
+        self.upgraded.store(true, Ordering::Release);
     }
 
-    /// Records that the connection's reader serves this request alone.
-    pub fn set_own_reader(&self) {
-        self.own_reader.store(true, Ordering::Release);
+    pub fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Acquire)
     }
 
     /// Records that the response is about to be written completely: only sending it is left.
@@ -318,6 +264,7 @@ impl Drop for WaitGuard<'_> {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::task::Waker;
 
     use futures_util::{FutureExt, poll};
 
@@ -328,15 +275,11 @@ mod tests {
     }
 
     #[test]
-    fn plain_request_is_dropped_and_upgraded_one_closed_by_its_reader() {
+    fn first_reason_to_close_stays() {
         let control = StreamControl::default();
         assert!(control.close(CloseReason::Ended) && is_dropping(&control));
         assert!(!control.close(CloseReason::Drain));
-        let control = StreamControl::default();
-        control.set_upgraded();
-        assert!(control.close(CloseReason::Drain) && !is_dropping(&control));
-        let close = ReaderAction::Close(CloseReason::Drain);
-        assert_eq!(control.reader_action(), close);
+        assert_eq!(control.close_reason(), Some(CloseReason::Ended));
     }
 
     #[tokio::test]
@@ -357,25 +300,10 @@ mod tests {
     }
 
     #[test]
-    fn given_up_request_fails_its_reader_once() {
-        let control = StreamControl::default();
-        control.set_own_reader();
-        control.give_up();
-        control.check_reader();
-        assert_eq!(control.reader_action(), ReaderAction::Fail);
-        assert_eq!(control.reader_action(), ReaderAction::Read);
-        control.give_up();
-        control.check_reader();
-        assert!(!is_dropping(&control));
-        control.check_reader();
-        assert!(is_dropping(&control) && control.close_reason().is_none());
-    }
-
-    #[test]
     fn polling_engine_sees_every_interrupt() {
         let cx = Context::from_waker(Waker::noop());
         let control = StreamControl::default();
-        control.set_own_reader();
+        control.set_polled();
         assert_eq!(control.poll_interrupt(&cx), None);
         control.give_up();
         assert_eq!(control.poll_interrupt(&cx), Some(Interrupt::GiveUp));
@@ -385,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn given_up_request_without_a_reader_is_closed() {
+    fn given_up_request_that_nothing_polls_is_closed() {
         let control = StreamControl::default();
         control.give_up();
         assert_eq!(control.close_reason(), Some(CloseReason::Ended));

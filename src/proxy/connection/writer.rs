@@ -1,43 +1,24 @@
-//! Write coalescing: small writes are buffered, and complete responses are sent together with those
-//! of other connections.
+//! The writing side of a connection of HTTP/2: small writes are sent together.
 
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio::time::sleep;
 
-use super::{DownstreamConnection, WRITE_BUFFER};
+use super::DownstreamConnection;
+
+/// Writes are buffered up to this size.
+const WRITE_BUFFER: usize = 16 * 1024;
 
 /// How long bytes from the client are drained after the last response.
 const LINGER: Duration = Duration::from_millis(500);
 
 impl DownstreamConnection {
-    /// Whether the buffer holds a complete response that `flush_coalesced` may send with those of other
-    /// connections: no client waits for the rest of a part, and Pingora returns to the connection
-    /// in any case.
-    pub(super) fn may_defer(&self) -> bool {
-        self.is_coalescable && self.control.is_response_finished() && !self.is_http2()
-    }
-
-    /// Sends a complete response after every other ready task has run: responses sent back to back
-    /// wake their readers once instead of one by one. With clients on the same machine this saves a
-    /// tenth to a third of the cost of a request.
-    ///
-    /// # Errors
-    /// The client went away, or took nothing for the listener's write timeout.
-    pub async fn flush_coalesced(&mut self) -> io::Result<()> {
-        if !self.unsent.is_empty() {
-            yield_once().await;
-        }
-        poll_fn(|cx| self.poll_flush_all(cx)).await
-    }
-
     /// Sends the whole buffer, and what TLS holds of it.
     pub(super) fn poll_flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
@@ -67,17 +48,12 @@ impl DownstreamConnection {
         if self.linger.is_none() {
             ready!(self.poll_flush_all(cx))?;
             ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
-            // HTTP/2 requests may cross the GOAWAY.
-            let sends = !self.control.is_upgraded() && self.allowance() > 0;
-            if !sends {
-                return Poll::Ready(Ok(()));
-            }
         }
         self.poll_linger(cx)
     }
 
-    /// Drains incoming bytes, briefly. Unread bytes would turn the close into a reset, and the
-    /// reset could overtake the response (RFC 9112, section 9.6).
+    /// Drains incoming bytes, briefly: requests may cross the GOAWAY, and unread bytes would turn the
+    /// close into a reset, which could overtake the last responses.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let linger = &mut self.linger;
         let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
@@ -93,7 +69,6 @@ impl DownstreamConnection {
     /// Sends the whole buffer.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
-            self.is_coalescable = false;
             let sent = Pin::new(&mut self.transport).poll_write(cx, &self.unsent);
             let sent = ready!(self.apply_write_deadline(sent, cx))?;
             if sent == 0 {
@@ -114,21 +89,10 @@ impl AsyncWrite for DownstreamConnection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.control.is_upgraded() {
-            if this.control.close_reason().is_some() {
-                // The Close frame has gone out or is about to; later bytes are not sent.
-                return Poll::Ready(Ok(bytes.len()));
-            }
-            // The head of the 101 response itself is no frame.
-            if !bytes.starts_with(b"HTTP/1.1 101") {
-                this.frames.pass(bytes);
-            }
-        }
         let mut taken = bytes.len();
         if this.unsent.len() + bytes.len() > WRITE_BUFFER {
             ready!(this.poll_send(cx))?;
-            if bytes.len() > WRITE_BUFFER && !this.control.is_upgraded() {
-                this.is_coalescable = false;
+            if bytes.len() > WRITE_BUFFER {
                 let sent = Pin::new(&mut this.transport).poll_write(cx, bytes);
                 taken = ready!(this.apply_write_deadline(sent, cx))?;
             } else {
@@ -137,12 +101,10 @@ impl AsyncWrite for DownstreamConnection {
         } else {
             this.unsent.extend_from_slice(bytes);
         }
-        if let Some(flow) = &mut this.http2 {
-            flow.sent(bytes.get(..taken).unwrap_or_default());
-            for _ in 0..flow.take_bare_refusals() {
-                if let Some(report) = &this.refusals {
-                    report.send();
-                }
+        this.flow.sent(bytes.get(..taken).unwrap_or_default());
+        for _ in 0..this.flow.take_bare_refusals() {
+            if let Some(report) = &this.refusals {
+                report.send();
             }
         }
         Poll::Ready(Ok(taken))
@@ -150,17 +112,12 @@ impl AsyncWrite for DownstreamConnection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.may_defer() {
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(flow) = &mut this.http2 {
-            flow.watch(cx)?;
-            for reset in flow.resets() {
-                this.unsent.extend_from_slice(&reset);
-            }
+        this.flow.watch(cx)?;
+        for reset in this.flow.resets() {
+            this.unsent.extend_from_slice(&reset);
         }
         let sent = this.poll_flush_all(cx);
-        if this.http2.as_mut().is_some_and(|flow| flow.is_stalled()) {
+        if this.flow.is_stalled() {
             this.control.idle_timer.set_blocked(true);
         }
         sent
@@ -171,28 +128,63 @@ impl AsyncWrite for DownstreamConnection {
     }
 }
 
-impl Drop for DownstreamConnection {
-    /// Sends a complete response even if the connection is not kept or is never polled again.
-    fn drop(&mut self) {
-        if self.may_defer() && self.control.close_reason().is_none() {
-            let _ = self.poll_flush_all(&mut Context::from_waker(Waker::noop()));
-        }
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::proxy::connection::Transport;
+
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// A connection, and its client.
+    async fn pair() -> (DownstreamConnection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let transport = Transport::Plain(accepted.unwrap().0);
+        let connection = DownstreamConnection::new(transport, &[], WRITE_TIMEOUT);
+        (connection, client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn sending_client_receives_everything_without_reset() {
+        let (mut connection, mut client) = pair().await;
+        client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+        connection.write_all(b"finish").await.unwrap();
+        connection.flush().await.unwrap();
+        let closing = async {
+            AsyncWriteExt::shutdown(&mut connection).await.unwrap();
+            drop(connection);
+        };
+        // It keeps sending until it has the last frame.
+        let sending = async {
+            let (mut last, mut rest) = ([0; 6], Vec::new());
+            client.read_exact(&mut last).await.unwrap();
+            client.write_all(&[b'a'; 32 * 1024]).await.unwrap();
+            client.shutdown().await.unwrap();
+            client.read_to_end(&mut rest).await.unwrap();
+            assert_eq!((&last, rest), (b"finish", vec![]));
+        };
+        tokio::join!(closing, sending);
+    }
+
+    #[tokio::test]
+    async fn stalled_client_fails_every_write() {
+        let (mut connection, _client) = pair().await;
+        let failed = loop {
+            if let Err(error) = connection.write_all(&[0; 64 * 1024]).await {
+                break error;
+            }
+        };
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!(connection.control().is_stalled());
+        connection.unsent.extend_from_slice(b"finish");
+        let delivered = connection.flush().await;
+        assert_eq!(delivered.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let closed = AsyncWriteExt::shutdown(&mut connection).await;
+        assert_eq!(closed.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }
-
-/// Lets other ready tasks run first. Tokio's `yield_now` would also poll for new events, which
-/// costs a system call per response.
-pub async fn yield_once() {
-    let mut gave = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut gave, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-#[cfg(test)]
-mod tests;
