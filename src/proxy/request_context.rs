@@ -200,10 +200,6 @@ impl RequestContext {
         ))
     }
 
-    pub(super) fn keepalive_seconds(&self) -> Option<u64> {
-        Some(self.listener()?.0.limits.keepalive.as_secs())
-    }
-
     /// Records the head of the request, and its identifier. `host` is the `Host` or the authority,
     /// and the name in it, where the request has a valid one.
     pub(super) fn record_head(

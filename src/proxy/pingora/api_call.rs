@@ -62,12 +62,10 @@ async fn read_body(session: &mut Session, most: usize) -> pingora::Result<Result
     let deadline = Instant::now() + BODY_TIMEOUT;
     loop {
         let Ok(part) = timeout_at(deadline, session.read_request_body()).await else {
-            session.set_keepalive(None);
             return Ok(Err(Refusal::RequestTimeout));
         };
         let Some(part) = part? else { break };
         if body.len() + part.len() > most {
-            session.set_keepalive(None);
             return Ok(Err(Refusal::BodyTooLarge));
         }
         body.extend_from_slice(&part);

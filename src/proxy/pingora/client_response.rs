@@ -32,20 +32,15 @@ pub(in crate::proxy) fn complete(
     admitted: &mut Admitted,
 ) -> pingora::Result<()> {
     let list = header_map::list(&response.headers);
-    let length = check(session, response, Fields::new(&list)).map_err(|fault| {
+    let length = check(response, Fields::new(&list)).map_err(|fault| {
         ctx.reason = Some(Reason::Framing(fault));
         Error::new_up(ErrorType::InvalidHTTPHeader)
     })?;
-    let interim = is_interim(response);
     observe_head(session, response, ctx, admitted);
     let received = response.version;
-    let client = session.req_header().version;
-    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    let upgrade = upgraded || response.status == StatusCode::UPGRADE_REQUIRED;
-    let keep_upgrade = upgrade && client == Version::HTTP_11;
     // Trailers pass only from HTTP/2 to HTTP/2.
-    let keep_trailer = ctx.is_http2 && received == Version::HTTP_2;
-    let connection = ResponseConnection::of(Fields::new(&list), keep_upgrade, keep_trailer);
+    let keep_trailer = received == Version::HTTP_2;
+    let connection = ResponseConnection::of(Fields::new(&list), false, keep_trailer);
     let head = client_head(ctx, &admitted.permit, received, length);
     let removal = Removal::of(&response.headers, &list, connection.edit(), |field| {
         is_pingoras(field.kind) || (connection.passes(field) && head.passes(field))
@@ -60,20 +55,10 @@ pub(in crate::proxy) fn complete(
         head.write(headers)
     })?
     .map_err(failure::from_header_error)?;
-    let sized = response.headers.contains_key(header::CONTENT_LENGTH);
-    let endless = client == Version::HTTP_10 && !interim && !sized;
-    if endless || (!upgraded && ctx.worker.readiness.is_draining()) {
-        session.set_keepalive(None);
-    }
-    if !interim {
+    if !response.status.is_informational() {
         ctx.forwarded.status = response.status.as_u16();
     }
     Ok(())
-}
-
-/// Whether another head follows.
-fn is_interim(response: &ResponseHeader) -> bool {
-    response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Records what the head says about the progress of the response.
@@ -83,30 +68,25 @@ fn observe_head(
     ctx: &mut RequestContext,
     admitted: &mut Admitted,
 ) {
-    let interim = is_interim(response);
-    if let (false, Some(started)) = (interim, admitted.attempts.started) {
-        ctx.upstream_time = Some(started.elapsed());
-    }
     if response.status == StatusCode::CONTINUE {
         forward::expect_body(session, ctx, admitted);
     }
-    ctx.arrival.control.idle_timer.record_activity();
-    if !interim {
-        let uploading = response.status != 101 && !session.is_body_done();
-        let idle_timer = &ctx.arrival.control.idle_timer;
-        idle_timer.record_response(response.status.is_success(), uploading);
-        if let Some(server) = &admitted.attempts.server {
-            server.report(AttemptOutcome::Success);
-        }
+    let idle_timer = &ctx.arrival.control.idle_timer;
+    idle_timer.record_activity();
+    if response.status.is_informational() {
+        // Another head follows.
+        return;
     }
-    // A response before the end of the body costs the connection; an interim response does not.
-    session.set_close_on_response_before_downstream_finish(!interim);
-    track_open_stream(session, response, ctx, admitted);
-    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    ctx.upstream_time = admitted.attempts.started.map(|it| it.elapsed());
+    idle_timer.record_response(response.status.is_success(), !session.is_body_done());
+    if let Some(server) = &admitted.attempts.server {
+        server.report(AttemptOutcome::Success);
+    }
+    track_open_stream(response, ctx, admitted);
     if response.status == StatusCode::UNAUTHORIZED {
         handle_connection_challenge(response, ctx, &mut admitted.attempts);
     }
-    if !interim && !upgraded && is_bodiless(session, response) {
+    if is_bodiless(session, response) {
         end_response(ctx, &admitted.attempts);
     }
 }
@@ -136,13 +116,10 @@ fn is_pingoras(kind: FieldKind) -> bool {
 }
 
 /// Checks that a response can be understood in one way only.
-fn check(
-    session: &Session,
-    response: &ResponseHeader,
-    fields: Fields<'_>,
-) -> Result<LengthAction, &'static str> {
+fn check(response: &ResponseHeader, fields: Fields<'_>) -> Result<LengthAction, &'static str> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        framing::check_upgrade(session.is_upgrade_req(), fields)?;
+        // HTTP/2 has no upgrades.
+        framing::check_upgrade(false, fields)?;
     }
     let is_http_10 = response.version == Version::HTTP_10;
     let (_, length) = framing::check(response.status.as_u16(), is_http_10, fields)?;
@@ -162,9 +139,7 @@ pub(in crate::proxy) fn observe_body(
 ) -> pingora::Result<()> {
     ctx.forwarded.bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
     let idle_timer = &ctx.arrival.control.idle_timer;
-    if ctx.is_http2
-        && let Some(piece) = body.take_if(|piece| !piece.is_empty())
-    {
+    if let Some(piece) = body.take_if(|piece| !piece.is_empty()) {
         *body = Some(PendingChunk::wrap(piece, &ctx.arrival.control));
     }
     if !end {
@@ -236,38 +211,18 @@ fn is_bodiless(session: &Session, response: &ResponseHeader) -> bool {
 }
 
 /// Records the expected duration of a response, so that a revocation closes a long one at once.
-fn track_open_stream(
-    session: &mut Session,
-    response: &ResponseHeader,
-    ctx: &mut RequestContext,
-    admitted: &Admitted,
-) {
-    let upgraded = response.status == StatusCode::SWITCHING_PROTOCOLS;
-    if upgraded {
-        ctx.arrival.control.set_upgraded();
-        ctx.status = response.status.as_u16();
-        // Pingora's own timeout of 60 seconds; the idle timer enforces `stream_idle`.
-        session.set_read_timeout(None);
-    }
+fn track_open_stream(response: &ResponseHeader, ctx: &RequestContext, admitted: &Admitted) {
     let content = response
         .headers
         .get(header::CONTENT_TYPE)
         .map_or(&b""[..], |kind| kind.as_bytes());
-    let kind = if upgraded {
-        StreamKind::Endless
-    } else {
-        StreamKind::of_media_type(content)
-    };
+    let kind = StreamKind::of_media_type(content);
     if kind == StreamKind::Short {
         return;
     }
     if kind == StreamKind::Endless || admitted.is_grpc_stream() {
         let idle = ctx.timeouts().and_then(|timeouts| timeouts.stream_idle);
         ctx.arrival.control.idle_timer.allow_idle(idle);
-    }
-    if kind == StreamKind::Endless {
-        // The end of the stream cannot be reported to a client that has closed its side.
-        session.as_downstream_mut().set_abort_on_close(true);
     }
     admitted.registration.set_kind(kind);
 }

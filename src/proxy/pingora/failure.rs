@@ -200,14 +200,12 @@ pub(in crate::proxy) async fn respond_with_error(
     let refusal = ctx.refusal.or(failure.refusal());
     let refusal = refusal.unwrap_or(Refusal::BadRequest);
     let ended = ctx.reason == Some(Reason::CredentialEnded);
-    let is_call = ctx.is_http2 && ctx.is_grpc;
-    if !client_gone && is_call && (ended || has_responded(session)) {
+    if !client_gone && ctx.is_grpc && (ended || has_responded(session)) {
         return end_call(session, ctx, ended, refusal).await;
     }
     if client_gone || has_responded(session) {
         // The client is gone or the head has gone out: only the connection's end can signal the
         // failure.
-        session.set_keepalive(None);
         if ctx.status == 0 {
             ctx.status = CLIENT_GONE;
         }
@@ -217,14 +215,8 @@ pub(in crate::proxy) async fn respond_with_error(
         };
     }
     let rejection = Rejection::from(refusal).with_decisions(decisions);
-    session.set_keepalive(None);
     // The client may have gone meanwhile.
-    let sent = local_response::send_rejection(session, ctx, rejection).await;
-    if sent.is_ok() && !ctx.is_http2 {
-        // Closed gracefully: a client that still sends its body would see a reset before the
-        // response.
-        session.as_downstream_mut().shutdown().await;
-    }
+    let _ = local_response::send_rejection(session, ctx, rejection).await;
     FailToProxy {
         error_code: refusal.status().as_u16(),
         can_reuse_downstream: false,

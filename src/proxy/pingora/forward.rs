@@ -61,11 +61,7 @@ pub(in crate::proxy) fn choose(
         // A key that no pooled connection has.
         peer.group_key = rand::random();
     }
-    if session.is_upgrade_req() {
-        // WebSocket is HTTP/1.1 only.
-        peer.options.set_http_version(1, 1);
-    }
-    let own_deadline = is_http1(&peer) || !ctx.is_http2 || is_grpc_stream;
+    let own_deadline = is_http1(&peer) || is_grpc_stream;
     if own_deadline || accepts_event_stream(session) || has_long_body(session) {
         // The idle timer measures the upstream (`begin`). Where both sides speak HTTP/2 the gateway
         // could end a request only with a reset; there Pingora's timeout gives a better response, a
@@ -96,7 +92,6 @@ pub(in crate::proxy) fn prepare(
     };
     let (permit, attempts) = (&admitted.permit, &admitted.attempts);
     let received = session.req_header();
-    let is_http2 = received.version == Version::HTTP_2;
     let input = UpstreamRequest {
         settings: &ctx.snapshot.settings,
         assertions: &ctx.snapshot.assertions,
@@ -108,7 +103,7 @@ pub(in crate::proxy) fn prepare(
         path: &ctx.path,
         request_id: &ctx.request_id,
         server_host: attempts.server.as_ref().and_then(ChosenServer::host),
-        carries_trailers: is_http2 && request.version == Version::HTTP_2,
+        carries_trailers: request.version == Version::HTTP_2,
     };
     let list = header_map::list(&received.headers);
     let head = UpstreamHead::new(input, permit, Fields::new(&list));
@@ -119,7 +114,7 @@ pub(in crate::proxy) fn prepare(
         for name in header_map::failing(&received.headers, &list, passes) {
             headers.remove(name);
         }
-        if is_http2 && !received.headers.contains_key(header::HOST) {
+        if !received.headers.contains_key(header::HOST) {
             // Pingora derives it from the authority.
             headers.remove(header::HOST);
         }
@@ -174,9 +169,6 @@ pub(in crate::proxy) fn count_body(
     if body.is_some() {
         control.idle_timer.record_activity();
         control.note_client_data();
-    }
-    if session.was_upgraded() {
-        return Ok(());
     }
     let Some(body) = body else {
         if ctx.body_received > 0 {
@@ -249,7 +241,7 @@ pub(in crate::proxy) fn expect_body(
     ctx: &RequestContext,
     admitted: &Admitted,
 ) {
-    if session.is_body_done() || session.is_upgrade_req() || admitted.is_grpc_stream() {
+    if session.is_body_done() || admitted.is_grpc_stream() {
         return;
     }
     if let Some((listener, _)) = ctx.listener() {

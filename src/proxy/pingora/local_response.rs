@@ -3,22 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
-use super::header_map::{self, declared_length};
+use super::header_map;
 use crate::pipeline::facts::trace_context;
 use crate::pipeline::fields::Fields;
 use crate::pipeline::local_response::{self as response, CallOutcome, LocalResponse};
-use crate::proxy::local_response::{self, DRAIN_TIMEOUT, DRAIN_UP_TO, UnreadBody};
+use crate::proxy::local_response::{self, DRAIN_UP_TO};
 use crate::proxy::request_context::RequestContext;
 use crate::rejection::Rejection;
 use crate::telemetry::trace_id::TraceId;
 
-/// How long an HTTP/2 client's body is drained before the response is sent.
-const DRAIN_TIMEOUT_BEFORE_RESPONSE: Duration = Duration::from_millis(500);
+/// How long a body is drained before the response is sent.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a client may continue to send a body after its response, before its stream is reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// A body up to this size waits in h2's buffer for the client to grant a window.
@@ -57,37 +57,25 @@ pub(super) async fn send(
     response: LocalResponse,
 ) -> pingora::Result<()> {
     local_response::record(ctx, &response);
-    let (is_trailers_only, may_keep) = (response.is_trailers_only, response.may_keep);
+    let is_trailers_only = response.is_trailers_only;
     let (head, body) = split(ctx, &response);
     drop(response);
-    if is_trailers_only && ctx.is_http2 {
+    if is_trailers_only {
         return write_trailers_only(session, head).await;
     }
     if ctx.trace_id.is_none() {
         ctx.trace_id = client_trace(&session.req_header().headers, ctx.request_id.as_bytes());
     }
-    let keep = decide_keepalive(session, may_keep);
-    if ctx.worker.readiness.is_draining() {
-        session.set_keepalive(None);
-    }
-    if ctx.is_http2 {
-        drain_request_body(session, DRAIN_TIMEOUT_BEFORE_RESPONSE).await;
-    }
+    drain_request_body(session).await;
     let silent = body.is_empty();
     session.write_response_header(head, silent).await?;
     if !silent && queue_small_body(session, &body) {
         ctx.body_sent = body.len() as u64;
     } else if !silent {
         session.write_response_body(Some(body), true).await?;
-    } else if ctx.is_http2 {
-        // On HTTP/2 only the last write ends the stream.
+    } else {
+        // Only the last write ends the stream.
         session.write_response_body(None, true).await?;
-    }
-    if keep && !ctx.is_http2 && !session.is_body_done() {
-        drain_request_body(session, DRAIN_TIMEOUT).await;
-        if !session.is_body_done() {
-            session.set_keepalive(None);
-        }
     }
     Ok(())
 }
@@ -119,7 +107,7 @@ pub(super) async fn end_call(
 /// Otherwise the final reset arrives together with the response, and some clients process the reset
 /// first.
 pub(super) async fn linger(session: &mut Session, ctx: &RequestContext) {
-    if !ctx.is_http2 || !ctx.arrival.control.is_response_finished() || session.is_body_done() {
+    if !ctx.arrival.control.is_response_finished() || session.is_body_done() {
         return;
     }
     let reading = async { while let Ok(Some(_)) = session.read_request_body().await {} };
@@ -165,25 +153,9 @@ fn queue_small_body(session: &mut Session, body: &Bytes) -> bool {
     writer.is_some_and(|mut writer| writer.send_data(body.clone(), true).is_ok())
 }
 
-/// Decides whether the connection is kept.
-fn decide_keepalive(session: &mut Session, may_keep: bool) -> bool {
-    let expects = session.req_header().headers.contains_key(header::EXPECT);
-    let unread = UnreadBody {
-        declared: declared_length(&session.req_header().headers),
-        awaits_continue: expects && !session.is_body_done(),
-    };
-    let keep = may_keep && unread.is_drainable();
-    if keep {
-        session.set_close_on_response_before_downstream_finish(false);
-    } else {
-        session.set_keepalive(None);
-    }
-    keep
-}
-
-/// Drains a small body. On HTTP/1.1 the next request begins after it; on HTTP/2 some clients take a
-/// response before the end of their request for a broken stream (RFC 9113, section 8.1, allows it).
-async fn drain_request_body(session: &mut Session, limit: Duration) {
+/// Drains a small body: some clients take a response before the end of their request for a broken
+/// stream (RFC 9113, section 8.1, allows it).
+async fn drain_request_body(session: &mut Session) {
     let reading = async {
         let mut left = DRAIN_UP_TO as usize;
         while let Ok(Some(part)) = session.read_request_body().await {
@@ -194,5 +166,5 @@ async fn drain_request_body(session: &mut Session, limit: Duration) {
         }
     };
     // A body that is late is not waited for.
-    let _ = tokio::time::timeout(limit, reading).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
 }

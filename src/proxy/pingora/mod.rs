@@ -30,7 +30,6 @@ mod failure;
 mod forward;
 mod grpc_session;
 pub(super) mod header_map;
-mod http10;
 mod http2;
 mod local_response;
 mod peer;
@@ -156,7 +155,6 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        http10::prepare(session);
         let (ctx, admitted) = ctx.admitted()?;
         forward::prepare(session, request, ctx, admitted)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderValue, header};
 use pingora::proxy::Session;
 
 use super::header_map::{self, Removal, declared_length};
@@ -34,7 +34,6 @@ pub(super) async fn filter(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<Option<Admitted>> {
-    bound_keepalive(session, ctx);
     record_head(session.req_header(), ctx);
     settle_connection_headers(session)?;
     let valid = match check_values(session.req_header()) {
@@ -47,10 +46,7 @@ pub(super) async fn filter(
     };
     match step {
         Step::Forward(permit) => match begin_forwarding(session, ctx, permit) {
-            Ok(admitted) => {
-                prepare_session(session);
-                return Ok(Some(admitted));
-            }
+            Ok(admitted) => return Ok(Some(admitted)),
             Err(rejection) => reject(session, ctx, rejection).await?,
         },
         Step::Reject(rejection) => reject(session, ctx, rejection).await?,
@@ -67,13 +63,6 @@ pub(super) async fn filter(
     Ok(None)
 }
 
-/// Replaces the timeout that the client requested in `Keep-Alive` with the listener's.
-fn bound_keepalive(session: &mut Session, ctx: &RequestContext) {
-    if let Some(seconds) = session.get_keepalive() {
-        session.set_keepalive(Some(ctx.keepalive_seconds().unwrap_or(seconds)));
-    }
-}
-
 /// Records the head. A function of its own, so that the list is no part of the request's future.
 fn record_head(head: &Parts, ctx: &mut RequestContext) {
     let list = header_map::list(&head.headers);
@@ -83,49 +72,38 @@ fn record_head(head: &Parts, ctx: &mut RequestContext) {
 
 /// Removes the headers about the client's connection, before any other code reads them.
 fn settle_connection_headers(session: &mut Session) -> pingora::Result<()> {
-    let may_upgrade = is_upgradable(session.req_header());
     header_map::edit_request(session.req_header_mut(), |headers| {
-        connection_headers(headers, may_upgrade).apply(headers);
+        connection_headers(headers).apply(headers);
     })
 }
 
 /// The headers about the client's connection, and those that it nominates.
-fn connection_headers(headers: &HeaderMap, may_upgrade: bool) -> Removal {
+fn connection_headers(headers: &HeaderMap) -> Removal {
     let list = header_map::list(headers);
-    let connection = RequestConnection::of(Fields::new(&list), may_upgrade);
+    let connection = RequestConnection::of(Fields::new(&list), false);
     Removal::of(headers, &list, connection.edit(), |field| {
         connection.passes(field)
     })
-}
-
-/// Whether the request is one that can be upgraded to WebSocket (RFC 6455, section 4.1). The reader of
-/// heads applies the same rule (`Head::upgrade`).
-fn is_upgradable(head: &Parts) -> bool {
-    let length = head.headers.get(header::CONTENT_LENGTH);
-    head.version == Version::HTTP_11
-        && head.method == Method::GET
-        && length.is_none_or(|_| declared_length(&head.headers) == Some(0))
-        && !head.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Rejects values with whitespace around them: what HTTP/1.1 removes is malformed on HTTP/2 (RFC 9113,
 /// section 8.2.1), and rules would read another value than the upstream receives.
 fn check_values(head: &Parts) -> Result<(), Rejection> {
     let has_space = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
-    if head.version == Version::HTTP_2 && head.headers.values().any(has_space) {
+    if head.headers.values().any(has_space) {
         let reason = Reason::Head("a header value begins or ends with whitespace");
         return Err(Rejection::new(Refusal::BadRequest, reason));
     }
     Ok(())
 }
 
-/// Rejects a body that was declared empty. On HTTP/1.1 there is none: what follows is the next request.
+/// Rejects a body that was declared empty.
 async fn reject_undeclared_body(session: &mut Session) -> Result<(), Rejection> {
     // Pingora takes the declared length for the end of the body, so only a read reveals the body.
     let head = session.req_header();
     let declared_empty = declared_length(&head.headers) == Some(0);
     // A method that is not accepted is rejected at once.
-    if head.version != Version::HTTP_2 || !declared_empty || !is_accepted(&head.method) {
+    if !declared_empty || !is_accepted(&head.method) {
         return Ok(());
     }
     let end = async {
@@ -170,17 +148,10 @@ fn begin_forwarding(
     permit: Permit,
 ) -> Result<Admitted, Rejection> {
     let upstream = ctx.snapshot.settings.upstreams.get(permit.route.upstream);
-    let is_grpc_stream = ctx.is_grpc
-        && ctx.is_http2
-        && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
+    let is_grpc_stream =
+        ctx.is_grpc && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     let length = declared_length(&session.req_header().headers);
     ctx.begin_forwarding(permit, is_grpc_stream, length)
-}
-
-/// A client may close its side after the request and still wait for the response (RFC 9112, section
-/// 9.6).
-fn prepare_session(session: &mut Session) {
-    session.as_downstream_mut().set_abort_on_close(false);
 }
 
 /// Responds to a request that was rejected before it went to an upstream.
