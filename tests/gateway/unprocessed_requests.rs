@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use serde_json::json;
 
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
@@ -106,6 +106,24 @@ fn unprocessed_request_is_retried_for_any_method() {
         let (upstream, served) = start_closing_upstream(ClosingFrames(farewell));
         let response = gateway(upstream).request(&Request::post("/public/a").body("hello"));
         assert_eq!((response.status, response.text().as_str()), (200, "done 5"));
+        assert_eq!(served.load(Ordering::SeqCst), 1, "{farewell:?}");
+
+        let (upstream, served) = start_closing_upstream(ClosingFrames(farewell));
+        let started = gateway(upstream);
+        let mut client = Client::connect(started.public);
+        client.send(
+            "POST /public/a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\
+             Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
+        );
+        assert_eq!(
+            client.read_until("\r\n\r\n"),
+            "HTTP/1.1 100 Continue\r\n\r\n"
+        );
+        assert_eq!(
+            client.read_head().unwrap().status,
+            200,
+            "one interim response"
+        );
         assert_eq!(served.load(Ordering::SeqCst), 1, "{farewell:?}");
 
         let (upstream, served) = start_closing_upstream(ClosingFrames(farewell));

@@ -59,7 +59,8 @@ impl<'a> Exchange<'a> {
             Upstream::Http2(stream) => {
                 let head = http2_request::make(request, ctx, admitted)?;
                 stream.send_head(head, request.body == BodyFraming::None);
-                if request.expects_continue && request.body != BodyFraming::None {
+                let expects = request.expects_continue && request.body != BodyFraming::None;
+                if expects && admitted.attempts.sent == 1 {
                     // That of the server is not read.
                     client.out().extend_from_slice(CONTINUE);
                 }

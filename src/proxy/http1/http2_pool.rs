@@ -62,7 +62,11 @@ impl Http2Pool {
             timeout,
             until: timeout.from_now(),
         };
-        self.0.lock().entry(address).or_default().push(pooled);
+        let mut all = self.0.lock();
+        let connections = all.entry(address).or_default();
+        // An owner's pool is swept by nothing else.
+        connections.retain_mut(Pooled::is_usable);
+        connections.push(pooled);
         Ok(session)
     }
 

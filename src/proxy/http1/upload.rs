@@ -266,3 +266,20 @@ impl Drop for Upload {
         self.release();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_kept_up_to_its_bound() {
+        let mut kept = Some(Vec::new());
+        keep(&mut kept, &[0; MAX_KEPT - 1]);
+        keep(&mut kept, b"x");
+        assert_eq!(kept.as_ref().map(Vec::len), Some(MAX_KEPT));
+        keep(&mut kept, b"x");
+        assert_eq!(kept, None);
+        keep(&mut kept, b"x");
+        assert_eq!(kept, None);
+    }
+}
