@@ -48,7 +48,8 @@ impl<'a> Path<'a> {
         if raw.first() != Some(&b'/') {
             return Err(PathError::NoLeadingSlash);
         }
-        let encoded = check_bytes(raw)?;
+        let is_plain = is_plain(raw);
+        let encoded = !is_plain && check_bytes(raw)?;
         let raw = str::from_utf8(raw).map_err(|_| PathError::NotAscii)?;
         let mut ambiguities = PathAmbiguities::NONE;
         let mut decoded = None;
@@ -58,7 +59,7 @@ impl<'a> Path<'a> {
             let segments = RawSegments::new(raw).map(|piece| decode_once(piece).into_boxed_slice());
             decoded = Some(segments.collect());
         }
-        if check_segments(raw)? {
+        if !is_plain && check_segments(raw)? {
             ambiguities = ambiguities.with(PathAmbiguities::DOUBLE_SLASH);
         }
         Ok(Path {
@@ -152,6 +153,22 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
         }
         None => (bytes, None),
     }
+}
+
+/// Whether a path has nothing that must be looked at more closely: neither encodings, dots, parameters
+/// nor empty segments. The loops have no early exit and accumulate bytes, so that they are vectorized.
+fn is_plain(raw: &[u8]) -> bool {
+    let is_plain = |byte: u8| {
+        let is_special = (byte == b'%') | (byte == b'.') | (byte == b';');
+        let is_forbidden = (byte == b'\\') | (byte == b'#') | (byte == b'?');
+        (byte > b' ') & (byte < 0x7f) & !is_special & !is_forbidden
+    };
+    let other = |other, byte: &u8| other | u8::from(!is_plain(*byte));
+    let pairs = raw.iter().zip(raw.iter().skip(1));
+    let empty = pairs.fold(0, |empty, (one, next)| {
+        empty | u8::from((*one == b'/') & (*next == b'/'))
+    });
+    raw.iter().fold(empty, other) == 0
 }
 
 /// Rejects bytes that no path may contain, and returns whether any are percent-encoded.

@@ -197,6 +197,14 @@ proptest! {
     }
 
     #[test]
+    fn plain_paths_pass_every_check(raw in "/[ -~\x7f\u{e9}\n/.%;]{0,40}|/[a-z/.]{0,20}") {
+        if is_plain(raw.as_bytes()) {
+            prop_assert_eq!(check_bytes(raw.as_bytes()), Ok(false));
+            prop_assert_eq!(check_segments(&raw), Ok(false));
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_or_refused(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
         if let Ok(path) = Path::read(&raw) {
             prop_assert_eq!(path.raw().as_bytes(), raw.as_slice());
