@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::{BodyBuffer, Content, LocalResponse, NOSNIFF};
+use super::{Content, LocalResponse, NOSNIFF};
 use crate::limits::{Decision, LimitHeaders};
 use crate::pipeline::admission::AdmissionServices;
 use crate::pipeline::header_fields::{FieldSink, add_number};
@@ -40,11 +40,11 @@ impl<'a> ResponseContext<'a> {
 
 impl LocalResponse {
     /// The body that a GET would receive. `buffer` holds one that is rendered for this request.
-    pub fn body<'b>(&'b self, request_id: &RequestId, buffer: &'b mut BodyBuffer) -> &'b [u8] {
+    pub fn body<'b>(&'b self, request_id: &RequestId, buffer: &'b mut Vec<u8>) -> &'b [u8] {
         match &self.content {
             Content::Complete(body) => body,
             Content::Error(error) => {
-                error.write_body(request_id.as_str(), buffer);
+                error.write_body(request_id, buffer);
                 buffer
             }
         }
@@ -54,9 +54,10 @@ impl LocalResponse {
     pub fn body_bytes(&self, request_id: &RequestId) -> Bytes {
         match &self.content {
             Content::Complete(body) => body.clone(),
-            Content::Error(_) => {
-                let mut buffer = BodyBuffer::new();
-                Bytes::copy_from_slice(self.body(request_id, &mut buffer))
+            Content::Error(error) => {
+                let mut buffer = Vec::new();
+                error.write_body(request_id, &mut buffer);
+                buffer.into()
             }
         }
     }
@@ -135,7 +136,7 @@ mod tests {
             services: None,
             hsts: Some(&HeaderValue::from_static("max-age=1")),
         };
-        let (mut headers, mut buffer) = (HeaderMap::new(), BodyBuffer::new());
+        let (mut headers, mut buffer) = (HeaderMap::new(), Vec::new());
         let body = response.body(&request_id, &mut buffer);
         response.write_fields(&context, body.len(), &mut headers);
         (

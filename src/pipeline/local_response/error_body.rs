@@ -8,11 +8,12 @@ use http::header::{self, HeaderValue};
 use maud::html;
 
 use super::refusal_texts::{RefusalTexts, json, problem, quote};
-use super::{BodyBuffer, NO_STORE, ResponseContext, VARY_ACCEPT, write_rejection};
+use super::{NO_STORE, ResponseContext, VARY_ACCEPT, write_rejection};
 use crate::pipeline::fields::{FieldKind, Fields, text_of};
 use crate::pipeline::header_fields::{FieldBuffer, FieldSink};
 use crate::pipeline::html_page;
 use crate::rejection::Rejection;
+use crate::telemetry::request_id::RequestId;
 
 /// The format of an error body, selected by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,24 +116,24 @@ impl ErrorResponse {
     }
 
     /// Renders the body.
-    pub(super) fn write_body(&self, request_id: &str, out: &mut BodyBuffer) {
+    pub(super) fn write_body(&self, request_id: &RequestId, out: &mut Vec<u8>) {
         let (rejection, refusal) = (&self.rejection, self.rejection.refusal);
         let texts = RefusalTexts::of(refusal).filter(|_| rejection.own_message().is_none());
         match self.format {
             ErrorFormat::Html => {
-                let page = page(rejection, request_id, self.sign_in.as_deref());
+                let page = page(rejection, request_id.as_str(), self.sign_in.as_deref());
                 out.extend_from_slice(page.as_bytes());
             }
             ErrorFormat::Json => {
                 let made = || json(refusal, rejection.message()).into();
                 let start = texts.map_or_else(made, |texts| Cow::Borrowed(&*texts.json));
-                write_object(out, &start, request_id, rejection);
+                write_object(out, &start, request_id.as_bytes(), rejection);
                 out.extend_from_slice(b"}}");
             }
             ErrorFormat::Problem => {
                 let made = || problem(refusal, rejection.message()).into();
                 let start = texts.map_or_else(made, |texts| Cow::Borrowed(&*texts.problem));
-                write_object(out, &start, request_id, rejection);
+                write_object(out, &start, request_id.as_bytes(), rejection);
                 write_violated_policies(out, rejection);
                 out.push(b'}');
             }
@@ -141,9 +142,9 @@ impl ErrorResponse {
 }
 
 /// Writes the members that both forms of JSON have in common. An identifier needs no escaping.
-fn write_object(out: &mut BodyBuffer, start: &str, request_id: &str, rejection: &Rejection) {
+fn write_object(out: &mut Vec<u8>, start: &str, request_id: &[u8], rejection: &Rejection) {
     out.extend_from_slice(start.as_bytes());
-    out.extend_from_slice(request_id.as_bytes());
+    out.extend_from_slice(request_id);
     out.push(b'"');
     let fields = rejection.fields().iter();
     let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
@@ -157,7 +158,7 @@ fn write_object(out: &mut BodyBuffer, start: &str, request_id: &str, rejection: 
 }
 
 /// Writes the member of draft-ietf-httpapi-ratelimit-headers-10, where a limit was exceeded.
-fn write_violated_policies(out: &mut BodyBuffer, rejection: &Rejection) {
+fn write_violated_policies(out: &mut Vec<u8>, rejection: &Rejection) {
     let mut before = ",\"violated-policies\":[";
     for name in rejection.violated_limits() {
         out.extend_from_slice(before.as_bytes());
@@ -261,9 +262,9 @@ mod tests {
             names_token_error: false,
             sign_in: None,
         };
-        let mut body = BodyBuffer::new();
-        response.write_body("id", &mut body);
-        String::from_utf8(body.to_vec()).unwrap()
+        let mut body = Vec::new();
+        response.write_body(&RequestId::keep_or_generate(Some(b"id")), &mut body);
+        String::from_utf8(body).unwrap()
     }
 
     #[test]

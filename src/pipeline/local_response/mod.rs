@@ -14,7 +14,6 @@ pub use grpc::{CallOutcome, end_call};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use refusal_texts::RefusalTexts;
-use smallvec::SmallVec;
 
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
@@ -34,9 +33,6 @@ static CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"portcul
 
 /// The media type of a gRPC call and of its response.
 pub const GRPC: &str = "application/grpc";
-
-/// Room for the body of most error responses.
-pub type BodyBuffer = SmallVec<[u8; 512]>;
 
 /// A response that the gateway makes itself. An engine writes it, and adds what frames it on the
 /// connection.

@@ -1,7 +1,7 @@
 //! A local response as bytes of HTTP/1.1.
 
-use crate::pipeline::local_response::{BodyBuffer, LocalResponse, ResponseContext};
-use crate::proxy::http1::date;
+use crate::pipeline::local_response::{LocalResponse, ResponseContext};
+use crate::proxy::http1::{buffer_pool, date};
 
 /// Bytes of most heads.
 const TYPICAL_HEAD: usize = 1024;
@@ -22,7 +22,7 @@ pub(in crate::proxy) fn write(
     context: &ResponseContext<'_>,
     persistence: Persistence,
 ) -> usize {
-    let mut buffer = BodyBuffer::new();
+    let mut buffer = buffer_pool::take();
     let body = response.body(context.request_id, &mut buffer);
     out.reserve(TYPICAL_HEAD + body.len());
     let phrase = response.status.canonical_reason().unwrap_or_default();
@@ -39,11 +39,14 @@ pub(in crate::proxy) fn write(
         Persistence::Keep { is_http10: false } => b"",
     });
     out.extend_from_slice(b"\r\n");
-    if !response.sends_body(context.method) {
-        return 0;
-    }
+    let body = match response.sends_body(context.method) {
+        true => body,
+        false => &[],
+    };
     out.extend_from_slice(body);
-    body.len()
+    let sent = body.len();
+    buffer_pool::give(buffer);
+    sent
 }
 
 #[cfg(test)]
