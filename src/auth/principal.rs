@@ -13,3 +13,20 @@ pub enum Principal {
     /// Issuer and subject of a token without a session.
     Token(Arc<Claims>),
 }
+
+impl Principal {
+    /// The user's id; for a foreign token with its issuer's prefix.
+    pub fn user(&self) -> &str {
+        match self {
+            Principal::Session(session) => &session.user,
+            Principal::Token(claims) => &claims.user,
+        }
+    }
+
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        match self {
+            Principal::Session(session) => Some(session),
+            Principal::Token(_) => None,
+        }
+    }
+}

@@ -11,7 +11,7 @@ use self::destination::Destination;
 use self::facts::RequestFacts;
 use self::fields::{FieldKind, Fields, text_of};
 use self::via::Via;
-use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Cors, PathAmbiguities, Route};
 use crate::settings::{Boot, Reloadable};
 
@@ -154,14 +154,8 @@ fn check_upgrade_origin(
     if by_route || same_origin::is_same_origin(fields, &facts.client(), allowed) {
         return Ok(());
     }
-    Err(Rejection {
-        details: Some(Box::new(RejectionDetails {
-            user: Some(identity.user().to_owned()),
-            session: identity.session().map(|session| session.id),
-            ..RejectionDetails::default()
-        })),
-        ..Rejection::new(Refusal::CsrfRejected, Reason::ForeignUpgrade)
-    })
+    let rejection = Rejection::new(Refusal::CsrfRejected, Reason::ForeignUpgrade);
+    Err(rejection.with_caller(identity))
 }
 
 #[cfg(test)]

@@ -118,6 +118,7 @@ fn info_headers(
     info: ResponseInfo,
 ) -> FieldBuffer {
     if let Some(user) = info.user {
+        ctx.caller = None;
         ctx.user = Some(user);
         ctx.session = info.session;
     }

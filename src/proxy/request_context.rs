@@ -16,6 +16,7 @@ use super::open_streams::stream_control::StreamControl;
 use super::open_streams::{OpenStream, StreamRegistration};
 use super::retry::Failure;
 use super::worker::Worker;
+use crate::auth::principal::Principal;
 use crate::auth::session::{Millis, SessionId};
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
@@ -87,11 +88,15 @@ pub struct RequestContext {
     pub reason: Option<Reason>,
     /// The grounds of the rejection, for the log.
     pub grounds: Option<Box<RejectionDetails>>,
+    /// The limits that were exceeded, or that could not be checked.
+    pub limit: Option<Arc<str>>,
     pub status: u16,
     pub authenticated: bool,
     /// Served by the gateway's own endpoints.
     pub is_api_call: bool,
-    /// The user of a request without a permit, for the log.
+    /// The caller of a request without a permit, for the log.
+    pub caller: Option<Principal>,
+    /// The user of such a request where there is no caller, or where the request concerned another.
     pub user: Option<String>,
     pub session: Option<SessionId>,
     pub is_grpc: bool,
@@ -176,9 +181,11 @@ impl RequestContext {
             refusal: None,
             reason: None,
             grounds: None,
+            limit: None,
             status: 0,
             authenticated: false,
             is_api_call: false,
+            caller: None,
             user: None,
             session: None,
             is_grpc: false,
@@ -340,14 +347,15 @@ impl RequestContext {
     /// Records for the log why the request was rejected, and whose it was.
     pub(super) fn record_rejection(&mut self, rejection: &mut Rejection) {
         self.reason = rejection.reason.or(self.reason);
+        self.caller = rejection.caller.take().or_else(|| self.caller.take());
         if let Some(mut details) = rejection.take_details() {
             self.user = details.user.take().or_else(|| self.user.take());
             self.session = details.session.or(self.session);
+            self.limit = details.limit.take();
             self.grounds = Some(details);
         }
-        let violated: Vec<&str> = rejection.violated_limits().collect();
-        if !violated.is_empty() {
-            self.grounds.get_or_insert_default().limit = Some(violated.join(","));
+        if let Some(violated) = rejection.violated_limits_text() {
+            self.limit = Some(violated);
         }
     }
 
@@ -359,8 +367,7 @@ impl RequestContext {
 
     /// Records the caller of the request, for the log.
     pub(super) fn record_identity(&mut self, identity: &Identity) {
-        self.user = Some(identity.user().to_owned());
-        self.session = identity.session().map(|session| session.id);
+        self.caller = Some(identity.principal.clone());
         self.authenticated = true;
     }
 }

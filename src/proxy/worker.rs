@@ -14,8 +14,9 @@ use super::request_context::RequestContext;
 use super::retry::Failure;
 use crate::api::PublicApi;
 use crate::api::admin::Readiness;
+use crate::auth::principal::Principal;
 use crate::clock;
-use crate::pipeline::admission::{Admission, AdmissionServices, Identity};
+use crate::pipeline::admission::{Admission, AdmissionServices};
 use crate::pipeline::snapshot::Snapshot;
 use crate::pipeline::via::Via;
 use crate::rejection::{Reason, Refusal};
@@ -121,8 +122,9 @@ impl Worker {
 fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
     let upstreams = &ctx.snapshot.settings.upstreams;
     let upstream = ctx.upstream.and_then(|index| upstreams.get(index));
-    let identity = ctx.identity.as_ref();
-    let session = identity.and_then(Identity::session);
+    let identity = ctx.identity.as_ref().map(|identity| &identity.principal);
+    let caller = ctx.caller.as_ref().or(identity);
+    let session = caller.and_then(Principal::session);
     let origin = ctx.client_origin.as_ref();
     AccessRecord {
         time: ctx.started_wall,
@@ -134,11 +136,12 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
         status: ctx.status,
         code: ctx.refusal.map(Refusal::code),
         reason: reason_of(ctx),
+        limit: ctx.limit.as_deref(),
         grounds: ctx.grounds.as_deref(),
         trace_id: ctx.trace_id.as_ref(),
         route: ctx.route.as_ref().map(|route| &*route.name),
         upstream: upstream.map(|upstream| &*upstream.name),
-        user: ctx.user.as_deref().or(identity.map(Identity::user)),
+        user: ctx.user.as_deref().or(caller.map(Principal::user)),
         session: ctx.session.or(session.map(|session| session.id)),
         total: took,
         store: ctx.store_time,

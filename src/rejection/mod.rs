@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use reason::Reason;
 pub use refusal::Refusal;
 
+use crate::auth::principal::Principal;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::limits::Decision;
@@ -26,6 +27,8 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// The limits that were evaluated.
     pub decisions: Vec<Decision>,
+    /// The caller, where it is identified.
+    pub caller: Option<Principal>,
     /// Further details for the client.
     pub disclosed: Option<Box<DisclosedDetails>>,
     /// Further details for the log.
@@ -49,11 +52,12 @@ pub struct DisclosedDetails {
 /// Log details beside the code and the reason of a rejection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RejectionDetails {
-    /// The user who sent the request, or whose account it concerned.
+    /// The user who sent the request, as far as it is known without an identity, or whose account it
+    /// concerned.
     pub user: Option<String>,
     pub session: Option<SessionId>,
-    /// The limits that were exceeded, or that could not be checked.
-    pub limit: Option<String>,
+    /// The limit that could not be checked.
+    pub limit: Option<Arc<str>>,
     /// The roles of which the caller has none.
     pub role: Option<String>,
     /// The scopes that the caller lacks.
@@ -68,6 +72,7 @@ impl From<Refusal> for Rejection {
             clear_cookie: false,
             retry_after: None,
             decisions: Vec::new(),
+            caller: None,
             disclosed: None,
             details: None,
             lapsed_claims: None,
@@ -124,9 +129,16 @@ impl Rejection {
     }
 
     /// The names of the limits that rejected the request.
-    pub fn violated_limits(&self) -> impl Iterator<Item = &str> {
+    pub fn violated_limits(&self) -> impl Iterator<Item = &Arc<str>> {
         let refusing = self.decisions.iter().filter(|decision| decision.refuses());
-        refusing.map(|decision| &*decision.limit.name)
+        refusing.map(|decision| &decision.limit.name)
+    }
+
+    /// The same names as one text, which is shared where there is one.
+    pub fn violated_limits_text(&self) -> Option<Arc<str>> {
+        let mut names = self.violated_limits();
+        let first = Arc::clone(names.next()?);
+        Some(names.fold(first, |text, name| format!("{text},{name}").into()))
     }
 
     /// How long the client should wait before it tries again.

@@ -241,6 +241,9 @@ impl Admission<'_> {
     /// A request that fails authentication has spent the limits that need no identity; over one of
     /// them it is a 429 whatever its credential.
     async fn charge_and_reject(&self, before: &[Charge], refused: Rejection) -> Rejection {
+        if before.is_empty() {
+            return refused;
+        }
         match self.charge(before).await {
             Ok(decisions) => match reject_over_limit(decisions) {
                 Ok(decisions) => Rejection {
@@ -326,8 +329,6 @@ fn check_requirements(
     let lacks_scope = !missing.is_empty();
     let lacks_role = !require.has_required_role(identity.roles());
     let details = RejectionDetails {
-        user: Some(identity.user().to_owned()),
-        session: identity.session().map(|session| session.id),
         role: lacks_role.then(|| require.roles.join(",")),
         scope: lacks_scope.then(|| missing.join(" ")),
         ..RejectionDetails::default()
@@ -340,6 +341,7 @@ fn check_requirements(
                 ..DisclosedDetails::default()
             })
         }),
+        caller: Some(identity.principal.clone()),
         details: Some(Box::new(details)),
         ..Rejection::new(
             if lacks_scope {

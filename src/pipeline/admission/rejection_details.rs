@@ -1,8 +1,9 @@
 //! Log details of a rejected request: the caller and the grounds.
 
+use std::sync::Arc;
+
 use super::claim::Claim;
-use super::{Admission, Identity};
-use crate::auth::session::Session;
+use super::{Admission, Identity, Principal};
 use crate::rejection::Rejection;
 use crate::sessions::SessionLookup;
 
@@ -10,6 +11,9 @@ impl Admission<'_> {
     /// Adds the caller of a refused request, as far as the credential and the near cache identify
     /// it.
     pub(super) fn add_caller_details(&self, claimed: &Claim, mut refused: Rejection) -> Rejection {
+        if refused.caller.is_some() {
+            return refused;
+        }
         let details = refused.details.get_or_insert_default();
         details.session = details.session.or(claimed.session());
         if details.user.is_none() {
@@ -27,31 +31,29 @@ impl Admission<'_> {
 impl Rejection {
     /// Adds the user of a session that was looked up, whatever its status.
     pub(super) fn with_session(mut self, found: &SessionLookup) -> Rejection {
-        let session: Option<&Session> = match found {
-            SessionLookup::Expired(session)
-            | SessionLookup::Revoked(session)
-            | SessionLookup::Active(session, _) => Some(session),
-            SessionLookup::NotQueried | SessionLookup::Missing => None,
-        };
-        if let Some(session) = session {
-            let details = self.details.get_or_insert_default();
-            details.user = Some(session.user.clone());
-            details.session = Some(session.id);
+        match found {
+            SessionLookup::Active(session, _) => {
+                self.caller = Some(Principal::Session(Arc::clone(session)));
+            }
+            SessionLookup::Expired(session) | SessionLookup::Revoked(session) => {
+                let details = self.details.get_or_insert_default();
+                details.user = Some(session.user.clone());
+                details.session = Some(session.id);
+            }
+            SessionLookup::NotQueried | SessionLookup::Missing => {}
         }
         self
     }
 
     /// Adds an identified caller.
-    pub(super) fn with_caller(mut self, identity: &Identity) -> Rejection {
-        let details = self.details.get_or_insert_default();
-        details.user = Some(identity.user().to_owned());
-        details.session = identity.session().map(|session| session.id);
+    pub(in crate::pipeline) fn with_caller(mut self, identity: &Identity) -> Rejection {
+        self.caller = Some(identity.principal.clone());
         self
     }
 
-    /// Adds the limit that decided.
-    pub(super) fn with_limit(mut self, limit: &str) -> Rejection {
-        self.details.get_or_insert_default().limit = Some(limit.to_owned());
+    /// Adds the limit that could not be checked.
+    pub(super) fn with_limit(mut self, limit: &Arc<str>) -> Rejection {
+        self.details.get_or_insert_default().limit = Some(Arc::clone(limit));
         self
     }
 }

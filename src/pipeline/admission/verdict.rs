@@ -87,10 +87,7 @@ impl Identity {
 
     /// The user's id; for a foreign token with its issuer's prefix.
     pub fn user(&self) -> &str {
-        match &self.principal {
-            Principal::Session(session) => &session.user,
-            Principal::Token(claims) => &claims.user,
-        }
+        self.principal.user()
     }
 
     /// The user's key in the store and the database; see [`Claims::user_key`].
@@ -135,10 +132,7 @@ impl Identity {
     }
 
     pub fn session(&self) -> Option<&Arc<Session>> {
-        match &self.principal {
-            Principal::Session(session) => Some(session),
-            Principal::Token(_) => None,
-        }
+        self.principal.session()
     }
 }
 

@@ -45,6 +45,8 @@ pub struct AccessRecord<'a> {
     pub status: u16,
     pub code: Option<&'static str>,
     pub reason: &'static str,
+    /// The limits that were exceeded, or that could not be checked.
+    pub limit: Option<&'a str>,
     pub grounds: Option<&'a RejectionDetails>,
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
@@ -72,6 +74,7 @@ impl Default for AccessRecord<'_> {
             status: 0,
             code: None,
             reason: "",
+            limit: None,
             grounds: None,
             route: None,
             upstream: None,

@@ -50,8 +50,8 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
 fn write_rejection(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     write_optional(out, b",\"code\":\"", access.code);
     write_optional(out, b",\"reason\":\"", access.reason());
+    write_optional(out, b",\"limit\":\"", access.limit);
     if let Some(grounds) = access.grounds {
-        write_optional(out, b",\"limit\":\"", grounds.limit.as_deref());
         write_optional(out, b",\"role\":\"", grounds.role.as_deref());
         write_optional(out, b",\"scope\":\"", grounds.scope.as_deref());
     }
@@ -194,7 +194,6 @@ mod tests {
     #[test]
     fn fields_are_in_the_documented_order() {
         let grounds = RejectionDetails {
-            limit: Some("l".to_owned()),
             role: Some("r".to_owned()),
             scope: Some("s".to_owned()),
             ..RejectionDetails::default()
@@ -211,6 +210,7 @@ mod tests {
             status: 403,
             code: Some("FORBIDDEN"),
             reason: "no role",
+            limit: Some("l"),
             grounds: Some(&grounds),
             route: Some("shop"),
             upstream: Some("back"),

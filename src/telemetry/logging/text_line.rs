@@ -55,7 +55,7 @@ fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     let of = |part: fn(&RejectionDetails) -> &Option<String>| part(access.grounds?).as_deref();
     for (name, value) in [
         ("trace_id", access.trace_id.map(TraceId::as_str)),
-        ("limit", of(|grounds| &grounds.limit)),
+        ("limit", access.limit),
         ("role", of(|grounds| &grounds.role)),
         ("scope", of(|grounds| &grounds.scope)),
         ("reason", access.reason()),
@@ -101,7 +101,6 @@ mod tests {
     #[test]
     fn fields_are_in_the_documented_order() {
         let grounds = RejectionDetails {
-            limit: Some("l".to_owned()),
             role: Some("r".to_owned()),
             scope: Some("s".to_owned()),
             ..RejectionDetails::default()
@@ -118,6 +117,7 @@ mod tests {
             status: 403,
             code: Some("FORBIDDEN"),
             reason: "no role",
+            limit: Some("l"),
             grounds: Some(&grounds),
             route: Some("shop"),
             upstream: Some("back"),
