@@ -60,13 +60,15 @@ impl ServerRotation {
         hash: Option<&[u8]>,
         tried: &[usize],
     ) -> Option<usize> {
-        let random: u64 = rand::random();
-        let random_key = random.to_le_bytes();
+        if let [only] = self.members.as_slice() {
+            return Some(*only).filter(|only| !tried.contains(only));
+        }
         let selected = match &self.selector {
-            Selector::LeastRequests => return self.least_requests(servers, tried, random),
+            Selector::LeastRequests => return self.least_requests(servers, tried, rand::random()),
             Selector::RoundRobin(cycle) => self.next_untried(cycle.iter(&[]), tried),
             Selector::Random(cycle) => self.next_untried(cycle.iter(&[]), tried),
             Selector::Consistent(ring) => {
+                let random_key = rand::random::<u64>().to_le_bytes();
                 self.next_untried(ring.iter(hash.unwrap_or(&random_key)), tried)
             }
         };
