@@ -50,6 +50,14 @@ impl RequestId {
             })
     }
 
+    /// The digits of a generated identifier, which are also those of a valid trace.
+    pub fn generated(&self) -> Option<&[u8; 32]> {
+        match &self.0 {
+            Text::Generated(digits) => Some(digits),
+            Text::Empty | Text::Received(_) => None,
+        }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Text::Empty => b"",

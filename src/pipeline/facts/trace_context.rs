@@ -6,6 +6,7 @@ use crate::hex_digits;
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields::{FieldSink, HeaderError};
 use crate::telemetry::random;
+use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -23,19 +24,13 @@ impl Trace {
     /// Continues a valid trace of the client's, and starts a new one otherwise (W3C Trace Context,
     /// section 3.2). Its identifier is the request's where that is a valid one, so that either leads to
     /// the other.
-    pub(crate) fn of(fields: Fields<'_>, request_id: &[u8]) -> Trace {
+    pub(crate) fn of(fields: Fields<'_>, request_id: &RequestId) -> Trace {
         if let Some(id) = client_trace(fields) {
             return Trace::Continued(id);
         }
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
         if let Some(trace) = value.get_mut(3..35) {
-            if is_trace_id(request_id) {
-                trace.copy_from_slice(request_id);
-            } else {
-                // Never all zeros, which is an invalid id.
-                let id = random::bits_128().max(1).to_be_bytes();
-                trace.copy_from_slice(&hex_digits::encode::<16, 32>(&id));
-            }
+            trace.copy_from_slice(&new_trace_id(request_id));
         }
         if let Some(span) = value.get_mut(36..52) {
             let id = random::bits_64().max(1).to_be_bytes();
@@ -81,11 +76,21 @@ fn client_trace(fields: Fields<'_>) -> Option<TraceId> {
     }
 }
 
+/// The identifier of a trace that starts here, never all zeros, which is an invalid one.
+fn new_trace_id(request_id: &RequestId) -> [u8; 32] {
+    if let Some(digits) = request_id.generated() {
+        return *digits;
+    }
+    let received = request_id.as_bytes().try_into().ok();
+    let usable = received.filter(|id: &[u8; 32]| is_trace_id(id));
+    usable.unwrap_or_else(|| hex_digits::encode(&random::bits_128().max(1).to_be_bytes()))
+}
+
 /// Adding up bytes without an early return lets the compiler vectorize the check.
-fn is_trace_id(id: &[u8]) -> bool {
+fn is_trace_id(id: &[u8; 32]) -> bool {
     let odd = |sum, byte: &u8| sum | u8::from(!is_hex(byte));
     let set = |sum, byte: &u8| sum | (byte ^ b'0');
-    id.len() == 32 && id.iter().fold(0, odd) == 0 && id.iter().fold(0, set) != 0
+    id.iter().fold(0, odd) == 0 && id.iter().fold(0, set) != 0
 }
 
 fn is_hex(byte: &u8) -> bool {
@@ -121,14 +126,17 @@ mod tests {
     #[test]
     fn new_trace_uses_the_request_id_if_valid() {
         let uuid = "0af7651916cd43dd8448eb211c80319c";
-        for (id, kept) in [
-            (uuid, true),
-            ("0af7651916cd43dd8448eb211c80319C", false),
-            ("00000000000000000000000000000000", false),
-            ("abc", false),
+        let received = |id: &str| RequestId::keep_or_generate(Some(id.as_bytes()));
+        for (request_id, kept) in [
+            (RequestId::generate(), true),
+            (received(uuid), true),
+            (received("0af7651916cd43dd8448eb211c80319C"), false),
+            (received("00000000000000000000000000000000"), false),
+            (received("abc"), false),
         ] {
+            let id = request_id.as_str();
             let state = list(&[("tracestate", "a=1"), ("Traceparent", "00-0-0-0")]);
-            let trace = Trace::of(Fields::new(&state), id.as_bytes());
+            let trace = Trace::of(Fields::new(&state), &request_id);
             assert!(!trace.is_continued());
             let fields = added(|sink| trace.write(sink));
             let [(name, parent)] = fields.as_slice() else {
@@ -141,7 +149,7 @@ mod tests {
             // As the client's, it is continued, and logged because it differs from the request's.
             let fields = list(&[("Traceparent", parent.as_str())]);
             let fields = Fields::new(&fields);
-            let trace = Trace::of(fields, id.as_bytes());
+            let trace = Trace::of(fields, &request_id);
             assert!(trace.is_continued() && added(|sink| trace.write(sink)).is_empty());
             assert_eq!(trace.id(), Some(written));
             assert_eq!(of_client(fields, id.as_bytes()), (!kept).then_some(written));
@@ -152,7 +160,7 @@ mod tests {
     fn two_parents_start_a_new_trace() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let fields = list(&[("traceparent", parent), ("traceparent", parent)]);
-        assert!(!Trace::of(Fields::new(&fields), b"a").is_continued());
+        assert!(!Trace::of(Fields::new(&fields), &RequestId::EMPTY).is_continued());
         assert_eq!(of_client(Fields::new(&fields), b"a"), None);
     }
 

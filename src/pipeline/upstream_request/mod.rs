@@ -102,7 +102,7 @@ impl<'a> UpstreamHead<'a> {
         let withholds_authorization = hygiene::withholds_authorization(fields, bearer_passes);
         let cookies = Cookies::of(fields, &settings.sessions.cookie.name);
         let repeated_length = hygiene::repeated_length(fields)?;
-        let trace = Trace::of(fields, request.request_id.as_bytes());
+        let trace = Trace::of(fields, request.request_id);
         Ok(UpstreamHead {
             forbidden: ForbiddenNames::new(
                 &settings.identity_header_names,
