@@ -107,11 +107,12 @@ impl Admission<'_> {
             }
             Err(refused) => return Err(self.charge_and_reject(&before, refused).await),
         };
-        match self.confirm(route, facts, &before, &claimed).await {
-            Ok(permit) => {
-                self.memorize(&permit, presented, &claimed, facts);
-                Ok(permit)
-            }
+        let confirmed = self.confirm(route, facts, &before, &claimed).await;
+        if confirmed.as_ref().map_or_else(is_over_limit, |_| true) {
+            self.memorize(route, presented, &claimed, facts);
+        }
+        match confirmed {
+            Ok(permit) => Ok(permit),
             // A stale cookie is ignored on a route with optional authentication.
             Err(refused)
                 if route.auth == Auth::Optional
@@ -301,6 +302,10 @@ impl Admission<'_> {
                 .count_limit_decision(&decision.limit.name, outcome);
         }
     }
+}
+
+fn is_over_limit(refused: &Rejection) -> bool {
+    refused.refusal == Refusal::RateLimited
 }
 
 /// Returns the decisions unless one of them refuses.

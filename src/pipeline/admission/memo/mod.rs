@@ -9,13 +9,14 @@ use quick_cache::unsync::Cache;
 
 use super::charges;
 use super::claim::{Claim, Presented};
-use super::{Admission, CredentialKind, Identity, Permit, Principal};
+use super::{Admission, CredentialKind, Identity, Principal};
 use crate::auth::session::{Millis, SessionId};
 use crate::issuers::verifier::CachedToken;
 use crate::limits::Charge;
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::fields::FieldKind;
 use crate::routing::Route;
+use crate::sessions::{Credential, Verdict};
 use crate::store::near_cache::ValidEntries;
 use crate::telemetry::metrics::CacheName;
 
@@ -195,10 +196,11 @@ impl Admission<'_> {
         Some(confirmed_at)
     }
 
-    /// Adds the caller of an admitted request, if it comes again and the caches identify it alone.
+    /// Adds the caller of a request that nothing but a limit refuses, if the credential recurs and the
+    /// caches identify it alone.
     pub(super) fn memorize(
         &self,
-        permit: &Permit,
+        route: &Arc<Route>,
         presented: Presented<'_>,
         claimed: &Claim,
         facts: &RequestFacts<'_>,
@@ -206,51 +208,67 @@ impl Admission<'_> {
         let Some(key) = MemoKey::of(presented, facts) else {
             return;
         };
-        let hash = self.memo.hash(&permit.route, key);
+        let hash = self.memo.hash(route, key);
         if self.memo.table.lock().recurs(hash)
-            && let Some(entry) = self.build_entry(permit, (key, presented), claimed, facts)
+            && let Some(credential) = self.known_credential(key, presented, claimed)
+            && let Some(entry) = self.build_entry(route, credential, claimed, facts)
         {
             self.memo.table.lock().entries.insert(hash, entry);
         }
     }
 
+    fn known_credential(
+        &self,
+        key: MemoKey<'_>,
+        presented: Presented<'_>,
+        claimed: &Claim,
+    ) -> Option<KnownCredential> {
+        let (authorization, text) = match (key, presented) {
+            (MemoKey::Session(id, kind), _) => return Some(KnownCredential::Session(id, kind)),
+            (MemoKey::Authorization(value), Presented::Token(text)) => (value, text),
+            (MemoKey::Authorization(_), Presented::Session(..)) => return None,
+        };
+        let token = self.snapshot.verifier.cached(text)?;
+        // Its claims are those by which the caller was identified.
+        let is_claimed = Arc::ptr_eq(token.claims(), claimed.token()?);
+        is_claimed.then(|| KnownCredential::Bearer {
+            authorization: authorization.into(),
+            token,
+        })
+    }
+
+    /// Identifies the caller by the near cache's entries alone.
     fn build_entry(
         &self,
-        permit: &Permit,
-        (key, presented): (MemoKey<'_>, Presented<'_>),
+        route: &Arc<Route>,
+        credential: KnownCredential,
         claimed: &Claim,
         facts: &RequestFacts<'_>,
     ) -> Option<Entry> {
-        let identity = permit.identity.as_ref()?;
         let idle = self.snapshot.settings.sessions.idle_timeout;
         let valid_by = self.sessions.valid_entries(&claimed.credential, idle)?;
-        let is_by_entries = match (&identity.principal, valid_by.session()) {
-            (Principal::Session(own), Some(cached)) => Arc::ptr_eq(own, cached),
-            (Principal::Token(_), cached) => cached.is_none(),
-            (Principal::Session(_), None) => false,
+        let principal = match (&claimed.credential, valid_by.session()) {
+            (Credential::Token(claims, _), None) => Principal::Token(Arc::clone(claims)),
+            (_, session) => Principal::Session(Arc::clone(session?)),
         };
-        let credential = match (key, presented) {
-            (MemoKey::Authorization(value), Presented::Token(text)) => {
-                let token = self.snapshot.verifier.cached(text)?;
-                if !Arc::ptr_eq(token.claims(), identity.token.as_ref()?) {
-                    return None;
-                }
-                let authorization = value.into();
-                KnownCredential::Bearer {
-                    authorization,
-                    token,
-                }
-            }
-            (MemoKey::Session(id, kind), _) => KnownCredential::Session(id, kind),
-            (MemoKey::Authorization(_), Presented::Session(..)) => return None,
-        };
-        let (route, session) = (&permit.route, claimed.session());
-        is_by_entries.then(|| Entry {
+        if let Principal::Session(session) = &principal
+            && !self.binding_mismatches(session, facts).is_empty()
+        {
+            return None;
+        }
+        let verdict = Verdict::Valid(principal);
+        let identity = self.identity_of(claimed, verdict, facts, facts.now).ok()?;
+        let require = &route.require;
+        if !require.is_met_by(identity.roles(), identity.scopes()) {
+            return None;
+        }
+        let session = claimed.session();
+        Some(Entry {
             route: Arc::clone(route),
             credential,
-            charges: charges::are_fixed(route, identity)
-                .then(|| charges::for_identity(route, facts, session, identity).collect()),
-            identity: identity.clone(),
+            charges: charges::are_fixed(route, &identity)
+                .then(|| charges::for_identity(route, facts, session, &identity).collect()),
+            identity,
             valid_by,
         })
     }
