@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use sha2::{Digest, Sha256};
 
+use crate::hex_digits;
+
 /// Maximum number of names in one generation of the cache.
 const GENERATION: usize = 2048;
 /// Maximum size of a cached key, in bytes. A part may be a whole header.
@@ -43,8 +45,8 @@ impl Counter {
 
     /// Writes the 32 hex characters into the caller's buffer.
     pub fn hex<'b>(&self, buffer: &'b mut [u8; 32]) -> &'b str {
-        // Neither call fails: the length fits, and hex is ASCII.
-        let _ = hex::encode_to_slice(self.0, buffer);
+        *buffer = hex_digits::encode(&self.0);
+        // It cannot fail: the digits are ASCII.
         std::str::from_utf8(buffer).unwrap_or_default()
     }
 

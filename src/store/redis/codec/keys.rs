@@ -144,7 +144,8 @@ impl Keys {
         key.push_str(charge.counter.hex(&mut [0; 32]));
         key.push(':');
         key.push(char::from(algorithm_code(charge)));
-        key.push_str(&Rule::of(&charge.limit).width.to_string());
+        let width = Rule::of(&charge.limit).width;
+        key.push_str(itoa::Buffer::new().format(width));
         key
     }
 

@@ -228,11 +228,12 @@ fn or_empty(number: Option<u64>) -> String {
 pub(in crate::store::redis) fn encode_rule(charge: &Charge) -> [u8; 26] {
     let rule = Rule::of(&charge.limit);
     let head = [keys::algorithm_code(charge), u8::from(charge.limit.shadow)];
-    let numbers = [rule.limit, rule.width, rule.burst].map(u64::to_le_bytes);
     let mut packed = [0; 26];
-    let bytes = head.into_iter().chain(numbers.into_iter().flatten());
-    for (to, from) in packed.iter_mut().zip(bytes) {
-        *to = from;
+    let (first, rest) = packed.split_at_mut(head.len());
+    first.copy_from_slice(&head);
+    let (numbers, _) = rest.as_chunks_mut();
+    for (packed, number) in numbers.iter_mut().zip([rule.limit, rule.width, rule.burst]) {
+        *packed = u64::to_le_bytes(number);
     }
     packed
 }
