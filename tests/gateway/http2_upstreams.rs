@@ -323,6 +323,23 @@ fn connection_that_has_ended_is_not_used_again() {
 }
 
 #[test]
+fn request_on_a_stale_connection_is_repeated_once_if_safe() {
+    let (gateway, upstream) = start();
+    let mut client = Client::connect(gateway.public);
+    client.request(&Request::get("/public/length"));
+    let response = client.request(&Request::get("/public/drop"));
+    assert_eq!((response.status, upstream.connections()), (200, 2));
+    let response = client.request(&Request::post("/public/drop").body("hello"));
+    response.assert_refused(502, "UPSTREAM_PROTOCOL_ERROR");
+    assert_eq!(upstream.connections(), 2);
+    let errors = ["upstream=\"echo\"", "kind=\"reset\""];
+    assert_eq!(
+        gateway.metric("portcullis_upstream_errors_total", &errors),
+        1.0
+    );
+}
+
+#[test]
 fn connection_that_has_seen_negotiate_serves_one_client() {
     let (gateway, _upstream) = start();
     let mut client = Client::connect(gateway.public);

@@ -30,6 +30,7 @@ use tokio::runtime::Runtime;
 /// | `reset`, `cut` | a reset before the response, or after a part of it |
 /// | `stall` | none |
 /// | `close` | the echo, after which the connection ends |
+/// | `drop` | none, and the end of a connection that has responded before |
 /// | other | an echo without a length, with a trailer |
 pub struct Http2Upstream {
     pub address: SocketAddr,
@@ -82,7 +83,12 @@ async fn serve(stream: TcpStream, number: usize, state: Arc<State>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
+    let mut requests = 0;
     while let Some(Ok((request, respond))) = connection.accept().await {
+        requests += 1;
+        if requests > 1 && request.uri().path().ends_with("/drop") {
+            return;
+        }
         let closes = request.uri().path().ends_with("/close");
         let handling = tokio::spawn(respond_to(request, respond, number, Arc::clone(&state)));
         if closes {
