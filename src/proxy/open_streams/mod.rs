@@ -20,7 +20,11 @@ use crate::sessions::{Revocation, UserHash, cut_off_covers, user_hash};
 use crate::telemetry::metrics::Metrics;
 
 mod report;
+mod stream_kind;
 mod sweep;
+
+pub(super) use stream_kind::EVENT_STREAM;
+pub use stream_kind::StreamKind;
 
 /// A response that is open for longer counts as long-lived, whatever its type: a long poll, a
 /// download.
@@ -29,9 +33,6 @@ const LONG_LIVED_AFTER: Duration = Duration::from_secs(5);
 /// waits for its response. With two sweeps and the store's deadline, it is closed within a second
 /// of the end.
 const CLOSABLE_AFTER: Duration = Duration::from_millis(100);
-
-/// The media type of an event stream (HTML, section 9.2).
-pub(super) const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// An admitted request, for as long as it is served.
 #[derive(Debug)]
@@ -44,37 +45,6 @@ pub struct OpenStream {
     kind: StreamKind,
     /// A sweep found its session or token ended.
     is_marked: bool,
-}
-
-/// How long a response is expected to last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StreamKind {
-    /// Expected to end soon.
-    Short,
-    /// May last long and ends by itself: a gRPC call.
-    Call,
-    /// Has no end of its own: a WebSocket, an event stream.
-    Endless,
-}
-
-impl StreamKind {
-    /// Derives the kind of a response from its media type. Case is insignificant (RFC 9110, section
-    /// 8.3.1), and gRPC's may continue after a `+`.
-    pub fn of_media_type(content: &[u8]) -> StreamKind {
-        let begins = |name: &[u8]| {
-            let start = content.get(..name.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(name))
-        };
-        let rest = content.get(EVENT_STREAM.len()..).unwrap_or_default();
-        let whole = matches!(rest.trim_ascii_start().first(), None | Some(b';'));
-        if begins(EVENT_STREAM) && whole {
-            StreamKind::Endless
-        } else if begins(b"application/grpc") {
-            StreamKind::Call
-        } else {
-            StreamKind::Short
-        }
-    }
 }
 
 impl OpenStream {
@@ -157,8 +127,8 @@ pub struct OpenStreams {
     metrics: Arc<Metrics>,
 }
 
-/// What the registry knows of a control. Whoever closes a stream holds the lock of its entry, so that
-/// none is closed for a request that is over.
+/// What the registry knows of a control. A stream is closed under the lock of its entry, so that none is
+/// closed for a request that is over.
 #[derive(Debug, Default)]
 struct RegistryEntry {
     stream: Option<OpenStream>,
@@ -333,27 +303,6 @@ impl Drop for StreamRegistration {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-
-    #[test]
-    fn stream_kind_follows_the_media_type() {
-        for (content, kind) in [
-            ("text/event-stream", StreamKind::Endless),
-            ("Text/Event-Stream;charset=UTF-8", StreamKind::Endless),
-            ("TEXT/EVENT-STREAM ; charset=utf-8", StreamKind::Endless),
-            ("text/event-streams", StreamKind::Short),
-            ("text/event", StreamKind::Short),
-            ("application/grpc", StreamKind::Call),
-            ("Application/GRPC+proto", StreamKind::Call),
-            ("application/json", StreamKind::Short),
-            ("", StreamKind::Short),
-        ] {
-            assert_eq!(
-                StreamKind::of_media_type(content.as_bytes()),
-                kind,
-                "{content}"
-            );
-        }
-    }
 
     const ONE: SessionId = SessionId([1; 32]);
     const TWO: SessionId = SessionId([2; 32]);

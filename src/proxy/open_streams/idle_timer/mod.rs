@@ -9,15 +9,17 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 
 use crate::proxy::pingora::get_tcp_info;
 use crate::proxy::retry::Failure;
 
 mod untaken;
+mod upload;
 
 pub use untaken::PendingChunk;
+use upload::{Upload, peek_response};
 
 /// Interval between checks; a deadline is overrun by up to two of them.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -49,21 +51,6 @@ pub struct IdleTimer {
     /// An [`Upload`].
     upload: AtomicU8,
     check_state: Mutex<CheckState>,
-}
-
-/// The progress of a request body. While Pingora waits for an HTTP/1.1 upstream to accept more of
-/// it, it reads nothing of the response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Upload {
-    None = 0,
-    /// No response has been read yet.
-    Sending = 1,
-    /// The head of a successful response has been read.
-    AfterResponse = 2,
-    /// The head of another response has been read.
-    AfterError = 3,
-    Over = 4,
 }
 
 /// Observations of the checks.
@@ -289,30 +276,6 @@ impl IdleTimer {
     }
 }
 
-/// Whether a part of a response waits in the socket, and whether it is a successful one. The bytes
-/// are not consumed; those of TLS do not reveal whether they are a response.
-fn peek_response(socket: RawFd, upload: Upload) -> Option<bool> {
-    let mut start = [0; b"HTTP/1.1 4".len()];
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    let count = recv(socket, &mut start, flags).unwrap_or(0);
-    success_of(upload, start.get(..count).unwrap_or_default())
-}
-
-fn success_of(upload: Upload, start: &[u8]) -> Option<bool> {
-    match upload {
-        Upload::AfterResponse | Upload::AfterError if start.is_empty() => None,
-        Upload::AfterResponse => Some(true),
-        Upload::AfterError => Some(false),
-        Upload::None | Upload::Sending | Upload::Over => {
-            match start.strip_prefix(b"HTTP/1.")?.get(2)? {
-                b'2' => Some(true),
-                b'3'..=b'5' => Some(false),
-                _ => None,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -321,21 +284,6 @@ mod tests {
 
     use super::super::stream_control::StreamControl;
     use super::*;
-
-    #[test]
-    fn pending_response_is_recognized() {
-        for (upload, start, expected) in [
-            (Upload::Sending, &b"HTTP/1.1 413"[..], Some(false)),
-            (Upload::Sending, b"HTTP/1.1 200", Some(true)),
-            (Upload::Sending, b"HTTP/1.1 100", None),
-            (Upload::Sending, b"\x17\x03\x03\x00\x20abcde", None),
-            (Upload::AfterError, b"body", Some(false)),
-            (Upload::AfterResponse, b"body", Some(true)),
-            (Upload::AfterError, b"", None),
-        ] {
-            assert_eq!(success_of(upload, start), expected, "{upload:?} {start:?}");
-        }
-    }
 
     #[test]
     fn upload_finishes_after_its_end_and_a_response() {
