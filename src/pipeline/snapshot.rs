@@ -8,6 +8,7 @@ use super::assertions::Assertions;
 use crate::issuers::Issuers;
 use crate::issuers::verifier::Verifier;
 use crate::settings::Reloadable;
+use crate::telemetry::logging::RouteFields;
 use crate::telemetry::metrics::{Metrics, RoutingSeries};
 use crate::upstream::{SendProbe, Upstreams};
 
@@ -22,6 +23,7 @@ pub struct Snapshot {
     /// Signs the identity that upstreams receive.
     pub assertions: Assertions,
     pub series: RoutingSeries,
+    pub route_fields: RouteFields,
 }
 
 impl Snapshot {
@@ -63,6 +65,7 @@ impl Snapshot {
             upstreams,
             assertions: Assertions::new(Arc::clone(&settings.tokens), metrics),
             series: RoutingSeries::new(&settings, metrics),
+            route_fields: RouteFields::new(&settings),
             settings,
         }
     }

@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, make_rng};
 
 thread_local! {
-    // Seeded by the operating system. Who sees some of its numbers can predict the next ones.
+    // Seeded by the operating system. An observer of some numbers can predict the next ones.
     static GENERATOR: RefCell<SmallRng> = RefCell::new(make_rng());
 }
 

@@ -50,6 +50,8 @@ pub struct AccessRecord<'a> {
     pub grounds: Option<&'a RejectionDetails>,
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
+    /// Both names as fields of a JSON line, where [`RouteFields`](super::RouteFields) has them.
+    pub route_fields: Option<&'a [u8]>,
     pub user: Option<&'a str>,
     pub session: Option<SessionId>,
     pub total: Duration,
@@ -78,6 +80,7 @@ impl Default for AccessRecord<'_> {
             grounds: None,
             route: None,
             upstream: None,
+            route_fields: None,
             user: None,
             session: None,
             total: Duration::ZERO,

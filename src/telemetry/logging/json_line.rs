@@ -26,8 +26,10 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     out.extend_from_slice(b",\"status\":");
     write_number(out, access.status.into());
     write_rejection(out, access);
-    write_optional(out, b",\"route\":\"", access.route);
-    write_optional(out, b",\"upstream\":\"", access.upstream);
+    match access.route_fields {
+        Some(fields) => out.extend_from_slice(fields),
+        None => write_names(out, access.route, access.upstream),
+    }
     write_optional(out, b",\"user_id\":\"", access.user);
     if let Some(id) = access.session {
         write_plain(out, b",\"session_id\":\"", &id.hex());
@@ -45,6 +47,12 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     out.extend_from_slice(b",\"bytes_sent\":");
     write_number(out, access.bytes_sent);
     out.extend_from_slice(b"}\n");
+}
+
+/// Writes the names of a route and an upstream.
+pub(super) fn write_names(out: &mut Vec<u8>, route: Option<&str>, upstream: Option<&str>) {
+    write_optional(out, b",\"route\":\"", route);
+    write_optional(out, b",\"upstream\":\"", upstream);
 }
 
 fn write_rejection(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
@@ -214,6 +222,7 @@ mod tests {
             grounds: Some(&grounds),
             route: Some("shop"),
             upstream: Some("back"),
+            route_fields: None,
             user: Some("u"),
             session: Some(SessionId([0; 32])),
             total: Duration::from_millis(1500),
@@ -238,6 +247,23 @@ mod tests {
             "0".repeat(64),
         );
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn rendered_names_equal_those_of_the_record() {
+        let names = AccessRecord {
+            route: Some("a \"b\""),
+            upstream: Some("back"),
+            ..AccessRecord::default()
+        };
+        let mut fields = Vec::new();
+        write_names(&mut fields, names.route, names.upstream);
+        let rendered = AccessRecord {
+            route_fields: Some(&fields),
+            ..names
+        };
+        assert_eq!(line(&rendered), line(&names));
+        assert_eq!(line(&rendered)["route"], "a \"b\"");
     }
 
     proptest! {

@@ -17,6 +17,7 @@ mod json_format;
 mod json_line;
 mod log_stream;
 mod number;
+mod route_fields;
 mod sink;
 mod text_line;
 mod timestamp;
@@ -24,6 +25,7 @@ mod timestamp;
 pub use access_log::{AccessLog, AccessRecord};
 use error_log::ErrorLog;
 use log_stream::LogStream;
+pub use route_fields::RouteFields;
 pub use sink::StandardStream;
 
 /// Format of log lines.

@@ -15,6 +15,26 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
+/// The text of all octets with a dot behind it, the first character lowest, and its length.
+const OCTETS: [(u32, usize); 256] = {
+    let mut octets = [(0, 0); 256];
+    let (mut rest, mut number) = (octets.as_mut_slice(), 0);
+    while let [octet, others @ ..] = rest {
+        let hundreds = ZERO + number / 100;
+        let tens = ZERO + number / 10 % 10;
+        let ones = ZERO + number % 10;
+        *octet = match number {
+            0..10 => (ones | DOT << 8, 2),
+            10..100 => (tens | ones << 8 | DOT << 16, 3),
+            _ => (hundreds | tens << 8 | ones << 16 | DOT << 24, 4),
+        };
+        (rest, number) = (others, number + 1);
+    }
+    octets
+};
+const ZERO: u32 = b'0' as u32;
+const DOT: u32 = b'.' as u32;
+
 pub(super) fn write_number(out: &mut Vec<u8>, value: u64) {
     match value {
         // Most numbers of bytes received.
@@ -60,16 +80,9 @@ fn write_ipv4(out: &mut Vec<u8>, ip: Ipv4Addr) {
     // At most 16 bytes with the last dot, the first one lowest.
     let (mut text, mut length) = (0_u128, 0);
     for octet in ip.octets() {
-        let digits = three_digits(octet.into());
-        let [a, b, c] = digits.map(u32::from);
-        let (octet, digits) = match octet {
-            0..10 => (c, 1),
-            10..100 => (b | c << 8, 2),
-            100.. => (a | b << 8 | c << 16, 3),
-        };
-        let octet = octet | u32::from(b'.') << (8 * digits);
+        let (octet, added) = OCTETS.get(usize::from(octet)).copied().unwrap_or_default();
         text |= u128::from(octet) << (8 * length);
-        length += digits + 1;
+        length += added;
     }
     let text = text.to_le_bytes();
     out.extend_from_slice(text.get(..length - 1).unwrap_or_default());

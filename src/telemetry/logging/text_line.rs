@@ -121,6 +121,7 @@ mod tests {
             grounds: Some(&grounds),
             route: Some("shop"),
             upstream: Some("back"),
+            route_fields: None,
             user: Some("u\r"),
             session: Some(SessionId([0xab; 32])),
             total: Duration::from_micros(1_500_007),
