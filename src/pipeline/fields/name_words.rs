@@ -52,25 +52,41 @@ impl NameWords {
             }
             length += WORD;
         }
-        at_end(line)
+        at_end(line, length, words)
     }
 }
 
-/// Reads a name at the end of its bytes, or a longer one than every known.
-#[cold]
-fn at_end(line: &[u8]) -> (usize, NameWords) {
-    let is_other = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
-    let length = line.iter().position(is_other).unwrap_or(line.len());
-    let mut words = NameWords::EMPTY;
-    for (slot, bytes) in words
-        .0
-        .iter_mut()
-        .zip(line.get(..length).unwrap_or_default().chunks(WORD))
-    {
-        let add = |word, byte: &u8| word << 8 | u64::from(byte.to_ascii_lowercase());
-        *slot = bytes.iter().rev().fold(0, add);
+/// Reads the last of fewer than eight bytes, or the rest of a longer name than every known.
+fn at_end(line: &[u8], length: usize, mut words: [u64; WORDS]) -> (usize, NameWords) {
+    let rest = line.get(length..).unwrap_or_default();
+    let more = match words.get_mut(length / WORD) {
+        Some(slot) => {
+            let word = load_last(rest);
+            // The zeros behind the bytes are others.
+            let others = other_bytes(word);
+            *slot = (word | each(0x20)) & before(others);
+            (others.trailing_zeros() / 8) as usize
+        }
+        None => {
+            let is_other = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'-';
+            rest.iter().position(is_other).unwrap_or(rest.len())
+        }
+    };
+    (length + more, NameWords(words))
+}
+
+/// Fewer than eight bytes, with zeros behind them.
+fn load_last(rest: &[u8]) -> u64 {
+    let four = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    match (rest.first_chunk(), rest.last_chunk()) {
+        (Some(first), Some(last)) => four(first) | four(last) << (8 * (rest.len() - 4)),
+        _ => match *rest {
+            [] => 0,
+            [a] => u64::from(a),
+            [a, b] => u64::from(u16::from_le_bytes([a, b])),
+            [a, b, c, ..] => u64::from(u32::from_le_bytes([a, b, c, 0])),
+        },
     }
-    (length, words)
 }
 
 const fn each(byte: u8) -> u64 {
