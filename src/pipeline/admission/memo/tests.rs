@@ -53,13 +53,13 @@ routes:
 #[derive(Debug, Clone)]
 enum Change {
     /// The session ends.
-    End(Place),
+    End(ChangeOrigin),
     /// The user gains or loses the role `staff`.
-    Roles(Place, bool),
+    Roles(ChangeOrigin, bool),
     /// The token with this key is revoked.
-    Blacklist(Place, &'static str),
+    Blacklist(ChangeOrigin, &'static str),
     /// All tokens of the foreign user are revoked.
-    CutOff(Place),
+    CutOff(ChangeOrigin),
     GlobalCutOff,
     /// An invalidation arrives.
     Invalidate(usize),
@@ -74,7 +74,7 @@ enum Change {
 
 /// Where a change is made.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum ChangeOrigin {
     Here,
     /// On another gateway: its invalidation has not arrived yet.
     Elsewhere,
@@ -94,7 +94,7 @@ fn change() -> impl Strategy<Value = Change> {
         has_other_keys: keys,
         binds_address: binds,
     });
-    let place = || prop_oneof![Just(Place::Here), Just(Place::Elsewhere)];
+    let place = || prop_oneof![Just(ChangeOrigin::Here), Just(ChangeOrigin::Elsewhere)];
     let key = prop_oneof![Just("t1"), Just("foreign")];
     prop_oneof![
         1 => place().prop_map(Change::End),
@@ -208,8 +208,8 @@ impl Fixture {
 
     async fn apply(&mut self, change: &Change) {
         let store = |place| match place {
-            Place::Here => &self.store,
-            Place::Elsewhere => &self.elsewhere,
+            ChangeOrigin::Here => &self.store,
+            ChangeOrigin::Elsewhere => &self.elsewhere,
         };
         let cache = self.store.near_cache();
         match *change {
