@@ -103,7 +103,7 @@ pub(crate) fn headers(criterion: &mut Criterion) {
         version: Version::HTTP_11,
         origin: &origin,
         peer: &PeerOrigin::new(peer, false),
-        host: &HeaderValue::from_static("shop.example.com"),
+        host: "shop.example.com",
         path: "/known",
         request_id: &RequestId::generate(),
         server_host: None,

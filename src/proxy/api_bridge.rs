@@ -52,8 +52,7 @@ impl ApiCall {
         *request.headers_mut() = header_map_of(head.fields)?;
         let extensions = request.extensions_mut();
         if let Some(origin) = &ctx.client_origin {
-            let host = ctx.host_header.as_ref();
-            extensions.insert(origin.as_client(host.map(HeaderValue::as_bytes)));
+            extensions.insert(origin.as_client(ctx.text.host().map(str::as_bytes)));
         }
         extensions.insert(Arc::clone(&ctx.snapshot));
         extensions.insert(ctx.request_id.clone());

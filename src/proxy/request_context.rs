@@ -72,10 +72,7 @@ pub struct RequestContext {
     pub trace_id: Option<TraceId>,
     pub method: Method,
     pub is_http2: bool,
-    pub host: String,
-    /// Without the query.
-    pub path: String,
-    pub host_header: Option<HeaderValue>,
+    pub text: RequestText,
     pub client_origin: Option<ClientOrigin>,
     pub origin_header: Option<HeaderValue>,
     pub route: Option<Arc<Route>>,
@@ -108,6 +105,51 @@ pub struct RequestContext {
     pub forwarded: ForwardedResponse,
     /// The wall clock at its arrival, since the epoch.
     pub started_wall: Duration,
+}
+
+/// The host and the path of a request, in one piece of memory.
+#[derive(Debug, Default)]
+pub struct RequestText {
+    /// The host, its name unless it begins with it, and the path.
+    text: String,
+    /// The end of the host; 0: the request names none.
+    host: usize,
+    name: (usize, usize),
+    path: usize,
+}
+
+impl RequestText {
+    fn new(host: Option<(&str, &str)>, path: &str) -> RequestText {
+        let (host, name) = host.unwrap_or_default();
+        let is_start = host.starts_with(name);
+        let apart = if is_start { "" } else { name };
+        let mut text = String::with_capacity(host.len() + apart.len() + path.len());
+        for part in [host, apart, path] {
+            text.push_str(part);
+        }
+        let start = if is_start { 0 } else { host.len() };
+        RequestText {
+            host: host.len(),
+            name: (start, start + name.len()),
+            path: host.len() + apart.len(),
+            text,
+        }
+    }
+
+    /// The `Host` or the authority, if the request has a valid one.
+    pub fn host(&self) -> Option<&str> {
+        self.text.get(..self.host).filter(|host| !host.is_empty())
+    }
+
+    /// The host without port, in lower case.
+    pub fn host_name(&self) -> &str {
+        self.text.get(self.name.0..self.name.1).unwrap_or_default()
+    }
+
+    /// The path without the query.
+    pub fn path(&self) -> &str {
+        self.text.get(self.path..).unwrap_or_default()
+    }
 }
 
 /// The state of a request that may go to an upstream. Only admission makes one.
@@ -170,9 +212,7 @@ impl RequestContext {
             trace_id: None,
             method: Method::GET,
             is_http2: false,
-            host: String::new(),
-            path: String::new(),
-            host_header: None,
+            text: RequestText::default(),
             client_origin: None,
             origin_header: None,
             route: None,
@@ -209,23 +249,15 @@ impl RequestContext {
 
     /// Records the head of the request, and its identifier. `host` is the `Host` or the authority,
     /// and the name in it, where the request has a valid one.
-    pub(super) fn record_head(
-        &mut self,
-        head: RequestHead<'_>,
-        host: Option<(HeaderValue, String)>,
-    ) {
+    pub(super) fn record_head(&mut self, head: RequestHead<'_>, host: Option<(&str, &str)>) {
         let fields = head.fields;
         self.method = head.method.clone();
         self.is_http2 = head.version == Version::HTTP_2;
-        self.path = head.path.to_owned();
+        self.text = RequestText::new(host, head.path);
         self.is_grpc = grpc::is_call(head.method, fields.first(FieldKind::ContentType));
         let origin_header = fields.first(FieldKind::Origin);
         self.origin_header = origin_header.and_then(|it| HeaderValue::from_bytes(it).ok());
         self.request_id = RequestId::keep_or_generate(fields.first(FieldKind::XRequestId));
-        if let Some((field, name)) = host {
-            self.host_header = Some(field);
-            self.host = name;
-        }
         let Some((listener, reloadable)) = self.listener() else {
             return;
         };
@@ -271,13 +303,13 @@ impl RequestContext {
         head: RequestHead<'a>,
         scheme: Option<&'a str>,
     ) -> Option<RequestFacts<'a>> {
-        let field = self.host_header.as_ref();
+        let host = self.text.host();
         Some(RequestFacts {
             head,
             scheme,
-            host: field.map(|field| RequestHost {
-                field: field.as_bytes(),
-                name: &self.host,
+            host: host.map(|host| RequestHost {
+                field: host.as_bytes(),
+                name: self.text.host_name(),
             }),
             client: self.client_origin.as_ref()?,
             certificate: self.arrival.peer.certificate.as_ref(),
@@ -393,4 +425,24 @@ pub(super) async fn measure_wait<F: Future>(mut work: Pin<&mut F>) -> (F::Output
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_its_parts() {
+        for (host, path) in [
+            (Some(("shop.example:8080", "shop.example")), "/orders/7"),
+            (Some(("SHOP.example", "shop.example")), "/"),
+            (Some(("[::1]:80", "::1")), "*"),
+            (None, "/orders"),
+        ] {
+            let text = RequestText::new(host, path);
+            assert_eq!(text.host(), host.map(|(field, _)| field));
+            assert_eq!(text.host_name(), host.map_or("", |(_, name)| name));
+            assert_eq!(text.path(), path);
+        }
+    }
 }

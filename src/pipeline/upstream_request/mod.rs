@@ -2,7 +2,7 @@
 //! the gateway adds. Those that it vouches for are written last, in this module alone.
 
 use http::Version;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderName};
 
 use super::admission::{Identity, Permit};
 use super::assertions::Assertions;
@@ -56,7 +56,7 @@ pub struct UpstreamRequest<'a> {
     pub origin: &'a ClientOrigin,
     pub peer: &'a PeerOrigin,
     /// The host and port that the client named.
-    pub host: &'a HeaderValue,
+    pub host: &'a str,
     /// The path as the client sent it.
     pub path: &'a str,
     pub request_id: &'a RequestId,
@@ -196,7 +196,7 @@ impl<'a> UpstreamHead<'a> {
     fn write_host(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
         match self.request.server_host {
             Some(host) => sink.add_text(&header::HOST, host.as_bytes())?,
-            None if !self.has_host => sink.add(&header::HOST, self.request.host),
+            None if !self.has_host => sink.add_text(&header::HOST, self.request.host.as_bytes())?,
             None => {}
         }
         Ok(())

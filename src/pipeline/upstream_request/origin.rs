@@ -60,7 +60,7 @@ pub(super) fn write(
     sink: &mut dyn FieldSink,
     origin: &ClientOrigin,
     peer: &PeerOrigin,
-    host: &HeaderValue,
+    host: &str,
 ) -> Result<(), HeaderError> {
     if origin.chain.is_empty() {
         sink.add_rendered(&peer.lines, &mut peer.fields());
@@ -69,11 +69,8 @@ pub(super) fn write(
         sink.add_text(&X_FORWARDED_FOR, hops.join(", ").as_bytes())?;
         sink.add(&X_FORWARDED_PROTO, scheme(origin.https));
     }
-    match &origin.host {
-        Some(host) => sink.add_text(&X_FORWARDED_HOST, host.as_bytes())?,
-        None => sink.add(&X_FORWARDED_HOST, host),
-    }
-    Ok(())
+    let host = origin.host.as_deref().unwrap_or(host);
+    sink.add_text(&X_FORWARDED_HOST, host.as_bytes())
 }
 
 /// The prefix that is stripped from the path, after the one that a trusted proxy has stripped; `None`:

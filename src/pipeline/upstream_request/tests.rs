@@ -3,7 +3,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::Version;
-use http::header::HeaderValue;
 
 use super::identity::encode_visible;
 use super::{PeerOrigin, UpstreamHead, UpstreamRequest};
@@ -110,7 +109,7 @@ impl Forwarded<'_> {
                 host: None,
             },
             peer: &PeerOrigin::new([203, 0, 113, 5].into(), true),
-            host: &HeaderValue::from_static("shop.example"),
+            host: "shop.example",
             path: "/one/two",
             request_id: &RequestId::keep_or_generate(Some(REQUEST_ID.as_bytes())),
             server_host: self.server_host,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HeaderValue;
 use http::{HeaderMap, Method, Version};
 
 use super::client::Client;
@@ -88,8 +87,8 @@ async fn serve_request(connection: &mut Connection) -> After {
 async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local> {
     // Its bytes are those of a token.
     let method = Method::from_bytes(head.method()).unwrap_or_default();
-    record_head(head, &method, ctx);
     let request = request_head(head, &method);
+    record_head(head, request, ctx);
     let step = match find_step(request, ctx).await {
         Some((decision, waited)) => {
             ctx.store_time = waited;
@@ -164,10 +163,10 @@ async fn forward(
     after
 }
 
-fn record_head(head: &Head, method: &Method, ctx: &mut RequestContext) {
-    let host = HeaderValue::from_bytes(head.host());
-    let host = host.map(|field| (field, head.host_name().to_owned()));
-    ctx.record_head(request_head(head, method), host.ok());
+fn record_head(head: &Head, request: RequestHead<'_>, ctx: &mut RequestContext) {
+    let host = str::from_utf8(head.host()).ok();
+    let host = host.map(|field| (field, head.host_name()));
+    ctx.record_head(request, host);
 }
 
 fn request_head<'h>(head: &'h Head, method: &'h Method) -> RequestHead<'h> {

@@ -47,7 +47,7 @@ pub(super) fn upstream_head<'a>(
     ctx: &'a RequestContext,
     admitted: &'a Admitted,
 ) -> Result<UpstreamHead<'a>, Failure> {
-    let (Some(origin), Some(host)) = (&ctx.client_origin, &ctx.host_header) else {
+    let (Some(origin), Some(host)) = (&ctx.client_origin, ctx.text.host()) else {
         return Err(Failure::Internal);
     };
     let Admitted {
@@ -59,7 +59,7 @@ pub(super) fn upstream_head<'a>(
         origin,
         peer: &ctx.arrival.peer.origin,
         host,
-        path: &ctx.path,
+        path: ctx.text.path(),
         request_id: &ctx.request_id,
         server_host: attempts.server.as_ref().and_then(ChosenServer::host),
         via: &ctx.worker.via,

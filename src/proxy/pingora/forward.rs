@@ -86,7 +86,7 @@ pub(in crate::proxy) fn prepare(
     ctx: &mut RequestContext,
     admitted: &Admitted,
 ) -> pingora::Result<()> {
-    let (Some(origin), Some(host)) = (&ctx.client_origin, &ctx.host_header) else {
+    let (Some(origin), Some(host)) = (&ctx.client_origin, ctx.text.host()) else {
         // The decision rejects a request without a host.
         return Err(Error::new(ErrorType::HTTPStatus(500)));
     };
@@ -100,7 +100,7 @@ pub(in crate::proxy) fn prepare(
         origin,
         peer: &ctx.arrival.peer.origin,
         host,
-        path: &ctx.path,
+        path: ctx.text.path(),
         request_id: &ctx.request_id,
         server_host: attempts.server.as_ref().and_then(ChosenServer::host),
         carries_trailers: request.version == Version::HTTP_2,

@@ -67,7 +67,9 @@ pub(super) async fn filter(
 fn record_head(head: &Parts, ctx: &mut RequestContext) {
     let list = header_map::list(&head.headers);
     let host = host::read(&head.uri, head.headers.get(header::HOST));
-    ctx.record_head(header_map::head(head, Fields::new(&list)), host.ok());
+    let host = host.as_ref().ok();
+    let host = host.and_then(|(field, name)| Some((field.to_str().ok()?, &**name)));
+    ctx.record_head(header_map::head(head, Fields::new(&list)), host);
 }
 
 /// Removes the headers about the client's connection, before any other code reads them.
