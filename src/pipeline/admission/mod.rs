@@ -107,7 +107,8 @@ impl Admission<'_> {
             }
             Err(refused) => return Err(self.charge_and_reject(&before, refused).await),
         };
-        let confirmed = self.confirm(route, facts, &before, &claimed).await;
+        // Boxed: the memo spares most requests of it, and all would have its size.
+        let confirmed = Box::pin(self.confirm(route, facts, &before, &claimed)).await;
         if confirmed.as_ref().map_or_else(is_over_limit, |_| true) {
             self.memorize(route, presented, &claimed, facts);
         }
