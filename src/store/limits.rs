@@ -38,11 +38,13 @@ impl Store {
         Ok(result)
     }
 
-    /// Charges the limits of a caller who is identified already; see [`Store::decide`].
+    /// Charges the limits of a caller who is identified already; see [`Store::decide`]. `now` is the
+    /// store's time.
     pub async fn charge_admitted(
         &self,
         before_auth: &[Charge],
         after_auth: &[Charge],
+        now: Millis,
     ) -> Result<Vec<Decision>, StoreError> {
         let no_requirements = Requirements::default();
         let query = Query {
@@ -53,7 +55,7 @@ impl Store {
         if query.is_empty() {
             return Ok(Vec::new());
         }
-        let result = self.decide_remaining(&query, None, self.clock()).await?;
+        let result = self.decide_remaining(&query, None, now).await?;
         Ok(result.decisions)
     }
 
@@ -94,8 +96,11 @@ impl Store {
     ///
     /// Charges after authentication are included only if the identity is established, as in the store.
     fn cached_refusal(&self, query: &Query<'_>) -> Option<Vec<Decision>> {
-        let steady = self.shared.leases.steady_now();
         let local = &self.shared.local_limits;
+        if !local.has_refused() {
+            return None;
+        }
+        let steady = self.shared.leases.steady_now();
         let before = query.charges_before_auth.iter();
         local.cached_refusal(before.clone(), steady).or_else(|| {
             let all = before.chain(query.charges_after_auth);

@@ -151,6 +151,11 @@ impl LocalLimits {
         self.states.insert(charge.counter, state);
     }
 
+    /// Whether a refusal was ever cached: without one, no clock needs to be read.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refusing_until.load(Ordering::Relaxed) > 0
+    }
+
     /// Returns the decisions of these limits if one of them has a cached refusal that still holds.
     ///
     /// `None`: there is none, or another limit has no recent state. Leased limits are not cached here.
