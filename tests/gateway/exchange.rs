@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::support::client::{Client, Request, connect_socket};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
-use crate::support::scripted_upstream::serve_connections;
+use crate::support::scripted_upstream::{read_head, serve_connections};
 use crate::support::tls;
 use crate::support::wait::{PROPAGATION_DEADLINE, eventually};
 
@@ -113,29 +113,16 @@ fn start(
             }
         }
     });
-    (start_on_one_worker(Config::new(upstream)), connections)
-}
-
-/// A gateway with one worker, so that one pool serves all requests.
-fn start_on_one_worker(config: Config) -> Gateway {
-    Gateway::start_after(config, "taskset -cp 0 $$ >/dev/null")
+    (
+        Gateway::start_on_one_worker(Config::new(upstream)),
+        connections,
+    )
 }
 
 /// Reads the head of a request without a body, and returns its target.
 fn read_target(stream: &mut TcpStream) -> Option<String> {
     let head = read_head(stream)?;
     Some(head.split(' ').nth(1)?.to_owned())
-}
-
-fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        if !matches!(stream.read(&mut byte), Ok(1)) {
-            return None;
-        }
-        head.push(byte[0]);
-    }
-    Some(String::from_utf8(head).unwrap())
 }
 
 /// `/public/<case>/<how many bytes>/<piece length>`
@@ -310,291 +297,6 @@ fn malformed_response_is_502_or_cut_off() {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum BodyFraming {
-    None,
-    Length,
-    Chunked,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Sending {
-    Whole,
-    InParts,
-    /// With bytes behind it that are no request.
-    TooLong,
-    /// The client closes its side within it.
-    TooShort,
-    Malformed,
-}
-
-/// When the upstream responds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Timing {
-    After,
-    During,
-    Before,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Exchange {
-    framing: BodyFraming,
-    sending: Sending,
-    timing: Timing,
-    keep: bool,
-    is_http10: bool,
-}
-
-const BODY: &str = "GET /public/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-
-impl Exchange {
-    fn all() -> Vec<Exchange> {
-        let mut all = Vec::new();
-        for framing in [BodyFraming::None, BodyFraming::Length, BodyFraming::Chunked] {
-            for sending in [
-                Sending::Whole,
-                Sending::InParts,
-                Sending::TooLong,
-                Sending::TooShort,
-                Sending::Malformed,
-            ] {
-                for timing in [Timing::After, Timing::During, Timing::Before] {
-                    for keep in [true, false] {
-                        for is_http10 in [true, false] {
-                            all.push(Exchange {
-                                framing,
-                                sending,
-                                timing,
-                                keep,
-                                is_http10,
-                            });
-                        }
-                    }
-                }
-            }
-        }
-        all.retain(|one| one.is_possible());
-        all
-    }
-
-    fn is_possible(&self) -> bool {
-        let has_body = self.framing != BodyFraming::None;
-        let needs_body = matches!(
-            self.sending,
-            Sending::InParts | Sending::TooShort | Sending::Malformed
-        ) || self.timing != Timing::After;
-        let is_chunked = self.framing == BodyFraming::Chunked;
-        (has_body || !needs_body)
-            && (is_chunked || self.sending != Sending::Malformed)
-            && !(is_chunked && self.is_http10)
-    }
-
-    fn head(&self, number: usize) -> String {
-        let version = if self.is_http10 { "1.0" } else { "1.1" };
-        let connection = if self.keep { "keep-alive" } else { "close" };
-        let framing = match self.framing {
-            BodyFraming::None => String::new(),
-            BodyFraming::Length => format!("Content-Length: {}\r\n", BODY.len()),
-            BodyFraming::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
-        };
-        let timing = match self.timing {
-            Timing::After => "after",
-            Timing::During => "during",
-            Timing::Before => "before",
-        };
-        format!(
-            "POST /public/{timing}/{number} HTTP/{version}\r\nHost: a\r\n\
-             Connection: {connection}\r\n{framing}\r\n"
-        )
-    }
-
-    /// The bytes behind the head, in parts.
-    fn parts(&self) -> Vec<String> {
-        let (one, two) = BODY.split_at(7);
-        let mut parts = match self.framing {
-            BodyFraming::None => vec![],
-            BodyFraming::Length => vec![one.to_owned(), two.to_owned()],
-            BodyFraming::Chunked => vec![
-                format!("{:x};a=b\r\n{one}\r\n", one.len()),
-                format!("{:x}\r\n{two}\r\n0\r\nX-Trailer: 1\r\n\r\n", two.len()),
-            ],
-        };
-        match self.sending {
-            Sending::Whole => parts = vec![parts.concat()],
-            Sending::InParts => {}
-            Sending::TooLong => parts = vec![parts.concat() + "no request\r\n\r\n"],
-            Sending::TooShort => parts.truncate(1),
-            Sending::Malformed => parts = vec![parts.concat().replace(";a=b", " ;")],
-        }
-        parts
-    }
-
-    fn run(&self, gateway: &Gateway, number: usize) {
-        let stream = connect_socket(gateway.public).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut client = Client::from_stream(stream.try_clone().unwrap());
-        client.send(self.head(number));
-        let parts = self.parts();
-        let (first, rest) = parts
-            .split_first()
-            .map_or(("", &[][..]), |(one, rest)| (one, rest));
-        let _ = client.try_send(first);
-        if self.sending == Sending::TooShort {
-            stream.shutdown(Shutdown::Write).unwrap();
-        }
-        let is_early = self.timing != Timing::After;
-        if !is_early {
-            for part in rest {
-                std::thread::sleep(Duration::from_millis(5));
-                client.send(part);
-            }
-        }
-        let response = client.read_response_to("POST");
-        let is_broken = matches!(self.sending, Sending::TooShort | Sending::Malformed);
-        match response {
-            Err(_) if is_broken => return,
-            Err(error) => panic!("{self:?}: {error}"),
-            Ok(response) if is_broken && response.status == 400 => {
-                assert_eq!(self.sending, Sending::Malformed, "{self:?}");
-            }
-            Ok(response) => {
-                assert!(is_early || !is_broken, "{self:?}: {response:?}");
-                assert_eq!(response.status, 200, "{self:?}: {response:?}");
-                let closes = response.header("connection") == Some("close");
-                assert!(self.keep || closes, "{self:?}: {response:?}");
-                assert!(is_early || self.keep != closes, "{self:?}: {response:?}");
-                if !closes {
-                    return self.assert_next(&mut client);
-                }
-            }
-        }
-        for part in rest.iter().filter(|_| is_early) {
-            let _ = client.try_send(part);
-        }
-        assert!(client.closes_within(Duration::from_secs(5)), "{self:?}");
-    }
-
-    /// The connection continues behind the body.
-    fn assert_next(&self, client: &mut Client) {
-        if self.sending == Sending::TooLong {
-            let next = client.read_response();
-            assert_eq!(next.status, 400, "{self:?}: {next:?}");
-        } else {
-            let next = client.request(&Request::get("/public/next"));
-            assert_eq!(next.text(), "next", "{self:?}");
-        }
-    }
-}
-
-/// What an upstream saw: how often each target was requested, and bytes that are no request.
-#[derive(Default)]
-struct Seen {
-    targets: HashMap<String, usize>,
-    bodies: Vec<String>,
-    faults: Vec<String>,
-}
-
-/// Serves `POST /public/<when>/<number>` and `GET /public/next`.
-fn serve_bodies(mut stream: TcpStream, seen: &Mutex<Seen>) {
-    while let Some(head) = read_head(&mut stream) {
-        let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let known = head.starts_with("POST /public/") || head.starts_with("GET /public/next");
-        if !known {
-            seen.lock().faults.push(head.clone());
-        }
-        *seen.lock().targets.entry(target.clone()).or_default() += 1;
-        let respond = |stream: &mut TcpStream, body: &str| {
-            let length = body.len();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
-            let _ = stream.write_all(head.as_bytes());
-        };
-        if target == "/public/next" {
-            respond(&mut stream, "next");
-            continue;
-        }
-        let is_before = target.contains("/before/");
-        if is_before {
-            respond(&mut stream, "early");
-        }
-        let mut body = Vec::new();
-        let is_during = target.contains("/during/");
-        if is_during {
-            let mut byte = [0];
-            if !matches!(stream.read(&mut byte), Ok(1)) {
-                return;
-            }
-            body.push(byte[0]);
-            respond(&mut stream, "early");
-        }
-        let Some(body) = read_body(&mut stream, &head, body) else {
-            return;
-        };
-        if !is_before && !is_during {
-            respond(&mut stream, "late");
-        }
-        seen.lock().bodies.push(body);
-    }
-}
-
-/// Reads a body as its head declares it; `None`: the connection ended within it.
-fn read_body(stream: &mut TcpStream, head: &str, mut read: Vec<u8>) -> Option<String> {
-    let lower = head.to_ascii_lowercase();
-    let (has_length, is_chunked) = (
-        lower.contains("content-length:"),
-        lower.contains("transfer-encoding: chunked"),
-    );
-    assert!(!(has_length && is_chunked), "both framings: {head}");
-    let is_complete = |read: &[u8]| match (has_length, is_chunked) {
-        (true, _) => read.len() >= BODY.len(),
-        (_, true) => read.ends_with(b"\r\n0\r\n\r\n"),
-        _ => true,
-    };
-    let mut byte = [0];
-    while !is_complete(&read) {
-        if !matches!(stream.read(&mut byte), Ok(1)) {
-            return None;
-        }
-        read.push(byte[0]);
-    }
-    let text = String::from_utf8(read).unwrap();
-    if !is_chunked {
-        return Some(text);
-    }
-    let mut decoded = String::new();
-    let mut rest = text.as_str();
-    loop {
-        let (size, after) = rest.split_once("\r\n").unwrap();
-        let size = usize::from_str_radix(size, 16).expect("a size without an extension");
-        if size == 0 {
-            assert_eq!(after, "\r\n", "no trailers");
-            return Some(decoded);
-        }
-        decoded.push_str(&after[..size]);
-        rest = after[size..].strip_prefix("\r\n").unwrap();
-    }
-}
-
-#[test]
-fn every_body_ends_where_its_framing_says() {
-    let seen = Arc::<Mutex<Seen>>::default();
-    let shared = Arc::clone(&seen);
-    let upstream = serve_connections(move |stream| serve_bodies(stream, &shared));
-    let gateway = start_on_one_worker(Config::new(upstream));
-    for (number, exchange) in Exchange::all().iter().enumerate() {
-        exchange.run(&gateway, number);
-        let next = gateway.get("/public/next");
-        assert_eq!(next.text(), "next", "after {exchange:?}");
-    }
-    let seen = seen.lock();
-    assert!(seen.faults.is_empty(), "{:?}", seen.faults);
-    for body in &seen.bodies {
-        assert!(body.is_empty() || body == BODY, "{body:?}");
-    }
-    for (target, count) in &seen.targets {
-        assert!(target == "/public/next" || *count == 1, "{target}: {count}");
-    }
-}
-
 /// An upstream that responds once on each connection, and then treats it as `then` says: before or
 /// after the second request arrives.
 fn start_responding_once(
@@ -612,7 +314,7 @@ fn start_responding_once(
             *shared.lock().entry(target).or_default() += 1;
         }
     });
-    (start_on_one_worker(Config::new(upstream)), counts)
+    (Gateway::start_on_one_worker(Config::new(upstream)), counts)
 }
 
 #[test]
@@ -688,7 +390,7 @@ fn cancelled_exchange_leaves_nothing_behind() {
         while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {}
         shared.fetch_add(1, Ordering::SeqCst);
     });
-    let gateway = start_on_one_worker(Config::new(upstream));
+    let gateway = Gateway::start_on_one_worker(Config::new(upstream));
     let heads = [
         ("waiting", "GET /public/waiting HTTP/1.1\r\nHost: a\r\n\r\n"),
         (
@@ -760,7 +462,7 @@ fn tls_connection_is_reused_despite_its_session_tickets() {
         "/upstreams/echo",
         json!({ "servers": [url], "tls": { "ca": ca } }),
     );
-    let gateway = start_on_one_worker(config);
+    let gateway = Gateway::start_on_one_worker(config);
     for _ in 0..4 {
         let response = gateway.request(&Request::post("/public/a"));
         assert_eq!((response.status, response.text().as_str()), (200, "ok"));
@@ -801,7 +503,7 @@ fn no_byte_passes_an_upgrade_before_its_101() {
             let _ = stream.write_all(b"second");
         }
     });
-    let gateway = start_on_one_worker(Config::new(upstream));
+    let gateway = Gateway::start_on_one_worker(Config::new(upstream));
     let head = |path: &str| {
         format!(
             "GET /public/{path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\

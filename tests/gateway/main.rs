@@ -22,6 +22,7 @@ mod api_responses;
 mod architecture;
 mod assertions;
 mod authentication;
+mod body_matrix;
 mod body_rate;
 mod bound_tokens;
 mod broken_logs;

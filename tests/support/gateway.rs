@@ -71,6 +71,11 @@ impl Gateway {
         gateway
     }
 
+    /// Starts it with one worker, so that one pool serves all requests.
+    pub fn start_on_one_worker(config: Config) -> Gateway {
+        Gateway::start_after(config, "taskset -cp 0 $$ >/dev/null")
+    }
+
     /// Starts it with these standard streams and waits until it is ready.
     pub fn start_with_output(config: Config, stdout: Stdio, stderr: Stdio) -> Gateway {
         let file = config.write();

@@ -18,13 +18,17 @@ pub fn serve_connections(serve: impl Fn(TcpStream) + Send + Clone + 'static) -> 
 
 /// Reads a request without a body; `false` when the connection ended.
 pub fn read_request(stream: &mut TcpStream) -> bool {
-    let mut seen = Vec::new();
-    let mut byte = [0];
-    while !seen.ends_with(b"\r\n\r\n") {
+    read_head(stream).is_some()
+}
+
+/// Reads the head of a request; `None`: the connection ended.
+pub fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
         if !matches!(stream.read(&mut byte), Ok(1)) {
-            return false;
+            return None;
         }
-        seen.push(byte[0]);
+        head.push(byte[0]);
     }
-    true
+    Some(String::from_utf8(head).unwrap())
 }
