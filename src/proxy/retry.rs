@@ -140,6 +140,14 @@ impl Failure {
         }
     }
 
+    /// Whether the failure of an established connection counts against the health of its server. A
+    /// pooled connection that had been closed does not, nor does a stream that the server has declared
+    /// unprocessed.
+    pub(super) fn is_fault(self, is_reused: bool, is_unprocessed: bool) -> bool {
+        let is_stale = is_reused && self == Failure::ConnectionEnded;
+        !is_stale && !is_unprocessed
+    }
+
     fn classify(self) -> Classification {
         use UpstreamError::{Connect, Protocol, Reset, Timeout, Tls};
         use {Failure as F, Refusal as R};
@@ -331,6 +339,21 @@ mod tests {
                 exchanging,
                 "{failure:?}"
             );
+        }
+    }
+
+    #[test]
+    fn stale_connections_and_unprocessed_streams_are_no_faults() {
+        for (failure, is_reused, is_unprocessed, is_fault) in [
+            (Failure::ConnectionEnded, false, false, true),
+            (Failure::ConnectionEnded, true, false, false),
+            (Failure::InvalidResponse, true, false, true),
+            (Failure::ReadTimeout, true, false, true),
+            (Failure::StreamReset, true, false, true),
+            (Failure::StreamReset, false, true, false),
+        ] {
+            let actual = failure.is_fault(is_reused, is_unprocessed);
+            assert_eq!(actual, is_fault, "{failure:?} {is_reused}");
         }
     }
 }

@@ -166,10 +166,23 @@ fn response_ends_a_row_of_failures() {
         assert_eq!(two.request("GET", "/public/a", &[]).0, 200);
     }
     assert!(shown().contains("\"ejected_until\":null"), "{}", shown());
+    // The first one over a connection that is reused.
+    for _ in 0..5 {
+        assert_eq!(two.request("GET", "/public/garbage", &[]).0, 502);
+    }
+    assert!(!shown().contains("\"ejected_until\":null"), "{}", shown());
+}
+
+#[test]
+fn invalid_responses_eject_a_server_over_a_reused_connection_too() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start_on_one_worker(Config::new(upstream.address));
+    gateway.get("/public/a").assert_ok();
     for _ in 0..5 {
         assert_eq!(gateway.get("/public/garbage").status, 502);
     }
-    assert!(!shown().contains("\"ejected_until\":null"), "{}", shown());
+    let shown = gateway.admin(Request::get("/admin/upstreams")).text();
+    assert!(!shown.contains("\"ejected_until\":null"), "{shown}");
 }
 
 #[test]

@@ -316,11 +316,9 @@ fn record_failure(
     }
     if failure.upstream_error().is_some() {
         upstream_failures::warn(ctx, attempts, &reason.map_or("", Reason::as_str));
-        // A pooled connection that had been closed is not a failure of its server, nor is a stream that
-        // it has declared unprocessed.
-        let is_stale = attempt.is_reused && failure == ConnectionEnded;
         let error = attempt.upstream.stream_error();
-        let is_fault = !is_stale && !error.is_some_and(|error| error.is_unprocessed);
+        let is_unprocessed = error.is_some_and(|error| error.is_unprocessed);
+        let is_fault = failure.is_fault(attempt.is_reused, is_unprocessed);
         upstream_failures::count(ctx, attempts, failure, Stage::Exchanging, is_fault);
     }
     let is_cut = matches!(failure, ConnectionEnded | StreamReset | InvalidResponse);

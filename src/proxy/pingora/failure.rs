@@ -104,8 +104,9 @@ pub(in crate::proxy) fn handle_proxy_error(
         upstream_failures::warn(ctx, attempts, &error);
         let failure = failure_of(&error);
         attempts.last_failure = Some(failure);
-        // A pooled connection that had been closed is not a failure of its server.
-        upstream_failures::count(ctx, attempts, failure, Stage::Exchanging, !reused);
+        let is_unprocessed = http2_cause_of(&error).is_some_and(is_unprocessed);
+        let is_fault = failure.is_fault(reused, is_unprocessed);
+        upstream_failures::count(ctx, attempts, failure, Stage::Exchanging, is_fault);
     }
     error
 }
