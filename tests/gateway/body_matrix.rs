@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::support::client::{Client, Request, connect_socket};
+use crate::support::client::{Client, Request, Response, connect_socket};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::scripted_upstream::{read_head, serve_connections};
@@ -87,28 +87,44 @@ impl Exchange {
             self.sending,
             Sending::InParts | Sending::TooShort | Sending::Malformed
         ) || self.timing != Timing::After;
-        let is_chunked = self.framing == BodyFraming::Chunked;
-        (has_body || !needs_body)
-            && (is_chunked || self.sending != Sending::Malformed)
-            && !(is_chunked && self.is_http10)
+        has_body || !needs_body
     }
 
-    fn head(&self, number: usize) -> String {
-        let version = if self.is_http10 { "1.0" } else { "1.1" };
-        let connection = if self.keep { "keep-alive" } else { "close" };
-        let framing = match self.framing {
-            BodyFraming::None => String::new(),
-            BodyFraming::Length => format!("Content-Length: {}\r\n", BODY.len()),
-            BodyFraming::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
-        };
+    /// The head does not become a request.
+    fn is_rejected(&self) -> bool {
+        match self.framing {
+            BodyFraming::None => false,
+            BodyFraming::Length => self.sending == Sending::Malformed,
+            BodyFraming::Chunked => self.is_http10,
+        }
+    }
+
+    /// The body never comes to its end.
+    fn is_broken(&self) -> bool {
+        matches!(self.sending, Sending::TooShort | Sending::Malformed)
+    }
+
+    fn target(&self, number: usize) -> String {
         let timing = match self.timing {
             Timing::After => "after",
             Timing::During => "during",
             Timing::Before => "before",
         };
+        format!("/public/{timing}/{number}")
+    }
+
+    fn head(&self, number: usize) -> String {
+        let version = if self.is_http10 { "1.0" } else { "1.1" };
+        let connection = if self.keep { "keep-alive" } else { "close" };
+        let sign = if self.is_rejected() { "+" } else { "" };
+        let framing = match self.framing {
+            BodyFraming::None => String::new(),
+            BodyFraming::Length => format!("Content-Length: {sign}{}\r\n", BODY.len()),
+            BodyFraming::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
+        };
+        let target = self.target(number);
         format!(
-            "POST /public/{timing}/{number} HTTP/{version}\r\nHost: a\r\n\
-             Connection: {connection}\r\n{framing}\r\n"
+            "POST {target} HTTP/{version}\r\nHost: a\r\nConnection: {connection}\r\n{framing}\r\n"
         )
     }
 
@@ -133,9 +149,10 @@ impl Exchange {
         parts
     }
 
-    fn run(&self, gateway: &Gateway, number: usize) {
+    /// Sends the request. Returns whether both connections are kept: the upstream's too, since it is
+    /// told nothing of the client's. `None`: the client's wish does not show it.
+    fn run(&self, gateway: &Gateway, number: usize) -> Option<bool> {
         let stream = connect_socket(gateway.public).unwrap();
-        stream.set_nodelay(true).unwrap();
         let mut client = Client::from_stream(stream.try_clone().unwrap());
         client.send(self.head(number));
         let parts = self.parts();
@@ -147,35 +164,52 @@ impl Exchange {
             stream.shutdown(Shutdown::Write).unwrap();
         }
         let is_early = self.timing != Timing::After;
-        if !is_early {
-            for part in rest {
-                std::thread::sleep(Duration::from_millis(5));
-                client.send(part);
-            }
+        let (before, after) = rest.split_at(if is_early { 0 } else { rest.len() });
+        for part in before {
+            std::thread::sleep(Duration::from_millis(5));
+            let _ = client.try_send(part);
         }
-        let response = client.read_response_to("POST");
-        let is_broken = matches!(self.sending, Sending::TooShort | Sending::Malformed);
-        match response {
-            Err(_) if is_broken => return,
-            Err(error) => panic!("{self:?}: {error}"),
-            Ok(response) if is_broken && response.status == 400 => {
-                assert_eq!(self.sending, Sending::Malformed, "{self:?}");
+        let keeps = match client.read_response_to("POST") {
+            Ok(response) => self.check(&response),
+            Err(error) => {
+                assert!(self.is_broken() && !self.is_rejected(), "{self:?}: {error}");
+                false
             }
-            Ok(response) => {
-                assert!(is_early || !is_broken, "{self:?}: {response:?}");
-                assert_eq!(response.status, 200, "{self:?}: {response:?}");
-                let closes = response.header("connection") == Some("close");
-                assert!(self.keep || closes, "{self:?}: {response:?}");
-                assert!(is_early || self.keep != closes, "{self:?}: {response:?}");
-                if !closes {
-                    return self.assert_next(&mut client);
-                }
-            }
+        };
+        if keeps {
+            self.assert_next(&mut client);
+            return Some(true);
         }
-        for part in rest.iter().filter(|_| is_early) {
+        for part in after {
             let _ = client.try_send(part);
         }
         assert!(client.closes_within(Duration::from_secs(5)), "{self:?}");
+        match (is_early, self.keep) {
+            _ if self.is_broken() => Some(false),
+            (false, _) => Some(true),
+            (true, true) => Some(false),
+            (true, false) => None,
+        }
+    }
+
+    /// Returns whether the client connection is kept.
+    fn check(&self, response: &Response) -> bool {
+        let closes = response.header("connection") == Some("close");
+        let is_early = self.timing != Timing::After;
+        if self.is_rejected() || (self.is_broken() && response.status == 400) {
+            assert_eq!(
+                (response.status, closes),
+                (400, true),
+                "{self:?}: {response:?}"
+            );
+            assert!(self.is_rejected() || self.sending == Sending::Malformed);
+            return false;
+        }
+        assert!(is_early || !self.is_broken(), "{self:?}: {response:?}");
+        assert_eq!(response.status, 200, "{self:?}: {response:?}");
+        assert!(self.keep || closes, "{self:?}: {response:?}");
+        assert!(is_early || self.keep != closes, "{self:?}: {response:?}");
+        !closes
     }
 
     /// The connection continues behind the body.
@@ -190,23 +224,35 @@ impl Exchange {
     }
 }
 
-/// What an upstream saw: how often each target was requested, and bytes that are no request.
+/// What an upstream saw: the connections on which each target was requested, bodies, and bytes that are
+/// no request.
 #[derive(Default)]
 struct Seen {
-    targets: HashMap<String, usize>,
+    connections: usize,
+    targets: HashMap<String, Vec<usize>>,
     bodies: Vec<String>,
     faults: Vec<String>,
 }
 
 /// Serves `POST /public/<when>/<number>` and `GET /public/next`.
 fn serve_bodies(mut stream: TcpStream, seen: &Mutex<Seen>) {
+    let connection = {
+        let mut seen = seen.lock();
+        seen.connections += 1;
+        seen.connections
+    };
     while let Some(head) = read_head(&mut stream) {
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let known = head.starts_with("POST /public/") || head.starts_with("GET /public/next");
         if !known {
             seen.lock().faults.push(head.clone());
         }
-        *seen.lock().targets.entry(target.clone()).or_default() += 1;
+        let mut all = seen.lock();
+        all.targets
+            .entry(target.clone())
+            .or_default()
+            .push(connection);
+        drop(all);
         let respond = |stream: &mut TcpStream, body: &str| {
             let length = body.len();
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -284,17 +330,24 @@ fn every_body_ends_where_its_framing_says() {
     let shared = Arc::clone(&seen);
     let upstream = serve_connections(move |stream| serve_bodies(stream, &shared));
     let gateway = Gateway::start_on_one_worker(Config::new(upstream));
+    let last = |target: &str| Some(*seen.lock().targets.get(target)?.last()?);
     for (number, exchange) in Exchange::all().iter().enumerate() {
-        exchange.run(&gateway, number);
+        let is_kept = exchange.run(&gateway, number);
+        let used = last(&exchange.target(number));
+        assert!(used.is_none() || !exchange.is_rejected(), "{exchange:?}");
         let next = gateway.get("/public/next");
         assert_eq!(next.text(), "next", "after {exchange:?}");
+        if let (Some(used), Some(is_kept)) = (used, is_kept) {
+            assert_eq!(last("/public/next") == Some(used), is_kept, "{exchange:?}");
+        }
     }
     let seen = seen.lock();
     assert!(seen.faults.is_empty(), "{:?}", seen.faults);
     for body in &seen.bodies {
         assert!(body.is_empty() || body == BODY, "{body:?}");
     }
-    for (target, count) in &seen.targets {
-        assert!(target == "/public/next" || *count == 1, "{target}: {count}");
+    for (target, connections) in &seen.targets {
+        let is_once = target == "/public/next" || connections.len() == 1;
+        assert!(is_once, "{target}: {connections:?}");
     }
 }
