@@ -40,6 +40,12 @@ pub fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     SHARED.with_borrow_mut(|scratch| read(scratch))
 }
 
+/// The number of buffers that the worker has and that are not taken.
+#[cfg(test)]
+pub fn free_buffers() -> usize {
+    FREE.with_borrow(Vec::len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

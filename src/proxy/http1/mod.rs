@@ -26,3 +26,6 @@ mod response_writer;
 mod tunnel;
 mod upload;
 mod upstream;
+
+#[cfg(test)]
+mod tests;

@@ -135,3 +135,16 @@ impl AccessLog {
         });
     }
 }
+
+#[cfg(test)]
+impl AccessLog {
+    /// A log that is written to a file.
+    pub(crate) fn to_file(file: std::fs::File) -> AccessLog {
+        AccessLog::new(Format::Json, &LogStream::to_file(file), 1)
+    }
+
+    /// Waits until all lines are written.
+    pub(crate) fn flush(&self) {
+        self.lines.flush();
+    }
+}

@@ -204,6 +204,20 @@ mod tests {
         Sink::new(file, IntCounter::new("dropped", "lines").unwrap())
     }
 
+    impl LogStream {
+        pub(in super::super) fn to_file(file: File) -> LogStream {
+            LogStream::with_sink(sink(file), "test", Duration::ZERO).unwrap()
+        }
+    }
+
+    impl LineBuffer {
+        /// Waits until all lines are written.
+        pub(in super::super) fn flush(&self) {
+            self.stream
+                .flush(clock::monotonic() + Duration::from_secs(10));
+        }
+    }
+
     fn push(buffer: &LineBuffer, line: &[u8]) {
         buffer.append(|lines| lines.extend_from_slice(line));
     }
