@@ -6,7 +6,7 @@ use crate::pipeline::hop_by_hop::WEBSOCKET;
 
 /// How the body of a response is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ResponseFraming {
+pub enum ResponseFraming {
     None,
     Length(u64),
     Chunked,

@@ -220,7 +220,7 @@ impl ResponseHead {
     }
 
     /// How the body is delimited; the response to a HEAD has none.
-    pub(crate) fn framing(&self, to_head: bool) -> ResponseFraming {
+    pub fn framing(&self, to_head: bool) -> ResponseFraming {
         match to_head {
             true => ResponseFraming::None,
             false => self.framing,
