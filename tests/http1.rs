@@ -17,6 +17,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "http1/allocations.rs"]
+mod allocations;
 #[path = "http1/fuzz.rs"]
 mod fuzz;
 #[path = "fuzz/oracles.rs"]

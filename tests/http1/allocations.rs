@@ -1,0 +1,227 @@
+//! The number of heap allocations of a request in the steady state, by path.
+//!
+//! The gateway runs in a process of its own, which is this program again: its allocator counts. To find
+//! the allocations of one lane, run it under a profiler: `PORTCULLIS_LANE="no auth"
+//! PORTCULLIS_PROFILER="valgrind --tool=dhat"`.
+
+use std::alloc::System;
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use portcullis::gateway::{self, Process, StartOptions};
+use portcullis::telemetry::logging::{Format, Logs};
+use portcullis::telemetry::metrics::Metrics;
+use serde_json::json;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+use crate::support::client::{Client, Request};
+use crate::support::config::Config;
+use crate::support::redis::Redis;
+use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The variable that names the folder of the gateway's configuration.
+const FOLDER: &str = "PORTCULLIS_TEST_FOLDER";
+const FILE: &str = "portcullis.yaml";
+const SOCKET: &str = "allocations";
+
+/// Requests before the first count: pools are filled and connections are open.
+const WARM_UP: usize = 200;
+const ROUNDS: usize = 5;
+const REQUESTS: usize = 200;
+
+/// A path of a request, and the allocations that it may cost.
+struct Lane {
+    name: &'static str,
+    request: Request,
+    status: u16,
+    budget: usize,
+}
+
+/// The gateway whose allocations are counted.
+struct Measured {
+    child: Child,
+    counts: UnixStream,
+}
+
+impl Measured {
+    fn start(config: &Config) -> Measured {
+        config.write();
+        let listener = UnixListener::bind(config.folder().join(SOCKET)).unwrap();
+        let program = std::env::current_exe().unwrap();
+        let profiler = std::env::var("PORTCULLIS_PROFILER").unwrap_or_default();
+        let words = profiler.split_whitespace().map(OsString::from);
+        let mut words = words.chain([program.into_os_string()]);
+        let child = Command::new(words.next().unwrap())
+            .args(words)
+            .args(["allocations::serve", "--exact", "--ignored"])
+            .env(FOLDER, config.folder())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let counts = listener.accept().unwrap().0;
+        eventually("the gateway is ready", || {
+            let response = Request::get("/ready").try_send(config.admin()).ok()?;
+            (response.status == 200).then_some(())
+        });
+        Measured { child, counts }
+    }
+
+    /// Allocations so far.
+    fn count(&mut self) -> usize {
+        let mut count = [0; size_of::<usize>()];
+        self.counts.write_all(&[0]).unwrap();
+        self.counts.read_exact(&mut count).unwrap();
+        usize::from_ne_bytes(count)
+    }
+
+    /// The fewest allocations of a request in any round: background tasks allocate at any time, and
+    /// more of them run while a busy machine serves the requests of a round.
+    fn per_request(&mut self, client: &mut Client, lane: &Lane) -> f64 {
+        let bytes = lane.request.to_bytes();
+        let mut send = |count| {
+            for _ in 0..count {
+                let response = client.send(&bytes).read_response();
+                assert_eq!(response.status, lane.status, "{}", lane.name);
+            }
+        };
+        send(WARM_UP);
+        let rounds = (0..ROUNDS).map(|_| {
+            let before = self.count();
+            send(REQUESTS);
+            self.count() - before
+        });
+        rounds.min().unwrap_or(usize::MAX) as f64 / REQUESTS as f64
+    }
+}
+
+impl Drop for Measured {
+    /// Ends the gateway, which writes a profile if it runs under a profiler.
+    fn drop(&mut self) {
+        let _ = self.counts.shutdown(std::net::Shutdown::Both);
+        let _ = self.child.wait();
+    }
+}
+
+fn config(upstream: &Upstream, redis: &Redis) -> Config {
+    let by_user = |limit: usize, consistency: &str| {
+        json!({ "algorithm": "sliding_window", "window": "1h", "key": "user", "limit": limit,
+            "consistency": consistency })
+    };
+    let limits = json!({
+        "leased": by_user(1_000_000_000, "leased"),
+        "exact": by_user(1_000_000_000, "exact"),
+        "spent_leased": by_user(1, "leased"),
+        "spent_exact": by_user(1, "exact"),
+    });
+    let names = limits.as_object().unwrap().keys().cloned();
+    let config = Config::new(upstream.address).store(&redis.url());
+    names.fold(config.set("/limits", limits.clone()), |config, name| {
+        config.route(
+            json!({ "name": name, "match": { "prefix": format!("/{name}") },
+            "auth": "required", "upstream": "echo", "limits": [name] }),
+        )
+    })
+}
+
+fn lanes(token: &str) -> Vec<Lane> {
+    let lane = |name, request: Request, status, budget| Lane {
+        name,
+        request,
+        status,
+        budget,
+    };
+    let known = |path| Request::get(path).bearer(token);
+    vec![
+        lane("no auth", Request::get("/public/a"), 200, 3),
+        lane(
+            "no auth, body",
+            Request::post("/public/a").body("a body"),
+            200,
+            3,
+        ),
+        lane("known session", known("/private/a"), 200, 3),
+        lane("leased limit", known("/leased/a"), 200, 6),
+        lane("exact limit", known("/exact/a"), 200, 11),
+        lane("denied, leased limit", known("/spent_leased/a"), 429, 10),
+        lane("denied, exact limit", known("/spent_exact/a"), 429, 9),
+        lane("no credential", Request::get("/private/a"), 401, 3),
+    ]
+}
+
+#[test]
+fn request_allocates_no_more_than_its_budget() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let config = config(&upstream, &redis);
+    let mut measured = Measured::start(&config);
+    let user = json!({ "email": "ann@example.com", "password": "correct horse battery" });
+    let register = Request::post("/api/v1/auth/register").json(&user);
+    let response = register.send(config.listener(0));
+    let token = response.data()["access_token"].as_str().unwrap().to_owned();
+    let mut client = Client::connect(config.listener(0));
+    let mut over = Vec::new();
+    let only = std::env::var("PORTCULLIS_LANE").ok();
+    for lane in lanes(&token) {
+        if only.as_ref().is_some_and(|only| only != lane.name) {
+            continue;
+        }
+        if lane.status == 429 {
+            client.send(lane.request.to_bytes()).read_response();
+        }
+        let count = measured.per_request(&mut client, &lane);
+        let line = format!(
+            "{}: {count:.2} allocations, budget {}",
+            lane.name, lane.budget
+        );
+        eprintln!("{line}");
+        if count > lane.budget as f64 + 0.5 {
+            over.push(line);
+        }
+    }
+    assert!(over.is_empty(), "{}", over.join("\n"));
+}
+
+#[test]
+#[ignore = "the gateway of the other test, in a process of its own"]
+fn serve() {
+    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
+        return;
+    };
+    report_counts(&folder);
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let logs = Logs::start(Format::Json, "info", &metrics).unwrap();
+    let start = StartOptions {
+        process: Process::start().unwrap(),
+        settings: portcullis::config::load(&folder.join(FILE)).unwrap(),
+        file: None,
+        metrics,
+        logs,
+        seed_users: Vec::new(),
+        on_ready: Box::new(|_| ()),
+    };
+    gateway::run(start).unwrap();
+}
+
+/// Reports the number of allocations so far for every byte that arrives, and ends the process with
+/// the connection.
+fn report_counts(folder: &Path) {
+    let mut counts = UnixStream::connect(folder.join(SOCKET)).unwrap();
+    std::thread::spawn(move || {
+        while counts.read_exact(&mut [0]).is_ok() {
+            let stats = ALLOCATOR.stats();
+            let count = stats.allocations + stats.reallocations;
+            let _ = counts.write_all(&count.to_ne_bytes());
+        }
+        std::process::exit(0);
+    });
+}
