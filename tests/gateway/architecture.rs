@@ -76,7 +76,7 @@ const FOUNDATION: [(&str, &[&str]); 12] = [
         ],
     ),
     ("http_client", &["tls", "clock"]),
-    ("limits", &[]),
+    ("limits", &["hex_digits"]),
     ("tls", &[]),
     ("clock", &[]),
     ("hex_digits", &[]),
