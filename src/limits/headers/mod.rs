@@ -50,12 +50,28 @@ impl<'a> LimitHeaders<'a> {
     /// Appends them to the head of an HTTP/1.1 message, without those that `keeps` rejects.
     pub fn write_lines(&self, head: &mut Vec<u8>, keeps: impl Fn(&HeaderName) -> bool) {
         head.reserve(160 + 96 * self.decisions.len());
+        if NAMES.iter().all(&keeps) {
+            return self.write_all_lines(head);
+        }
         for (index, name) in NAMES.iter().enumerate().filter(|(_, name)| keeps(name)) {
             head.extend_from_slice(name.as_str().as_bytes());
             head.extend_from_slice(b": ");
             self.write_value(index, head);
             head.extend_from_slice(b"\r\n");
         }
+    }
+
+    /// Appends all lines: parts of constant length are stored without a call.
+    fn write_all_lines(&self, head: &mut Vec<u8>) {
+        head.extend_from_slice(&self.strictest.limit.header_texts.start);
+        self.write_value(1, head);
+        head.extend_from_slice(b"\r\nx-ratelimit-reset: ");
+        self.write_value(2, head);
+        head.extend_from_slice(b"\r\nratelimit-policy: ");
+        self.write_value(3, head);
+        head.extend_from_slice(b"\r\nratelimit: ");
+        self.write_value(4, head);
+        head.extend_from_slice(b"\r\n");
     }
 
     /// The same headers as names and values, which share one buffer.
@@ -121,6 +137,8 @@ fn write_state(out: &mut Vec<u8>, decision: &Decision) {
 /// The parts of a limit's headers that are the same in every response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeaderTexts {
+    /// The line with the quota, and the name of the next one.
+    start: Box<[u8]>,
     /// The quoted name, followed by the parameters of the policy.
     policy: Box<[u8]>,
     name_length: usize,
@@ -135,7 +153,11 @@ impl HeaderTexts {
         write_number(&mut policy, limit.quota());
         policy.extend_from_slice(b";w=");
         write_number(&mut policy, seconds_rounded_up(limit.window));
+        let mut start = b"x-ratelimit-limit: ".to_vec();
+        write_number(&mut start, limit.quota());
+        start.extend_from_slice(b"\r\nx-ratelimit-remaining: ");
         HeaderTexts {
+            start: start.into(),
             policy: policy.into(),
             name_length,
         }

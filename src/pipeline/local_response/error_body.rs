@@ -146,11 +146,11 @@ fn write_object(out: &mut Vec<u8>, start: &str, request_id: &[u8], rejection: &R
     out.extend_from_slice(start.as_bytes());
     out.extend_from_slice(request_id);
     out.push(b'"');
-    let fields = rejection.fields().iter();
-    let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
-    if fields.is_empty() {
+    if rejection.fields().is_empty() {
         return;
     }
+    let fields = rejection.fields().iter();
+    let fields: BTreeMap<&str, &str> = fields.map(|(name, wrong)| (&**name, &**wrong)).collect();
     // Texts always fit into JSON.
     let fields = serde_json::to_string(&fields).unwrap_or_default();
     out.extend_from_slice(b",\"fields\":");
