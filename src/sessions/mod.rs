@@ -34,6 +34,7 @@ use crate::clock;
 use crate::database::{self, Database};
 use crate::settings::{self, SessionsOnOutage};
 use crate::store::Store;
+pub use crate::store::near_cache::ValidEntries;
 pub use crate::store::{
     REPORT_TTL, Revocation, SessionLookup, StoreError, UserHash, cut_off_covers, user_hash,
 };

@@ -16,8 +16,7 @@ use crate::limits::Charge;
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::fields::FieldKind;
 use crate::routing::Route;
-use crate::sessions::{Credential, Verdict};
-use crate::store::near_cache::ValidEntries;
+use crate::sessions::{Credential, ValidEntries, Verdict};
 use crate::telemetry::metrics::CacheName;
 
 /// Maximum number of entries, of about one KiB each.
