@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::response::Builder;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +27,10 @@ use tokio::runtime::Runtime;
 /// | `events` | an event, and no end |
 /// | `interim` | an interim response before the echo |
 /// | `early-NNN` | that status and `early`, before the body is read |
+/// | `eager` | `early`, before the body is read, which then happens |
+/// | `late-NNN` | that status and, if it is 200, `hello` with its length; the end of the stream comes later |
+/// | `trailed` | as `late-200`, with trailers as the end |
+/// | `endless` | as `late-200`, without an end |
 /// | `reset`, `cut` | a reset before the response, or after a part of it |
 /// | `stall` | none |
 /// | `close` | the echo, after which the connection ends |
@@ -40,12 +44,16 @@ pub struct Http2Upstream {
 
 /// Size of the `big` response.
 pub const BIG: usize = 3_000_000;
+/// How long the end of a stream may come after the response.
+const LATE: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct State {
     connections: AtomicUsize,
     /// The paths of streams that the gateway has reset.
     resets: Mutex<Vec<String>>,
+    /// The paths of streams that have ended although a reset was possible.
+    ends: Mutex<Vec<String>>,
 }
 
 impl Http2Upstream {
@@ -76,6 +84,11 @@ impl Http2Upstream {
     /// Whether the gateway has reset the stream of this path.
     pub fn was_reset(&self, path: &str) -> bool {
         self.state.resets.lock().iter().any(|reset| reset == path)
+    }
+
+    /// Whether the stream of this path has ended, without a reset.
+    pub fn has_ended(&self, path: &str) -> bool {
+        self.state.ends.lock().iter().any(|end| end == path)
     }
 }
 
@@ -132,6 +145,11 @@ async fn respond_to(
             tokio::time::sleep(Duration::from_secs(30)).await;
             drop(request);
         }
+        "eager" => respond_early(request, respond, head, &state).await,
+        "late" | "trailed" | "endless" => {
+            let stream = begin_late(&request, &mut respond, head, status);
+            end_late(stream, kind, &path, &state).await;
+        }
         "reset" => respond.send_reset(Reason::INTERNAL_ERROR),
         "cut" => {
             let mut stream = begin(&mut respond, head);
@@ -167,6 +185,58 @@ fn send(respond: &mut SendResponse<Bytes>, head: Builder, body: impl Into<Bytes>
 /// Sends a response that is a head alone.
 fn end(respond: &mut SendResponse<Bytes>, head: Builder) {
     respond.send_response(head.body(()).unwrap(), true).unwrap();
+}
+
+/// Responds before it reads the body.
+async fn respond_early(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    head: Builder,
+    state: &State,
+) {
+    send(&mut respond, head.header("content-length", 5), "early");
+    let (parts, mut body) = request.into_parts();
+    while let Some(Ok(_)) = body.data().await {}
+    let outcomes = match body.is_end_stream() {
+        true => &state.ends,
+        false => &state.resets,
+    };
+    outcomes.lock().push(parts.uri.path().to_owned());
+}
+
+/// Sends a whole response, but for the end of its stream.
+fn begin_late(
+    request: &Request<RecvStream>,
+    respond: &mut SendResponse<Bytes>,
+    head: Builder,
+    status: &str,
+) -> SendStream<Bytes> {
+    if status != "200" {
+        return begin(respond, head);
+    }
+    let mut stream = begin(respond, head.header("content-length", 5));
+    if request.method() != Method::HEAD {
+        stream.send_data("hello".into(), false).unwrap();
+    }
+    stream
+}
+
+/// Ends a stream after a moment, unless it is reset.
+async fn end_late(mut stream: SendStream<Bytes>, kind: &str, path: &str, state: &State) {
+    let reset = std::future::poll_fn(|cx| stream.poll_reset(cx));
+    if kind == "endless" {
+        reset.await.unwrap();
+        state.resets.lock().push(path.to_owned());
+    } else if tokio::time::timeout(LATE, reset).await.is_ok() {
+        state.resets.lock().push(path.to_owned());
+    } else {
+        let ended = match kind {
+            "trailed" => stream.send_trailers(HeaderMap::new()),
+            _ => stream.send_data(Bytes::new(), true),
+        };
+        ended.unwrap();
+        state.ends.lock().push(path.to_owned());
+    }
 }
 
 async fn echo(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, head: Builder) {

@@ -70,9 +70,7 @@ pub(super) async fn forward(
         begun = end.begun.take();
         match end.result {
             Ok(Ending::Complete) => {
-                if end.keep_upstream {
-                    attempt.keep(&admitted.attempts, connections);
-                }
+                attempt.release(end.keep_upstream, &admitted.attempts, connections);
                 return Ok(end.keep_client);
             }
             Ok(Ending::Closed) => {
@@ -239,9 +237,14 @@ impl Attempt {
         Ok(end)
     }
 
-    /// Keeps the connection for a later request. One of HTTP/2 is kept already.
-    fn keep(self, attempts: &UpstreamAttempts, connections: &UpstreamConnections) {
-        let (Some(server), Upstream::Http1(stream)) = (&attempts.server, self.upstream) else {
+    /// Keeps the connection for a later request, or closes it. One of HTTP/2 is kept already.
+    fn release(self, keep: bool, attempts: &UpstreamAttempts, connections: &UpstreamConnections) {
+        let stream = match self.upstream {
+            Upstream::Http1(stream) if keep => stream,
+            Upstream::Http1(_) => return,
+            Upstream::Http2(stream) => return stream.await_end(),
+        };
+        let Some(server) = &attempts.server else {
             return;
         };
         let (id, idle) = (server.address().id(), Ticks::of(self.timeouts.idle));

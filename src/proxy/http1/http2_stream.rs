@@ -1,17 +1,24 @@
 //! One request on a stream of a shared HTTP/2 connection to an upstream server.
 
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::SendStream;
 use http::request::Parts;
+use tokio::time::timeout;
 
 use super::dial::Http2Session;
 use super::upstream::Piece;
 use crate::proxy::connection::head::response::ResponseHead;
 use crate::proxy::pingora::{http2_cause_of, is_unprocessed};
 use crate::proxy::retry::Failure;
+
+/// How long a server may take to end a stream after the whole response.
+const END_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A stream of an HTTP/2 connection. Dropping it resets the stream, unless both sides have ended.
 pub(super) struct Http2Stream {
@@ -120,6 +127,29 @@ impl Http2Stream {
             },
             Err(malformed) => Piece::Malformed(malformed.0),
         }
+    }
+
+    /// Waits in the background for the end of a stream whose response is complete by its head or length.
+    /// A server counts streams that are reset, and ends the connection of a client that resets many.
+    pub(super) fn await_end(mut self: Box<Self>) {
+        // Only a reset ends a request of which the rest is not sent.
+        if self.body.is_some() || poll_fn(|cx| self.poll_end(cx)).now_or_never().is_some() {
+            return;
+        }
+        tokio::spawn(async move {
+            // A stream that has not ended by then is reset.
+            let _ = timeout(END_TIMEOUT, poll_fn(|cx| self.poll_end(cx))).await;
+        });
+    }
+
+    /// Resolves when the stream has ended, or has data that belongs to no response.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Piece::Data(data) = ready!(self.poll_read(cx)) {
+            if !data.is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(())
     }
 
     fn fail(&mut self, error: &h2::Error) -> Piece<'static> {

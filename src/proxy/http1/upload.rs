@@ -177,7 +177,12 @@ impl Upload {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
             }
         }
-        Poll::Ready(self.take(client))
+        let taken = self.take(client);
+        if taken.is_ok() && self.is_complete() {
+            // The framing of the client's body ended it: there is nothing more to send before its end.
+            upstream.finish();
+        }
+        Poll::Ready(taken)
     }
 
     /// Resolves when the whole buffer is sent, or the upstream accepts no more: its response is read
