@@ -98,6 +98,16 @@ impl Validity {
         }
     }
 
+    /// Records a change that the reply of this stamp makes. Returns the stamp with it: any other change
+    /// since the query was sent still counts.
+    pub(super) fn mark_changed_by(&self, stamp: ReadStamp) -> ReadStamp {
+        if let Some(changes) = self.changes.get(stamp.slot) {
+            changes.fetch_add(1, Ordering::SeqCst);
+        }
+        let changes = stamp.changes.wrapping_add(1);
+        ReadStamp { changes, ..stamp }
+    }
+
     pub(super) fn stamp(&self, item: &CacheKey) -> ReadStamp {
         let slot = slot(item);
         ReadStamp {
@@ -161,6 +171,19 @@ mod tests {
         assert_eq!(validity.epoch_if_unchanged(stamp), 0);
         let stamp = validity.stamp(&ONE);
         validity.invalidate_all();
+        assert_eq!(validity.epoch_if_unchanged(stamp), 0);
+    }
+
+    #[test]
+    fn change_by_a_reply_hides_no_other() {
+        let validity = Validity::default();
+        let (late, stamp) = (validity.stamp(&ONE), validity.stamp(&ONE));
+        let stamp = validity.mark_changed_by(stamp);
+        assert_eq!(validity.epoch_if_unchanged(stamp), 1);
+        assert_eq!(validity.epoch_if_unchanged(late), 0);
+        let stamp = validity.stamp(&ONE);
+        validity.mark_changed(&ONE);
+        let stamp = validity.mark_changed_by(stamp);
         assert_eq!(validity.epoch_if_unchanged(stamp), 0);
     }
 

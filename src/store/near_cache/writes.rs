@@ -133,9 +133,8 @@ impl NearCache {
         }
         let mut stamp = stamp;
         if cut_off > cached {
-            let item = CacheKey::User(user);
-            self.validity.mark_changed(&item);
-            stamp = self.validity.stamp(&item);
+            // Replies that are on their way are older.
+            stamp = self.validity.mark_changed_by(stamp);
         }
         let entry = CachedValue {
             value: cut_off,
