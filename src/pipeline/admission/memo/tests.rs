@@ -347,7 +347,9 @@ impl Outcome {
                 (Ok(verdict), permit.decisions)
             }
             Err(refused) => {
+                // As the log line names it.
                 let user = refused.details.and_then(|details| details.user);
+                let user = user.or_else(|| refused.caller.map(|it| it.user().to_owned()));
                 let why = (refused.refusal, refused.reason, refused.clear_cookie, user);
                 (Err(why), refused.decisions)
             }
