@@ -50,6 +50,7 @@ mod half_closed;
 mod histories;
 mod hostile_http2;
 mod hostile_input;
+mod http2_stream_ends;
 mod http2_upstreams;
 mod hygiene;
 mod identity_backend;
