@@ -119,17 +119,7 @@ async fn connect(
             return Err(failure);
         };
         let attempts = &mut admitted.attempts;
-        let is_first = attempts.sent == 0 && attempts.tried.is_empty();
-        attempts.started = Some(match is_first && ctx.store_time.is_zero() {
-            // The decision took no time.
-            true => ctx.arrival.at,
-            false => clock::monotonic(),
-        });
-        attempts.tried.push(server.server());
-        attempts.is_exclusive = owner.is_some();
-        if let Some(owner) = &owner {
-            owner.pin(&server);
-        }
+        begin_attempt(ctx, attempts, owner.as_ref(), &server);
         let server = attempts.server.insert(server);
         let address = server.address();
         let protocol = match request.upgrade {
@@ -170,6 +160,26 @@ async fn connect(
                 upstream_failures::count(ctx, attempts, failure, Stage::Connecting, true);
             }
         }
+    }
+}
+
+/// Records an attempt at this server.
+fn begin_attempt(
+    ctx: &RequestContext,
+    attempts: &mut UpstreamAttempts,
+    owner: Option<&Arc<Owner>>,
+    server: &ChosenServer,
+) {
+    let is_first = attempts.sent == 0 && attempts.tried.is_empty();
+    attempts.started = Some(match is_first && ctx.store_time.is_zero() {
+        // The decision took no time.
+        true => ctx.arrival.at,
+        false => clock::monotonic(),
+    });
+    attempts.tried.push(server.server());
+    attempts.is_exclusive = owner.is_some();
+    if let Some(owner) = owner {
+        owner.pin(server);
     }
 }
 
