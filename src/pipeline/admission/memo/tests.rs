@@ -15,6 +15,7 @@ use crate::auth::token::{Algorithm, KeySource};
 use crate::config;
 use crate::database::Database;
 use crate::events::Events;
+use crate::limits::Decision;
 use crate::pipeline::admission::Permit;
 use crate::pipeline::facts::{RequestHead, client_origin};
 use crate::pipeline::fields::{Fields, tests::list};
@@ -354,12 +355,9 @@ impl Outcome {
                 (Err(why), refused.decisions)
             }
         };
-        let limits = decisions.iter();
-        let limits = limits.map(|it| (Arc::clone(&it.limit.name), it.remaining));
-        Outcome {
-            verdict,
-            limits: limits.collect(),
-        }
+        let left = |it: &Decision| (Arc::clone(&it.limit.name), it.remaining);
+        let limits = decisions.iter().map(left).collect();
+        Outcome { verdict, limits }
     }
 }
 
