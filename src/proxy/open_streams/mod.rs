@@ -245,6 +245,14 @@ impl OpenStreams {
         closed
     }
 
+    /// The number of requests that are open.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        let mut count = 0;
+        self.visit(|_, _| count += 1);
+        count
+    }
+
     fn visit(&self, mut visit: impl FnMut(&StreamControl, &mut OpenStream)) {
         for shard in &self.shards {
             for control in shard.lock().iter() {
