@@ -1,5 +1,16 @@
 //! The texts of a request that its log line and its decision need.
 
+use std::cell::RefCell;
+
+/// Number of texts whose memory a worker keeps.
+const MAX_KEPT: usize = 256;
+/// A longer text is freed instead.
+const MAX_CAPACITY: usize = 512;
+
+thread_local! {
+    static FREE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The host and the path of a request, in one piece of memory.
 #[derive(Debug, Default)]
 pub struct RequestText {
@@ -16,7 +27,8 @@ impl RequestText {
         let (host, name) = host.unwrap_or_default();
         let is_start = host.starts_with(name);
         let apart = if is_start { "" } else { name };
-        let mut text = String::with_capacity(host.len() + apart.len() + path.len());
+        let mut text = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        text.reserve(host.len() + apart.len() + path.len());
         for part in [host, apart, path] {
             text.push_str(part);
         }
@@ -45,9 +57,35 @@ impl RequestText {
     }
 }
 
+impl Drop for RequestText {
+    fn drop(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        if (1..=MAX_CAPACITY).contains(&text.capacity()) {
+            text.clear();
+            FREE.with_borrow_mut(|free| {
+                if free.len() < MAX_KEPT {
+                    free.push(text);
+                }
+            });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_of_a_text_is_used_again() {
+        let text = RequestText::new(None, "/orders");
+        let address = text.text.as_ptr();
+        drop(text);
+        drop(RequestText::default());
+        let again = RequestText::new(None, "/a");
+        assert_eq!((again.text.as_ptr(), again.path()), (address, "/a"));
+        drop(RequestText::new(None, &"a".repeat(MAX_CAPACITY + 1)));
+        assert_eq!(FREE.with_borrow(Vec::len), 0);
+    }
 
     #[test]
     fn text_has_its_parts() {
