@@ -7,7 +7,7 @@ use std::cell::RefCell;
 const MAX_KEPT: usize = 256;
 /// A larger buffer is freed instead.
 const MAX_CAPACITY: usize = 64 * 1024;
-const INITIAL_CAPACITY: usize = 4 * 1024;
+const INITIAL_CAPACITY: usize = 2 * 1024;
 /// Size of the shared read buffer.
 const SCRATCH: usize = 64 * 1024;
 
