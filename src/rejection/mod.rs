@@ -1,12 +1,14 @@
 //! A rejection of a request: a refusal from a closed set, and the details for the client's response
 //! and for the log.
 
+mod callback_fault;
 mod reason;
 mod refusal;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use callback_fault::CallbackFault;
 pub use reason::Reason;
 pub use refusal::Refusal;
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::CallbackFault;
+
 /// Defines [`Reason`]: reasons with a constant text, beside those that carry one.
 macro_rules! reasons {
     ($($name:ident = $text:literal,)*) => {
@@ -16,6 +18,8 @@ macro_rules! reasons {
             Binding(&'static str),
             /// What is wrong with the framing of a response.
             Framing(&'static str),
+            /// Why a sign-in at a provider failed.
+            Callback(CallbackFault),
             $($name,)*
         }
 
@@ -25,6 +29,7 @@ macro_rules! reasons {
                 match self {
                     Reason::Head(text) | Reason::Token(text) => text,
                     Reason::Binding(text) | Reason::Framing(text) => text,
+                    Reason::Callback(fault) => fault.as_str(),
                     $(Reason::$name => $text,)*
                 }
             }

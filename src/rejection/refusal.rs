@@ -11,6 +11,7 @@ pub enum Refusal {
     BadRequest,
     AmbiguousCredentials,
     ValidationFailed,
+    FlowInvalid,
     Unauthenticated,
     TokenInvalid,
     TokenExpired,
@@ -21,15 +22,18 @@ pub enum Refusal {
     SessionBindingMismatch,
     InvalidCredentials,
     RefreshTokenReused,
+    InsufficientAuthentication,
     Forbidden,
     InsufficientScope,
     CsrfRejected,
     RegistrationClosed,
+    SignInRefused,
     RouteNotFound,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
     UserExists,
+    LastIdentity,
     BodyTooLarge,
     UnsupportedMediaType,
     RateLimited,
@@ -38,19 +42,22 @@ pub enum Refusal {
     Internal,
     UpstreamUnreachable,
     UpstreamProtocolError,
+    ProviderError,
     UpstreamUnavailable,
     StoreUnavailable,
     Overloaded,
+    ProviderUnavailable,
     UpstreamTimeout,
     LoopDetected,
 }
 
 impl Refusal {
     /// Every refusal, in the order of the contract's table; metrics start from it at 0.
-    pub const ALL: [Refusal; 35] = [
+    pub const ALL: [Refusal; 41] = [
         Refusal::BadRequest,
         Refusal::AmbiguousCredentials,
         Refusal::ValidationFailed,
+        Refusal::FlowInvalid,
         Refusal::Unauthenticated,
         Refusal::TokenInvalid,
         Refusal::TokenExpired,
@@ -61,15 +68,18 @@ impl Refusal {
         Refusal::SessionBindingMismatch,
         Refusal::InvalidCredentials,
         Refusal::RefreshTokenReused,
+        Refusal::InsufficientAuthentication,
         Refusal::Forbidden,
         Refusal::InsufficientScope,
         Refusal::CsrfRejected,
         Refusal::RegistrationClosed,
+        Refusal::SignInRefused,
         Refusal::RouteNotFound,
         Refusal::NotFound,
         Refusal::MethodNotAllowed,
         Refusal::RequestTimeout,
         Refusal::UserExists,
+        Refusal::LastIdentity,
         Refusal::BodyTooLarge,
         Refusal::UnsupportedMediaType,
         Refusal::RateLimited,
@@ -78,9 +88,11 @@ impl Refusal {
         Refusal::Internal,
         Refusal::UpstreamUnreachable,
         Refusal::UpstreamProtocolError,
+        Refusal::ProviderError,
         Refusal::UpstreamUnavailable,
         Refusal::StoreUnavailable,
         Refusal::Overloaded,
+        Refusal::ProviderUnavailable,
         Refusal::UpstreamTimeout,
         Refusal::LoopDetected,
     ];
@@ -89,7 +101,7 @@ impl Refusal {
     pub fn status(self) -> StatusCode {
         use Refusal as R;
         match self {
-            R::BadRequest | R::AmbiguousCredentials | R::ValidationFailed => {
+            R::BadRequest | R::AmbiguousCredentials | R::ValidationFailed | R::FlowInvalid => {
                 StatusCode::BAD_REQUEST
             }
             R::Unauthenticated
@@ -101,23 +113,29 @@ impl Refusal {
             | R::SessionRevoked
             | R::SessionBindingMismatch
             | R::InvalidCredentials
-            | R::RefreshTokenReused => StatusCode::UNAUTHORIZED,
-            R::Forbidden | R::InsufficientScope | R::CsrfRejected | R::RegistrationClosed => {
-                StatusCode::FORBIDDEN
-            }
+            | R::RefreshTokenReused
+            | R::InsufficientAuthentication => StatusCode::UNAUTHORIZED,
+            R::Forbidden
+            | R::InsufficientScope
+            | R::CsrfRejected
+            | R::RegistrationClosed
+            | R::SignInRefused => StatusCode::FORBIDDEN,
             R::RouteNotFound | R::NotFound => StatusCode::NOT_FOUND,
             R::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             R::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            R::UserExists => StatusCode::CONFLICT,
+            R::UserExists | R::LastIdentity => StatusCode::CONFLICT,
             R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             R::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             R::RateLimited | R::SessionLimitReached => StatusCode::TOO_MANY_REQUESTS,
             R::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             R::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            R::UpstreamUnreachable | R::UpstreamProtocolError => StatusCode::BAD_GATEWAY,
-            R::UpstreamUnavailable | R::StoreUnavailable | R::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
+            R::UpstreamUnreachable | R::UpstreamProtocolError | R::ProviderError => {
+                StatusCode::BAD_GATEWAY
             }
+            R::UpstreamUnavailable
+            | R::StoreUnavailable
+            | R::Overloaded
+            | R::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             R::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             R::LoopDetected => StatusCode::LOOP_DETECTED,
         }
@@ -127,7 +145,10 @@ impl Refusal {
     pub fn default_retry_delay(self) -> Option<Duration> {
         let is_temporary = matches!(
             self,
-            Refusal::StoreUnavailable | Refusal::Overloaded | Refusal::UpstreamUnavailable
+            Refusal::StoreUnavailable
+                | Refusal::Overloaded
+                | Refusal::UpstreamUnavailable
+                | Refusal::ProviderUnavailable
         );
         is_temporary.then_some(Duration::from_secs(1))
     }
@@ -147,6 +168,7 @@ impl Refusal {
             R::BadRequest => "BAD_REQUEST",
             R::AmbiguousCredentials => "AMBIGUOUS_CREDENTIALS",
             R::ValidationFailed => "VALIDATION_FAILED",
+            R::FlowInvalid => "FLOW_INVALID",
             R::Unauthenticated => "UNAUTHENTICATED",
             R::TokenInvalid => "TOKEN_INVALID",
             R::TokenExpired => "TOKEN_EXPIRED",
@@ -157,15 +179,18 @@ impl Refusal {
             R::SessionBindingMismatch => "SESSION_BINDING_MISMATCH",
             R::InvalidCredentials => "INVALID_CREDENTIALS",
             R::RefreshTokenReused => "REFRESH_TOKEN_REUSED",
+            R::InsufficientAuthentication => "INSUFFICIENT_AUTHENTICATION",
             // One code for both; they differ in the challenge (RFC 6750, section 3.1).
             R::Forbidden | R::InsufficientScope => "FORBIDDEN",
             R::CsrfRejected => "CSRF_REJECTED",
             R::RegistrationClosed => "REGISTRATION_CLOSED",
+            R::SignInRefused => "SIGN_IN_REFUSED",
             R::RouteNotFound => "ROUTE_NOT_FOUND",
             R::NotFound => "NOT_FOUND",
             R::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             R::RequestTimeout => "REQUEST_TIMEOUT",
             R::UserExists => "USER_EXISTS",
+            R::LastIdentity => "LAST_IDENTITY",
             R::BodyTooLarge => "BODY_TOO_LARGE",
             R::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             R::RateLimited => "RATE_LIMITED",
@@ -174,9 +199,11 @@ impl Refusal {
             R::Internal => "INTERNAL",
             R::UpstreamUnreachable => "UPSTREAM_UNREACHABLE",
             R::UpstreamProtocolError => "UPSTREAM_PROTOCOL_ERROR",
+            R::ProviderError => "PROVIDER_ERROR",
             R::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
             R::StoreUnavailable => "STORE_UNAVAILABLE",
             R::Overloaded => "OVERLOADED",
+            R::ProviderUnavailable => "PROVIDER_UNAVAILABLE",
             R::UpstreamTimeout => "UPSTREAM_TIMEOUT",
             R::LoopDetected => "LOOP_DETECTED",
         }
@@ -189,6 +216,7 @@ impl Refusal {
             R::BadRequest => "The request is malformed.",
             R::AmbiguousCredentials => "More than one credential of the same kind was sent.",
             R::ValidationFailed => "Some fields are missing or wrong.",
+            R::FlowInvalid => "This sign-in is no longer valid. Please start again.",
             R::Unauthenticated => "Authentication is required.",
             R::TokenInvalid => "The token is not valid.",
             R::TokenExpired => "The token has expired.",
@@ -199,15 +227,22 @@ impl Refusal {
             R::SessionBindingMismatch => "The session belongs to another client.",
             R::InvalidCredentials => "The name or the password is wrong.",
             R::RefreshTokenReused => "The refresh token was used before; the session has ended.",
+            R::InsufficientAuthentication => {
+                "Please sign in again: this needs a more recent or stronger sign-in."
+            }
             R::Forbidden => "This is not allowed.",
             R::InsufficientScope => "The user or the token lacks a required scope.",
             R::CsrfRejected => "The call did not come from an allowed origin.",
             R::RegistrationClosed => "Registration is closed.",
+            R::SignInRefused => {
+                "You cannot sign in here with this account. Try another one, or ask your administrator."
+            }
             R::RouteNotFound => "No route matches this request.",
             R::NotFound => "There is no such resource.",
             R::MethodNotAllowed => "The method is not allowed here.",
             R::RequestTimeout => "The request did not arrive in time.",
             R::UserExists => "A user with this name or email exists already.",
+            R::LastIdentity => "This is the only way to sign in. Add another one first.",
             R::BodyTooLarge => "The request body is too large.",
             R::UnsupportedMediaType => "The request body has a type that is not taken here.",
             R::RateLimited => "Too many requests.",
@@ -216,9 +251,15 @@ impl Refusal {
             R::Internal => "Something went wrong in the gateway.",
             R::UpstreamUnreachable => "The upstream could not be reached.",
             R::UpstreamProtocolError => "The upstream's response was not understood.",
+            R::ProviderError => {
+                "The sign-in provider responded with an error. Please start again; if it persists, ask your administrator."
+            }
             R::UpstreamUnavailable => "No upstream server is available.",
             R::StoreUnavailable => "Sessions cannot be checked at the moment.",
             R::Overloaded => "The gateway is overloaded.",
+            R::ProviderUnavailable => {
+                "The sign-in provider is not available at the moment. Please try again later, or sign in another way."
+            }
             R::UpstreamTimeout => "The upstream did not respond in time.",
             R::LoopDetected => "The request has passed this gateway before.",
         }
