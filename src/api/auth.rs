@@ -172,6 +172,7 @@ pub(super) async fn sign_in(
         IdentitySource::Backend(backend) => {
             backend::sign_in(&state, settings, backend, &client, &parts, body).await
         }
+        IdentitySource::NoPasswords => Err(Refusal::NotFound.into()),
     }
 }
 

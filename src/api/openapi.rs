@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use super::{response, routes};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Refusal;
-use crate::routing::endpoints::{CredentialUse, ENDPOINTS, EndpointKind};
+use crate::routing::endpoints::{CredentialUse, ENDPOINTS, OfferedEndpoints};
+use crate::settings::IdentitySource;
 
 /// Schemas of request bodies.
 const REQUEST_BODIES: [&str; 7] = [
@@ -74,8 +75,9 @@ pub(super) async fn show(Extension(snapshot): Extension<Arc<Snapshot>>) -> Respo
     );
     if let Some(api) = &settings.api {
         set_pointer(&mut description, "/servers", json!([{"url": api.prefix}]));
-        if !api.users {
-            remove_user_endpoints(&mut description);
+        remove_missing_endpoints(&mut description, api.offered);
+        if let IdentitySource::Backend(_) = &settings.identity.source {
+            document_backend_errors(&mut description);
         }
     }
     let scheme = json!({"type": "apiKey", "in": "cookie", "name": settings.sessions.cookie.name});
@@ -103,18 +105,21 @@ fn example_password(least: usize) -> String {
     password
 }
 
-/// Removes the user endpoints and documents the backend's errors, for a gateway whose users are
-/// kept by a backend.
-fn remove_user_endpoints(description: &mut Value) {
+/// Removes the endpoints that this configuration does not have.
+fn remove_missing_endpoints(description: &mut Value, offered: OfferedEndpoints) {
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
     let Some(paths) = paths else { return };
-    let of_users = |path: &str| {
-        let mut endpoints = ENDPOINTS
-            .iter()
-            .filter(|one| one.kind == EndpointKind::Users);
-        endpoints.any(|endpoint| endpoint.path == path)
+    let is_missing = |path: &str| {
+        let mut endpoints = ENDPOINTS.iter();
+        endpoints.any(|endpoint| endpoint.path == path && !offered.includes(endpoint.kind))
     };
-    paths.retain(|path, _| !of_users(path));
+    paths.retain(|path, _| !is_missing(path));
+}
+
+/// Documents the errors of a backend that checks passwords.
+fn document_backend_errors(description: &mut Value) {
+    let paths = description.get_mut("paths").and_then(Value::as_object_mut);
+    let Some(paths) = paths else { return };
     for path in ["/auth/login", "/auth/signin"] {
         let operation = paths.get_mut(path).and_then(|path| path.get_mut("post"));
         let Some(operation) = operation else { continue };

@@ -67,6 +67,7 @@ pub(super) fn count_unread(state: &ApiState, settings: &Reloadable, refusal: Ref
     let method = match settings.identity.source {
         IdentitySource::Builtin => SignInMethod::Password,
         IdentitySource::Backend(_) => SignInMethod::Upstream,
+        IdentitySource::NoPasswords => return,
     };
     state.accounts.count_sign_in(method, Some(refusal));
 }

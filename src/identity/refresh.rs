@@ -133,9 +133,11 @@ impl Accounts {
         let session = &entry.session;
         let user = match &settings.identity.source {
             IdentitySource::Builtin => self.database.user(&session.user).await?,
-            // The backend verified the user at sign-in; it is not called again while the session
-            // lasts.
-            IdentitySource::Backend(_) => Some(backend::user_from_session(session)),
+            // The backend or the provider verified the user at sign-in; it is not called again
+            // while the session lasts.
+            IdentitySource::Backend(_) | IdentitySource::NoPasswords => {
+                Some(backend::user_from_session(session))
+            }
         };
         let Some(user) = user.filter(|user| !user.disabled) else {
             self.end_session(session, EndReason::UserDisabled, Some(from), None)

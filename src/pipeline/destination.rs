@@ -101,7 +101,7 @@ pub fn find<'s>(
     }
     let ambiguities = path.ambiguities();
     if let Some(api) = &settings.api
-        && let Some(below) = endpoints::find_below(&path, &api.prefix, api.users)
+        && let Some(below) = endpoints::find_below(&path, &api.prefix, api.offered)
     {
         if ambiguities != PathAmbiguities::NONE {
             return Err(NoDestination::Ambiguous);

@@ -31,7 +31,11 @@ use CredentialUse::{Ignored, Optional, Required};
 pub enum EndpointKind {
     /// Part of every API.
     Api,
-    /// About the users that the gateway keeps; absent where a backend keeps them.
+    /// Sign-in with a password.
+    Passwords,
+    /// Passwords that the gateway keeps.
+    OwnPasswords,
+    /// About the users that the gateway keeps; absent where it keeps none.
     Users,
     /// An HTML page.
     Page,
@@ -46,15 +50,36 @@ pub struct Endpoint {
     pub methods: &'static [(Method, CredentialUse)],
 }
 
-use EndpointKind::{Api, Page, Users};
+use EndpointKind::{Api, OwnPasswords, Page, Passwords, Users};
+
+/// Which endpoints a configuration has beside those of every API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfferedEndpoints {
+    /// Whether users can sign in with a password, which the gateway or a backend checks.
+    pub passwords: bool,
+    /// Whether users are in the gateway's database; only then does it have profiles.
+    pub users: bool,
+}
+
+impl OfferedEndpoints {
+    /// Whether endpoints of this kind exist.
+    pub fn includes(self, kind: EndpointKind) -> bool {
+        match kind {
+            Api | Page => true,
+            Passwords => self.passwords,
+            OwnPasswords => self.passwords && self.users,
+            Users => self.users,
+        }
+    }
+}
 
 /// All endpoints. A literal segment stands before a parameter, so that the first match wins.
 #[rustfmt::skip]
 pub static ENDPOINTS: &[Endpoint] = &[
-    endpoint("/auth/register", Users, &[(Method::POST, Ignored)]),
-    endpoint("/auth/signup", Users, &[(Method::POST, Ignored)]),
-    endpoint("/auth/login", Api, &[(Method::POST, Ignored)]),
-    endpoint("/auth/signin", Api, &[(Method::POST, Ignored)]),
+    endpoint("/auth/register", OwnPasswords, &[(Method::POST, Ignored)]),
+    endpoint("/auth/signup", OwnPasswords, &[(Method::POST, Ignored)]),
+    endpoint("/auth/login", Passwords, &[(Method::POST, Ignored)]),
+    endpoint("/auth/signin", Passwords, &[(Method::POST, Ignored)]),
     endpoint("/auth/refresh", Api, &[(Method::POST, Ignored)]),
     endpoint("/auth/logout", Api, &[(Method::POST, Optional)]),
     endpoint("/auth/signout", Api, &[(Method::POST, Optional)]),
@@ -66,7 +91,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint("/sessions/current/extend", Api, &[(Method::POST, Required)]),
     endpoint("/sessions/{id}", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),
     endpoint("/profile", Users, &[(Method::GET, Required), (Method::PUT, Required)]),
-    endpoint("/profile/password", Users, &[(Method::PUT, Required)]),
+    endpoint("/profile/password", OwnPasswords, &[(Method::PUT, Required)]),
     endpoint("/profile/avatar", Users, &[
         (Method::GET, Required), (Method::PUT, Required), (Method::POST, Required),
         (Method::DELETE, Required),
@@ -95,8 +120,8 @@ pub fn find(path: &str) -> Option<&'static Endpoint> {
     ENDPOINTS.iter().find(|endpoint| endpoint.matches(path))
 }
 
-/// The path below the prefix, if it names an endpoint. `users`: whether the gateway keeps users.
-pub fn find_below(path: &Path<'_>, prefix: &str, users: bool) -> Option<String> {
+/// The path below the prefix, if it names an endpoint that exists.
+pub fn find_below(path: &Path<'_>, prefix: &str, offered: OfferedEndpoints) -> Option<String> {
     let mut segments = path.segments();
     for expected in prefix.as_bytes().split(|byte| *byte == b'/').skip(1) {
         if segments.next()? != expected {
@@ -109,7 +134,7 @@ pub fn find_below(path: &Path<'_>, prefix: &str, users: bool) -> Option<String> 
         below.push_str(std::str::from_utf8(segment).ok()?);
     }
     let endpoint = find(&below)?;
-    (users || endpoint.kind != Users).then_some(below)
+    offered.includes(endpoint.kind).then_some(below)
 }
 
 /// Whether an endpoint's caller is authenticated before it is called.
@@ -152,6 +177,8 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]
@@ -187,6 +214,29 @@ mod tests {
             "/orders",
         ] {
             assert!(find(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn missing_endpoints_are_routed() {
+        let exists = |path: &str, passwords, users| {
+            let path = format!("/api/v1{path}");
+            let path = Path::read(path.as_bytes()).unwrap();
+            let offered = OfferedEndpoints { passwords, users };
+            find_below(&path, "/api/v1", offered).is_some()
+        };
+        for (path, builtin, backend, rows_of_providers, providers) in [
+            ("/auth/register", true, false, false, false),
+            ("/auth/login", true, true, false, false),
+            ("/auth/refresh", true, true, true, true),
+            ("/profile", true, false, true, false),
+            ("/profile/password", true, false, false, false),
+            ("/sign-in", true, true, true, true),
+        ] {
+            assert_eq!(exists(path, true, true), builtin, "{path}");
+            assert_eq!(exists(path, true, false), backend, "{path}");
+            assert_eq!(exists(path, false, true), rows_of_providers, "{path}");
+            assert_eq!(exists(path, false, false), providers, "{path}");
         }
     }
 

@@ -5,6 +5,8 @@
 
 pub mod backend;
 mod database;
+mod encryption;
+pub mod provider;
 mod topology;
 
 use std::net::SocketAddr;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use database::{DatabaseSettings, PostgresAddress, PostgresTls};
+pub use encryption::{Encryption, EncryptionKey, KEY_LENGTH};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -20,7 +23,8 @@ pub use topology::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 
 use crate::auth::{session, token};
 use crate::limits::{Limit, OnOutage};
-use crate::routing::{self, NameSet, TimeoutOverrides};
+use crate::routing::endpoints::OfferedEndpoints;
+use crate::routing::{self, HostPattern, NameSet, TimeoutOverrides};
 
 /// The settings of one configuration file.
 #[derive(Debug)]
@@ -144,6 +148,8 @@ pub struct Reloadable {
     pub tokens: Arc<token::Tokens>,
     pub sessions: session::SessionRules,
     pub identity: Identity,
+    /// Present where tokens of providers are kept.
+    pub encryption: Option<Encryption>,
     pub api: Option<Api>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.
     pub hsts: Option<HeaderValue>,
@@ -182,22 +188,36 @@ pub struct Shutdown {
 }
 
 /// Users and sign-in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     pub registration_open: bool,
     pub passwords: PasswordRules,
     pub attempts_per_address: Rate,
     pub failures_per_account: Rate,
+    /// Of users who sign in with a password.
     pub source: IdentitySource,
+    /// In the order of the file.
+    pub providers: Vec<Arc<provider::Provider>>,
 }
 
-/// Who keeps the users and checks their credentials.
+impl Identity {
+    /// Returns the provider of this name.
+    pub fn provider(&self, name: &str) -> Option<&Arc<provider::Provider>> {
+        self.providers
+            .iter()
+            .find(|provider| &*provider.name == name)
+    }
+}
+
+/// Who keeps the users and checks their passwords.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentitySource {
     /// The gateway, in its database.
     Builtin,
     /// A backend of the application.
     Backend(Arc<backend::BackendSettings>),
+    /// No one: users sign in at providers only.
+    NoPasswords,
 }
 
 /// Requirements for new passwords, and the cost of their hashes.
@@ -229,9 +249,11 @@ pub struct Api {
     pub prefix: String,
     /// `scheme://host[:port]`, in lower case.
     pub allowed_origins: Vec<String>,
-    /// Whether users are in the gateway's database; only then does it have registration and
-    /// profiles.
-    pub users: bool,
+    /// Origin in redirect URIs and links, `scheme://host[:port]`; `None` for that of the request.
+    pub public_url: Option<String>,
+    /// Further hosts to which a sign-in may return.
+    pub return_hosts: Vec<HostPattern>,
+    pub offered: OfferedEndpoints,
 }
 
 /// A group of interchangeable servers.

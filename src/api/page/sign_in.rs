@@ -133,6 +133,7 @@ async fn sign_in(
             let outcome = sign_in_with_password(state, settings, client, parts, sent, limits).await;
             sign_in::count_outcome(state, SignInMethod::Password, outcome)
         }
+        IdentitySource::NoPasswords => Err(Refusal::NotFound.into()),
     }
 }
 

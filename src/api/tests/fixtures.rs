@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::auth::session::{ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionRules};
 use crate::auth::token::{Key, Tokens};
+use crate::routing::endpoints::OfferedEndpoints;
 use crate::routing::{NameSet, RouteTable};
 use crate::settings::{self, HashCost, PasswordRules, Rate, Reloadable};
 
@@ -63,12 +64,19 @@ pub(super) fn reloadable() -> Reloadable {
             attempts_per_address: rate(100),
             failures_per_account: rate(3),
             source: settings::IdentitySource::Builtin,
+            providers: Vec::new(),
         },
+        encryption: None,
         hsts: None,
         api: Some(settings::Api {
             prefix: "/api/v1".to_owned(),
             allowed_origins: vec!["https://app.example".to_owned()],
-            users: true,
+            public_url: None,
+            return_hosts: Vec::new(),
+            offered: OfferedEndpoints {
+                passwords: true,
+                users: true,
+            },
         }),
         identity_header_names: NameSet::default(),
         limits: Vec::new(),

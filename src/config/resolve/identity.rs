@@ -8,6 +8,7 @@ use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::identity as file;
 use crate::config::units::Size;
+use crate::routing::endpoints::OfferedEndpoints;
 use crate::routing::{PathPattern, host_of};
 use crate::settings::{Api, HashCost, Identity, IdentitySource, PasswordRules, Rate};
 
@@ -180,6 +181,7 @@ pub(super) fn identity(
         attempts_per_address,
         failures_per_account,
         source,
+        providers: Vec::new(),
     })
 }
 
@@ -235,7 +237,7 @@ fn hash_cost(
 #[expect(clippy::option_option, reason = "an error, or validly no endpoints")]
 pub(super) fn api(
     raw: Option<&file::Api>,
-    users: bool,
+    offered: OfferedEndpoints,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<Option<Api>> {
@@ -264,6 +266,8 @@ pub(super) fn api(
     Some(Some(Api {
         prefix: prefix.to_owned(),
         allowed_origins,
-        users,
+        public_url: None,
+        return_hosts: Vec::new(),
+        offered,
     }))
 }

@@ -21,6 +21,7 @@ use crate::config::file::identity::Api;
 use crate::config::file::routing::route::{OnUnauthenticated, Route};
 use crate::config::file::{self, File};
 use crate::routing;
+use crate::routing::endpoints::OfferedEndpoints;
 use crate::settings::{Boot, Reloadable, Settings, Shutdown};
 
 /// Checks the whole file, and builds the settings if it has no errors.
@@ -35,8 +36,11 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let tokens = tokens::tokens(&file.tokens, endpoints.is_some(), context);
     let sessions = identity::sessions(&file.sessions, &root.key("sessions"), context);
     let identity = identity::identity(&file.identity, &root.key("identity"), context);
-    let users = file.identity.upstream.is_none();
-    let api = identity::api(endpoints, users, &root.key("api"), context);
+    let offered = OfferedEndpoints {
+        passwords: true,
+        users: file.identity.upstream.is_none(),
+    };
+    let api = identity::api(endpoints, offered, &root.key("api"), context);
     let identity_headers = headers::identity_headers(&file.identity_headers, context);
     let outage = file.store.on_outage.limits;
     let limits = limits::limits(&file.limits, outage, &root.key("limits"), context);
@@ -61,6 +65,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
             tokens: tokens?,
             sessions: sessions?,
             identity: identity?,
+            encryption: None,
             api: api?,
             hsts: headers::hsts(file.hsts.as_ref()),
             identity_header_names,

@@ -148,6 +148,16 @@ impl Key {
         })
     }
 
+    /// Whether another key has the same ID, algorithm and material.
+    pub fn is_same_as(&self, other: &Key) -> bool {
+        let is_same_material = match (self.secret(), other.secret()) {
+            (Some(one), Some(other)) => one == other,
+            (None, None) => self.public_jwk() == other.public_jwk(),
+            _ => false,
+        };
+        self.id == other.id && self.algorithm == other.algorithm && is_same_material
+    }
+
     /// Whether the key can sign, not only verify.
     pub fn can_sign(&self) -> bool {
         self.material.signing.is_some()

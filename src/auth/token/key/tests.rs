@@ -239,6 +239,19 @@ fn weak_rsa_jwk_is_rejected() {
 }
 
 #[test]
+fn same_keys_have_the_same_id_algorithm_and_material() {
+    let named = |id: &str, byte| Key::hmac(Some(id.to_owned()), &[byte; 32]).unwrap();
+    let public = |pem| Key::from_pem(Some("a".to_owned()), ES256, pem).unwrap();
+    let ec_public = || public(include_bytes!("../testdata/ec-public.pem"));
+    assert!(named("a", 1).is_same_as(&named("a", 1)));
+    assert!(!named("a", 1).is_same_as(&named("b", 1)));
+    assert!(!named("a", 1).is_same_as(&named("a", 2)));
+    assert!(public(EC).is_same_as(&public(EC)));
+    assert!(ec_public().is_same_as(&ec_public()));
+    assert!(!ec_public().is_same_as(&public(EC)));
+}
+
+#[test]
 fn key_is_redacted_in_debug_output() {
     let key = Key::hmac(Some("id".to_owned()), &[b's'; 32]).unwrap();
     assert_eq!(format!("{key:?}"), "Key(HS256)");
