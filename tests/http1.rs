@@ -11,6 +11,7 @@
 #![expect(
     unreachable_pub,
     dead_code,
+    unused_imports,
     reason = "the harness and the oracles are shared"
 )]
 

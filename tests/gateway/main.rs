@@ -62,6 +62,7 @@ mod local_limits;
 mod log_lines;
 mod metrics;
 mod mixed_calls;
+mod oidc;
 mod open_streams;
 mod openapi;
 mod overload;

@@ -98,11 +98,12 @@ impl Upstream {
     }
 }
 
-struct SeenRequest {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+/// A request as it arrived.
+pub struct SeenRequest {
+    pub method: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
     /// The head as it came, for the WebSocket library, which wants to read it itself.
     head: Vec<u8>,
 }
@@ -262,7 +263,8 @@ impl Write for PrefixedStream {
     }
 }
 
-fn read_request(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<SeenRequest> {
+/// Reads the next request of a connection; `None`: the connection ended.
+pub fn read_request(stream: &mut Box<dyn Wire>, buffer: &mut Vec<u8>) -> Option<SeenRequest> {
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at + 4;

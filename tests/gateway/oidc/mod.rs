@@ -1,0 +1,3 @@
+//! Sign-in at an OpenID provider.
+
+mod own_provider;
