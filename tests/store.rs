@@ -58,6 +58,8 @@ mod nodes;
     reason = "shared with the tests of the gateway"
 )]
 mod ports;
+#[path = "store/provider_sessions.rs"]
+mod provider_sessions;
 #[path = "store/record_changes.rs"]
 mod record_changes;
 #[path = "store/refresh.rs"]

@@ -30,6 +30,7 @@ pub(crate) fn session(n: u64, now: Millis) -> Session {
         ended: None,
         data: no_data(),
         revision: 0,
+        provider: None,
     }
 }
 

@@ -14,13 +14,17 @@ use crate::rejection::{Refusal, Rejection};
 use crate::store::{AmendOutcome, Amendment, MAX_DATA_BYTES};
 
 /// Members of a session that clients cannot change.
-const IMMUTABLE_MEMBERS: [&str; 15] = [
+const IMMUTABLE_MEMBERS: [&str; 19] = [
     "id",
     "user_id",
     "email",
     "status",
     "is_active",
     "created_at",
+    "provider",
+    "authenticated_at",
+    "acr",
+    "amr",
     "last_access",
     "expires_at",
     "duration_seconds",

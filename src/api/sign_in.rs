@@ -1,6 +1,7 @@
 //! Steps that all sign-ins share, with built-in users or a backend.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -107,9 +108,15 @@ pub(super) fn respond(
     Ok(response)
 }
 
-/// The cookie of a new session, if the client is to keep its token in one.
+/// The cookie of a new session, if the client is to keep its token in one. It lives as long as the
+/// session can.
 pub(super) fn session_cookie(settings: &Reloadable, signed_in: &SignedIn) -> Option<HeaderValue> {
     let token = signed_in.session_token.as_ref()?;
-    let (rules, ttl) = (&settings.sessions.cookie, settings.sessions.ttl);
-    Some(credential::session_cookie(rules, token, ttl))
+    let session = &signed_in.session.session;
+    let ttl = Duration::from_millis(session.expires_at.saturating_sub(session.created_at));
+    Some(credential::session_cookie(
+        &settings.sessions.cookie,
+        token,
+        ttl,
+    ))
 }

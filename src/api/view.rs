@@ -54,6 +54,15 @@ pub(super) struct SessionView {
     /// Application data.
     #[schema(value_type = Object)]
     data: Value,
+    /// Provider at which the user signed in; null for a password.
+    provider: Option<String>,
+    /// Time at which the user authenticated: `auth_time` if the provider gave it, else the sign-in.
+    #[schema(format = "date-time")]
+    authenticated_at: String,
+    /// Authentication context of the provider.
+    acr: Option<String>,
+    /// Authentication methods of the provider.
+    amr: Vec<String>,
     /// Whether this session sent the request.
     current: bool,
 }
@@ -186,6 +195,7 @@ pub(super) fn session(entry: &SessionEntry, context: &ViewContext) -> SessionVie
     if !addresses.contains(&session.ip) {
         addresses.push(session.ip);
     }
+    let sign_in = session.provider.as_deref();
     SessionView {
         id: session.id,
         user_id: session.user.clone(),
@@ -213,6 +223,10 @@ pub(super) fn session(entry: &SessionEntry, context: &ViewContext) -> SessionVie
             .max((context.count_open_streams)(session.id)),
         // Invalid data written by other programs is shown as empty.
         data: Value::Object(json::parse(session.data.as_bytes()).unwrap_or_default()),
+        provider: sign_in.map(|sign_in| sign_in.provider.to_string()),
+        authenticated_at: rfc3339(session.authenticated_at()),
+        acr: sign_in.and_then(|sign_in| sign_in.acr.as_deref().map(str::to_owned)),
+        amr: sign_in.map_or_else(Vec::new, |sign_in| sign_in.amr.to_vec()),
         current: context.current == Some(session.id),
     }
 }
@@ -300,6 +314,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::auth::provider_sign_in::ProviderSignIn;
     use crate::auth::session::{Activity, Device, EndReason, Session, SessionEnd};
 
     #[test]
@@ -326,6 +341,7 @@ mod tests {
                 ended,
                 data: crate::auth::session::no_data(),
                 revision: 0,
+                provider: None,
             },
             activity: Activity {
                 last_access: 20_000,
@@ -358,15 +374,41 @@ mod tests {
             .map(String::as_str)
             .collect();
         names.sort_unstable();
-        let expected = "created_at current data device duration_seconds email expires_at id \
-                        ip_address ip_addresses is_active last_access live_connections \
-                        request_count status user_agent user_id";
+        let expected = "acr amr authenticated_at created_at current data device duration_seconds \
+                        email expires_at id ip_address ip_addresses is_active last_access \
+                        live_connections provider request_count status user_agent user_id";
         assert_eq!(names.join(" "), expected);
         assert_eq!(member(&shown, "status"), "active");
         assert_eq!(member(&shown, "expires_at"), "1970-01-01T00:01:20.000Z");
         assert_eq!(member(&shown, "duration_seconds"), 30);
         assert_eq!(member(&shown, "ip_addresses"), json!(["192.0.2.1"]));
         assert_eq!(member(&shown, "current"), true);
+    }
+
+    #[test]
+    fn sign_in_at_a_provider_is_shown() {
+        let mut entry = entry(None);
+        let by_password = shown(&entry, None);
+        assert_eq!(member(&by_password, "provider"), Value::Null);
+        assert_eq!(member(&by_password, "acr"), Value::Null);
+        assert_eq!(member(&by_password, "amr"), json!([]));
+        let created_at = member(&by_password, "created_at");
+        assert_eq!(member(&by_password, "authenticated_at"), created_at);
+        entry.session.provider = Some(std::sync::Arc::new(ProviderSignIn {
+            provider: "corp".into(),
+            subject: "1".to_owned(),
+            sid: Some("hidden".to_owned()),
+            authenticated_at: 5_000,
+            acr: Some("mfa".into()),
+            amr: ["otp".to_owned()].into(),
+        }));
+        let by_provider = shown(&entry, None);
+        assert_eq!(member(&by_provider, "provider"), "corp");
+        let authenticated_at = member(&by_provider, "authenticated_at");
+        assert_eq!(authenticated_at, "1970-01-01T00:00:05.000Z");
+        assert_eq!(member(&by_provider, "acr"), "mfa");
+        assert_eq!(member(&by_provider, "amr"), json!(["otp"]));
+        assert!(!by_provider.to_string().contains("hidden"));
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 pub mod credential;
 pub mod principal;
+pub mod provider_sign_in;
 pub mod session;
 pub mod token;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::provider_sign_in::ProviderSignIn;
 use crate::hex_digits;
 
 /// Public identifier of a session: the SHA-256 of its token's 64 characters. It proves nothing.
@@ -137,6 +138,9 @@ pub struct Session {
     /// revision is unchanged.
     #[serde(default)]
     pub revision: u64,
+    /// How the user signed in at a provider; `None` for passwords and backends.
+    #[serde(default)]
+    pub provider: Option<Arc<ProviderSignIn>>,
 }
 
 /// Returns the initial `data` of a session: an empty object, as text.
@@ -179,10 +183,14 @@ pub enum EndReason {
     PasswordChanged,
     UserDisabled,
     RefreshReused,
+    /// The provider no longer confirms the sign-in.
+    Provider,
+    /// Back-channel logout.
+    Backchannel,
 }
 
 impl EndReason {
-    pub const ALL: [EndReason; 9] = [
+    pub const ALL: [EndReason; 11] = [
         EndReason::SignOut,
         EndReason::SignOutEverywhere,
         EndReason::Terminated,
@@ -192,6 +200,8 @@ impl EndReason {
         EndReason::PasswordChanged,
         EndReason::UserDisabled,
         EndReason::RefreshReused,
+        EndReason::Provider,
+        EndReason::Backchannel,
     ];
 
     /// The name used in metrics, events and the store.
@@ -206,6 +216,8 @@ impl EndReason {
             EndReason::PasswordChanged => "password_changed",
             EndReason::UserDisabled => "user_disabled",
             EndReason::RefreshReused => "refresh_reused",
+            EndReason::Provider => "provider",
+            EndReason::Backchannel => "backchannel",
         }
     }
 
@@ -237,6 +249,12 @@ pub enum SessionStatus {
 }
 
 impl Session {
+    /// Time at which the user authenticated: for passwords and backends, that of the sign-in.
+    pub fn authenticated_at(&self) -> Millis {
+        let provider = self.provider.as_ref();
+        provider.map_or(self.created_at, |sign_in| sign_in.authenticated_at)
+    }
+
     /// Returns the state of the session. A revoked session stays revoked after its expiry.
     pub fn status(
         &self,

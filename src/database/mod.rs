@@ -12,6 +12,7 @@ mod postgres;
 mod postgres_pool;
 mod revocations;
 mod session_maintenance;
+mod session_rows;
 mod sessions;
 mod sql;
 mod sqlite;

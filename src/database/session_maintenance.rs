@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::sessions::read_id;
+use super::session_rows::read_id;
 use super::{Database, Error};
 use crate::auth::session::{EndReason, Millis, SessionId};
 

@@ -1,22 +1,13 @@
 //! Statements about single durable sessions and about a user's sessions.
 
-use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 
-use super::sql::{Row, Statement, Transaction};
+use super::session_rows::{COLUMNS, device_id, encode_rotated, read_id, read_session};
+use super::sql::{Statement, Transaction};
 use super::users::encode_list;
 use super::{Database, Error};
-use crate::auth::session::{
-    Device, EndReason, Millis, OnSessionLimit, Session, SessionEnd, SessionId, no_data,
-};
+use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId};
 
-pub(super) const COLUMNS: &str = "SELECT id, user_id, email, name, roles, scopes, device_type, \
-    device_name, ip_address, user_agent, data, revision, last_activity, created_at, expires_at, \
-    ended_at, ended_reason, refresh_hash, refresh_until, refresh_rotated, refresh_reused, \
-    (SELECT username FROM users WHERE users.id = user_sessions.user_id) AS username \
-    FROM user_sessions ";
 /// Number of ended sessions kept per user.
 const MAX_ENDED_PER_USER: i64 = 50;
 /// Number of a user's sessions read at once.
@@ -109,13 +100,16 @@ impl Database {
     }
 
     fn insert_statement(&self, session: &Session, refresh: &DurableRefreshTokens) -> Statement {
+        let sign_in = session.provider.as_deref();
         self.pool
             .sql(
                 "INSERT INTO user_sessions (id, user_id, email, name, roles, scopes, device_id, \
                  device_type, device_name, ip_address, user_agent, data, revision, is_active, \
                  last_activity, created_at, expires_at, end_untold, refresh_hash, refresh_until, \
-                 refresh_rotated, refresh_reused) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
-                 $11, $12, $13, TRUE, $14, $14, $15, FALSE, $16, $17, '', FALSE) \
+                 refresh_rotated, refresh_reused, provider, provider_subject, provider_sid, \
+                 authenticated_at, acr, amr) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
+                 $11, $12, $13, TRUE, $14, $14, $15, FALSE, $16, $17, '', FALSE, $18, $19, $20, \
+                 $21, $22, $23) \
                  ON CONFLICT (id) DO NOTHING",
             )
             .bind(session.id.to_string())
@@ -135,6 +129,12 @@ impl Database {
             .bind(session.expires_at.cast_signed())
             .bind(hex::encode(refresh.current))
             .bind(refresh.until.cast_signed())
+            .bind(sign_in.map(|sign_in| &*sign_in.provider))
+            .bind(sign_in.map(|sign_in| sign_in.subject.as_str()))
+            .bind(sign_in.and_then(|sign_in| sign_in.sid.as_deref()))
+            .bind(sign_in.map(|sign_in| sign_in.authenticated_at.cast_signed()))
+            .bind(sign_in.and_then(|sign_in| sign_in.acr.as_deref()))
+            .bind(sign_in.map(|sign_in| encode_list(&sign_in.amr)))
     }
 
     /// Reads one session, whatever its status.
@@ -301,100 +301,4 @@ impl Database {
             .bind(before.reused);
         Ok(!self.pool.write(update).await?.is_empty())
     }
-}
-
-/// Identifies a user's device by its type, name and user agent.
-fn device_id(session: &Session) -> String {
-    let device = (
-        &session.user,
-        &session.device.kind,
-        &session.device.name,
-        &session.user_agent,
-    );
-    let mut id = hex::encode(Sha256::digest(format!("{device:?}")));
-    id.truncate(32);
-    id
-}
-
-pub(super) fn read_id(row: &Row) -> Result<SessionId, Error> {
-    let id: String = row.get("id")?;
-    SessionId::parse(&id).ok_or(Error::UnreadableSession(id))
-}
-
-fn read_end(row: &Row) -> Result<Option<SessionEnd>, Error> {
-    let at: Option<i64> = row.get("ended_at")?;
-    let reason: Option<String> = row.get("ended_reason")?;
-    let reason = reason.and_then(|reason| EndReason::parse(&reason));
-    Ok(at.map(|at| SessionEnd {
-        at: at.cast_unsigned(),
-        // An end with an unknown reason is still an end.
-        reason: reason.unwrap_or(EndReason::Terminated),
-    }))
-}
-
-/// Decodes a row of [`COLUMNS`].
-pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
-    let id = read_id(row)?;
-    let unreadable = || Error::UnreadableSession(id.to_string());
-    let time =
-        |column: &str| -> Result<Millis, Error> { Ok(row.get::<i64, _>(column)?.cast_unsigned()) };
-    let list = |column: &str| -> Result<Arc<[String]>, Error> {
-        serde_json::from_str(&row.get::<String, _>(column)?).map_err(|_| unreadable())
-    };
-    let text = |column: &str| -> Result<Option<Arc<str>>, Error> {
-        Ok(row.get::<Option<String>, _>(column)?.map(Into::into))
-    };
-    let ip: String = row.get("ip_address")?;
-    let current: String = row.get("refresh_hash")?;
-    let rotated: String = row.get("refresh_rotated")?;
-    let session = Session {
-        id,
-        user: row.get("user_id")?,
-        email: row.get("email")?,
-        username: row.get::<Option<String>, _>("username")?.map(Into::into),
-        name: row.get("name")?,
-        roles: list("roles")?,
-        scopes: list("scopes")?,
-        created_at: time("created_at")?,
-        expires_at: time("expires_at")?,
-        ip: ip.parse().map_err(|_| unreadable())?,
-        user_agent: text("user_agent")?.unwrap_or_default(),
-        device: Device {
-            kind: text("device_type")?,
-            name: text("device_name")?,
-        },
-        ended: read_end(row)?,
-        data: text("data")?.unwrap_or_else(no_data),
-        revision: time("revision")?,
-    };
-    Ok(DurableSession {
-        session,
-        last_activity: time("last_activity")?,
-        refresh: DurableRefreshTokens {
-            current: decode_hash(&current).ok_or_else(unreadable)?,
-            until: time("refresh_until")?,
-            rotated: decode_rotated(&rotated).ok_or_else(unreadable)?,
-            reused: row.get("refresh_reused")?,
-        },
-    })
-}
-
-fn decode_hash(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(text, &mut bytes).ok()?;
-    Some(bytes)
-}
-
-fn encode_rotated(rotated: &[([u8; 32], Millis)]) -> String {
-    let encode = |(hash, at): &([u8; 32], Millis)| format!("{} {at} ", hex::encode(hash));
-    rotated.iter().map(encode).collect()
-}
-
-fn decode_rotated(text: &str) -> Option<Vec<([u8; 32], Millis)>> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let pairs = words.chunks(2).map(|pair| match pair {
-        [hash, at] => Some((decode_hash(hash)?, at.parse().ok()?)),
-        _ => None,
-    });
-    pairs.collect()
 }

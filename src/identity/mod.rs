@@ -30,8 +30,8 @@ pub use field_errors::FieldErrors;
 use passwords::{HashError, Passwords};
 pub use profile::PasswordChange;
 pub use refresh_token::RefreshToken;
-pub use sign_in::Credentials;
 pub use sign_in::by_backend::BackendSignIn;
+pub use sign_in::{Credentials, SessionOrigin};
 use throttle::FloodGuard;
 pub use throttle::{
     address_key, failure_counter_keys, limit_address_key, sign_in_counter, sign_in_limits,

@@ -1,6 +1,9 @@
 //! Durable sessions, as rows.
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
+use std::sync::Arc;
+
+use portcullis::auth::provider_sign_in::ProviderSignIn;
 use portcullis::auth::session::{
     Device, EndReason, Millis, OnSessionLimit, Session, SessionId, SessionToken, no_data,
 };
@@ -31,6 +34,7 @@ fn session(user: &str, now: Millis) -> Session {
         ended: None,
         data: no_data(),
         revision: 0,
+        provider: None,
     }
 }
 
@@ -69,6 +73,29 @@ async fn session_reads_back_as_written() {
         assert_eq!((row.session, row.last_activity), (written, 1_000));
         assert_eq!(row.refresh, refresh_tokens(1));
         assert_eq!(database.session(SessionId([7; 32])).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn sign_in_at_a_provider_reads_back_as_written() {
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let mut sign_in = ProviderSignIn {
+            provider: "corp".into(),
+            subject: "1".to_owned(),
+            sid: Some("s \"1".to_owned()),
+            authenticated_at: 900,
+            acr: Some("mfa".into()),
+            amr: ["pwd".to_owned(), "otp".to_owned()].into(),
+        };
+        for _ in 0..2 {
+            let mut written = session("corp:1", 1_000);
+            written.provider = Some(Arc::new(sign_in.clone()));
+            store_session(&database, &written, 5).await;
+            let row = database.session(written.id).await.unwrap().unwrap();
+            assert_eq!(row.session, written);
+            (sign_in.sid, sign_in.acr, sign_in.amr) = (None, None, [].into());
+        }
     }
 }
 

@@ -116,6 +116,7 @@ pub(crate) fn session(user: &str, now: Millis) -> Session {
         ended: None,
         data: portcullis::auth::session::no_data(),
         revision: 0,
+        provider: None,
     }
 }
 

@@ -18,6 +18,11 @@ fn migrations() -> Vec<Migration> {
         (3, "user_sessions", include_str!("0003_user_sessions.sql")),
         (2, "avatars", include_str!("0002_avatars.sql")),
         (4, "revocations", include_str!("0004_revocations.sql")),
+        (
+            5,
+            "provider_sign_ins",
+            include_str!("0005_provider_sign_ins.sql"),
+        ),
     ];
     texts
         .into_iter()

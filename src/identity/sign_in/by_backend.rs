@@ -9,6 +9,7 @@ use crate::auth::session::SessionToken;
 use crate::database::User;
 use crate::identity::backend::{BackendRequest, BackendResponse};
 use crate::identity::normalize::{self, AccountName};
+use crate::identity::sign_in::SessionOrigin;
 use crate::identity::sign_in_attempt::SignInAttempt;
 use crate::identity::throttle::{self, FailureCounters};
 use crate::identity::{AccountError, Accounts, ClientInfo, SignedIn};
@@ -72,7 +73,9 @@ impl Accounts {
             settings.sessions.idle_timeout,
         )
         .await?;
-        let signed_in = self.open_session(settings, login.user, client_info).await?;
+        let signed_in = self
+            .open_session(settings, login.user, SessionOrigin::default(), client_info)
+            .await?;
         self.report_sign_in(&signed_in, client_info);
         for name in confirmed_names(&attempt.names, &signed_in.user) {
             throttle::record_known_address(&self.store, name.as_str(), client_info.ip).await;

@@ -6,6 +6,7 @@ mod new_session;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use new_session::SessionOrigin;
 use new_session::{new_session, refresh_expiry, session_entry};
 
 use super::normalize::{self, LoginName};
@@ -282,7 +283,9 @@ impl Accounts {
         user: User,
         client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
-        let signed_in = self.open_session(settings, user, client_info).await?;
+        let signed_in = self
+            .open_session(settings, user, SessionOrigin::default(), client_info)
+            .await?;
         match self.confirm_user_unchanged(&signed_in).await {
             Ok(()) => Ok(signed_in),
             // The session has ended.
@@ -299,11 +302,12 @@ impl Accounts {
         &self,
         settings: &Reloadable,
         user: User,
+        origin: SessionOrigin,
         client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
         let now = self.sessions.now().await?;
         let token = SessionToken::random();
-        let session = new_session(settings, &user, &token, client_info, now);
+        let session = new_session(settings, &user, &token, origin, client_info, now);
         let refresh = RefreshToken::first(&self.refresh_key(settings)?, session.id);
         let access_token = mint_access_token(settings, &session)?;
         let grant = InitialRefreshToken {

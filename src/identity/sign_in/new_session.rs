@@ -1,7 +1,11 @@
 //! The values of a new session: its record, its access token and the expiry of its refresh token.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use uuid::Uuid;
 
+use crate::auth::provider_sign_in::ProviderSignIn;
 use crate::auth::session::{Millis, Session, SessionToken};
 use crate::auth::token::AccessTokenClaims;
 use crate::clock;
@@ -10,13 +14,25 @@ use crate::identity::{AccountError, ClientInfo};
 use crate::settings::Reloadable;
 use crate::store::SessionEntry;
 
+/// What a session takes from the sign-in that opens it.
+#[derive(Debug, Default)]
+pub struct SessionOrigin {
+    /// The sign-in at a provider; `None` for passwords and backends.
+    pub provider: Option<Arc<ProviderSignIn>>,
+    /// Shorter lifetime than `sessions.ttl`.
+    pub ttl: Option<Duration>,
+}
+
 pub(super) fn new_session(
     settings: &Reloadable,
     user: &User,
     token: &SessionToken,
+    origin: SessionOrigin,
     client_info: &ClientInfo,
     now: Millis,
 ) -> Session {
+    let ttl = settings.sessions.ttl;
+    let ttl = origin.ttl.map_or(ttl, |shorter| shorter.min(ttl));
     Session {
         id: token.id(),
         user: user.id.clone(),
@@ -26,13 +42,14 @@ pub(super) fn new_session(
         roles: user.roles.as_slice().into(),
         scopes: user.scopes.as_slice().into(),
         created_at: now,
-        expires_at: now.saturating_add(settings.sessions.ttl.as_millis() as Millis),
+        expires_at: now.saturating_add(ttl.as_millis() as Millis),
         ip: client_info.ip,
         user_agent: client_info.user_agent.as_str().into(),
         device: client_info.device.clone(),
         ended: None,
         data: crate::auth::session::no_data(),
         revision: 0,
+        provider: origin.provider,
     }
 }
 

@@ -64,6 +64,10 @@ fn session_weight(session: &Session) -> u64 {
             .map(|field| field.len())
             .sum::<usize>()
         + session.data.len()
+        + session
+            .provider
+            .as_ref()
+            .map_or(0, |sign_in| size_of_val(&**sign_in) + sign_in.text_bytes())
         + names
             .map(|name| name.len() + size_of::<String>())
             .sum::<usize>();

@@ -268,5 +268,6 @@ fn session_record(id: SessionId, created_at: Millis, expires_at: Millis) -> Sess
         ended: None,
         data: no_data(),
         revision: 0,
+        provider: None,
     }
 }

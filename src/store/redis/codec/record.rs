@@ -1,4 +1,5 @@
-//! Session record as one string: numbers, the lengths of its texts, the texts.
+//! Session record as one string: numbers, the lengths of its texts, the texts, and for sessions of a
+//! provider their sign-in as JSON.
 //!
 //! Gateways cache the record. The session's use has its own key (see `activity`), so that a use does
 //! not invalidate the record. `scripts/record.lua` reads and writes the same format.
@@ -20,6 +21,10 @@ const TOMBSTONE_TAG: u8 = b'E';
 const HAS_NAME: u8 = 1;
 const HAS_KIND: u8 = 2;
 const HAS_DEVICE: u8 = 4;
+/// The record ends with the sign-in at a provider. Others are as they were before there were providers.
+const HAS_PROVIDER: u8 = 8;
+/// Maximum length of that sign-in.
+const MAX_PROVIDER_BYTES: usize = u16::MAX as usize;
 /// Number of texts.
 const TEXT_COUNT: usize = 10;
 
@@ -68,10 +73,17 @@ pub(in crate::store::redis) fn encode(session: &Session) -> Option<Vec<u8>> {
         record.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
     }
     let flag = |text: Option<&str>, flag| if text.is_some() { flag } else { 0 };
-    record.push(flag(name, HAS_NAME) | flag(kind, HAS_KIND) | flag(device, HAS_DEVICE));
+    let provider = encode_provider(session)?;
+    record.push(
+        flag(name, HAS_NAME)
+            | flag(kind, HAS_KIND)
+            | flag(device, HAS_DEVICE)
+            | if provider.is_empty() { 0 } else { HAS_PROVIDER },
+    );
     for text in texts {
         record.extend(text);
     }
+    record.extend(provider);
     Some(record)
 }
 
@@ -85,6 +97,15 @@ fn encode_names(session: &Session) -> Option<Cow<'_, str>> {
         None => name.map(Cow::Borrowed),
         Some(username) => Some(format!("{}\0{username}", name.unwrap_or_default()).into()),
     }
+}
+
+/// Encodes the sign-in at a provider; empty: there was none. `None`: it is too long.
+fn encode_provider(session: &Session) -> Option<Vec<u8>> {
+    let Some(provider) = &session.provider else {
+        return Some(Vec::new());
+    };
+    let encoded = serde_json::to_vec(provider).ok()?;
+    (encoded.len() <= MAX_PROVIDER_BYTES).then_some(encoded)
 }
 
 /// Decodes the reply to a `GET`.
@@ -139,6 +160,8 @@ struct RecordParts<'a> {
     revision: u64,
     flags: u8,
     texts: [ByteReader<'a>; TEXT_COUNT],
+    /// What follows the texts.
+    provider: &'a [u8],
 }
 
 fn parse(id: SessionId, record: &[u8], interner: &Interner) -> Option<Session> {
@@ -188,6 +211,10 @@ fn parse(id: SessionId, record: &[u8], interner: &Interner) -> Option<Session> {
             data => data.into(),
         },
         revision: parts.revision,
+        provider: match is_present(HAS_PROVIDER) {
+            true => Some(serde_json::from_slice(parts.provider).ok()?),
+            false => None,
+        },
     })
 }
 
@@ -204,6 +231,7 @@ fn split_record(record: &[u8]) -> Option<RecordParts<'_>> {
         revision: reader.number(4)?,
         flags: 0,
         texts: [ByteReader(&[]); TEXT_COUNT],
+        provider: &[],
     };
     let mut lengths = [0; TEXT_COUNT];
     for length in &mut lengths {
@@ -213,7 +241,9 @@ fn split_record(record: &[u8]) -> Option<RecordParts<'_>> {
     for (text, length) in parts.texts.iter_mut().zip(lengths) {
         *text = ByteReader(reader.take(length)?);
     }
-    reader.0.is_empty().then_some(parts)
+    parts.provider = reader.0;
+    let has_provider = parts.flags & HAS_PROVIDER != 0;
+    (has_provider != parts.provider.is_empty()).then_some(parts)
 }
 
 /// Decodes an end; one with an unknown reason is still an end.
@@ -265,7 +295,10 @@ impl<'a> ByteReader<'a> {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::auth::provider_sign_in::ProviderSignIn;
 
     fn session() -> Session {
         Session {
@@ -287,6 +320,7 @@ mod tests {
             ended: None,
             data: no_data(),
             revision: 3,
+            provider: None,
         }
     }
 
@@ -314,21 +348,70 @@ mod tests {
         }
     }
 
+    fn provider_sign_in() -> ProviderSignIn {
+        ProviderSignIn {
+            provider: "corp".into(),
+            subject: "248289761001".to_owned(),
+            sid: Some("s\"1\0".to_owned()),
+            authenticated_at: 1_699_999_999_000,
+            acr: Some("urn:mfa".into()),
+            amr: ["pwd".to_owned(), "otp".to_owned()].into(),
+        }
+    }
+
+    fn signed_in_at_provider() -> Session {
+        Session {
+            provider: Some(Arc::new(provider_sign_in())),
+            ..session()
+        }
+    }
+
+    #[test]
+    fn provider_sign_in_round_trips() {
+        let mut written = signed_in_at_provider();
+        assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
+        written.provider = Some(Arc::new(ProviderSignIn {
+            sid: None,
+            acr: None,
+            amr: [].into(),
+            ..provider_sign_in()
+        }));
+        assert_eq!(decoded(&encode(&written).unwrap()).unwrap(), written);
+    }
+
+    #[test]
+    fn record_without_provider_is_the_beginning_of_one_with_it() {
+        let (without, with) = (session(), signed_in_at_provider());
+        let (mut without, with) = (encode(&without).unwrap(), encode(&with).unwrap());
+        without[44] |= HAS_PROVIDER;
+        assert_eq!(with[..without.len()], without);
+    }
+
     #[test]
     fn record_of_wrong_length_is_rejected() {
-        let record = encode(&session()).unwrap();
-        for length in 0..record.len() {
-            assert_eq!(decoded(&record[..length]), None, "{length}");
+        for session in [session(), signed_in_at_provider()] {
+            let record = encode(&session).unwrap();
+            for length in 0..record.len() {
+                assert_eq!(decoded(&record[..length]), None, "{length}");
+            }
+            let mut longer = record;
+            longer.push(0);
+            assert_eq!(decoded(&longer), None);
         }
-        let mut longer = record;
-        longer.push(0);
-        assert_eq!(decoded(&longer), None);
     }
 
     #[test]
     fn oversized_text_is_rejected() {
         let long = Session {
             user_agent: "x".repeat(65_536).into(),
+            ..session()
+        };
+        assert!(encode(&long).is_none());
+        let long = Session {
+            provider: Some(Arc::new(ProviderSignIn {
+                subject: "x".repeat(65_536),
+                ..provider_sign_in()
+            })),
             ..session()
         };
         assert!(encode(&long).is_none());

@@ -15,6 +15,10 @@ local CREATED, EXPIRES, ENDED, REASON, REVISION, FLAGS = 2, 3, 4, 5, 6, 17
 local USER, EMAIL, NAME, ROLES, SCOPES, DEVICE, DATA = 1, 2, 3, 4, 5, 9, 10
 -- Flags of texts for which an empty one differs from an absent one.
 local HAS_NAME, HAS_DEVICE = 1, 4
+-- The record ends with the sign-in at a provider, which scripts only copy, as the text after the others.
+local HAS_PROVIDER = 8
+
+local function has(r, flag) return math.floor(r[FLAGS] / flag) % 2 == 1 end
 
 -- The string at a key; nil if there is none, false if the key has another type.
 local function get_string(key)
@@ -38,7 +42,8 @@ local function load_record(key)
     texts[n] = string.sub(text, at, at + r[6 + n] - 1)
     at = at + r[6 + n]
   end
-  if at ~= #text + 1 then return nil, 'malformed' end
+  if has(r, HAS_PROVIDER) ~= (at <= #text) or at > #text + 1 then return nil, 'malformed' end
+  texts[11] = string.sub(text, at)
   r.texts = texts
   return r
 end
@@ -49,8 +54,6 @@ local function encode_record(r)
 end
 
 local function save_record(key, r) redis.call('SET', key, encode_record(r), 'KEEPTTL') end
-
-local function has(r, flag) return math.floor(r[FLAGS] / flag) % 2 == 1 end
 
 -- Sets a text that may be absent (nil).
 local function set_text(r, index, flag, text)
