@@ -6,6 +6,7 @@
 mod addresses;
 mod avatars;
 mod devices;
+mod identities;
 mod migrations;
 mod password_hashes;
 mod postgres;
@@ -23,6 +24,10 @@ use std::time::Duration;
 
 pub use avatars::{Avatar, AvatarInfo};
 pub use devices::DeviceSighting;
+pub use identities::{
+    AssertedIdentity, FirstSignIn, IdentitySignIn, LinkOutcome, UnlinkOutcome, UserIdentity,
+    WaysToSignIn,
+};
 pub use revocations::{LoggedRevocation, RevocationSubject, StoreMarker};
 pub use sessions::{DurableRefreshTokens, DurableSession, SessionQuota};
 use sql::SqlPool;

@@ -268,7 +268,8 @@ impl Database {
     pub async fn update_session_identity(&self, user: &str) -> Result<(), Error> {
         // Copied within the database: a user row that was read before may be outdated.
         let update = self.pool.sql(
-            "UPDATE user_sessions SET email = users.email, name = users.name, \
+            "UPDATE user_sessions SET name = users.name, \
+             email = CASE WHEN users.email = users.id THEN '' ELSE users.email END, \
              roles = users.roles, scopes = users.scopes, revision = revision + 1 \
              FROM users WHERE users.id = $1 AND user_id = $1 AND is_active",
         );

@@ -3,11 +3,11 @@
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::sql::Row;
+use super::sql::{Row, Statement};
 use super::{Database, Error};
 use crate::auth::session::Millis;
 
-const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
+pub(super) const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
                        created_at, updated_at FROM users ";
 
 /// A user who can sign in.
@@ -15,13 +15,13 @@ const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, s
 pub struct User {
     /// A UUID.
     pub id: String,
-    /// Canonical: ASCII, lower case.
+    /// Canonical: ASCII, lower case. Empty if no provider has verified one.
     pub email: String,
     /// As the user wrote it; unique regardless of case.
     pub username: Option<String>,
     pub name: Option<String>,
-    /// Argon2id in the PHC string format.
-    pub password_hash: String,
+    /// Argon2id in the PHC string format; `None`: the user cannot sign in with a password.
+    pub password_hash: Option<String>,
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
     pub disabled: bool,
@@ -43,13 +43,31 @@ impl std::fmt::Debug for User {
 
 /// A new user, already validated and with a hashed password.
 pub struct NewUser {
+    /// Canonical, or empty.
     pub email: String,
     pub username: Option<String>,
     pub name: Option<String>,
-    pub password_hash: String,
+    pub password_hash: Option<String>,
     pub roles: Vec<String>,
     pub scopes: Vec<String>,
     pub disabled: bool,
+}
+
+impl NewUser {
+    pub(super) fn into_user(self, now: Millis) -> User {
+        User {
+            id: Uuid::new_v4().to_string(),
+            email: self.email,
+            username: self.username,
+            name: self.name,
+            password_hash: self.password_hash,
+            roles: self.roles,
+            scopes: self.scopes,
+            disabled: self.disabled,
+            created_at: now,
+            updated_at: now,
+        }
+    }
 }
 
 /// A partial change of a user; `None` leaves a field as it is.
@@ -90,41 +108,32 @@ impl Database {
     /// # Errors
     /// If the database fails.
     pub async fn create_user(&self, new: NewUser, now: Millis) -> Result<Option<User>, Error> {
-        let user = User {
-            id: Uuid::new_v4().to_string(),
-            email: new.email,
-            username: new.username,
-            name: new.name,
-            password_hash: new.password_hash,
-            roles: new.roles,
-            scopes: new.scopes,
-            disabled: new.disabled,
-            created_at: now,
-            updated_at: now,
-        };
-        let insert = self
-            .pool
+        let user = new.into_user(now);
+        let insert = self.insert_user_statement(&user);
+        let inserted = self.pool.write(insert).await?;
+        Ok((!inserted.is_empty()).then_some(user))
+    }
+
+    /// The statement that adds a user; it returns no row if the email or the username is taken.
+    pub(super) fn insert_user_statement(&self, user: &User) -> Statement {
+        self.pool
             .sql(
                 "INSERT INTO users (id, email, username, username_key, name, password_hash, roles, \
-             scopes, disabled, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                 scopes, disabled, created_at, updated_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+                 ON CONFLICT DO NOTHING RETURNING id",
             )
             .bind(&user.id)
-            .bind(&user.email)
+            .bind(encode_email(user))
             .bind(&user.username)
             .bind(user.username.as_ref().map(|name| name.to_ascii_lowercase()))
             .bind(&user.name)
-            .bind(&user.password_hash)
+            .bind(user.password_hash.as_deref().unwrap_or_default())
             .bind(encode_list(&user.roles))
             .bind(encode_list(&user.scopes))
             .bind(user.disabled)
-            .bind(now.cast_signed())
-            .bind(now.cast_signed());
-        match self.pool.write(insert).await {
-            Ok(_) => Ok(Some(user)),
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+            .bind(user.created_at.cast_signed())
+            .bind(user.updated_at.cast_signed())
     }
 
     /// Finds a user by id.
@@ -252,7 +261,17 @@ pub(super) fn encode_list(list: &[String]) -> String {
     serde_json::Value::from(list).to_string()
 }
 
-fn read_user(row: &Row) -> Result<User, Error> {
+/// The column's value: it is unique and not null, so a user without email has the ID there, which no
+/// email equals.
+fn encode_email(user: &User) -> &str {
+    match user.email.is_empty() {
+        true => &user.id,
+        false => &user.email,
+    }
+}
+
+/// Decodes a row with the columns of [`COLUMNS`].
+pub(super) fn read_user(row: &Row) -> Result<User, Error> {
     let id: String = row.get("id")?;
     let list = |column: &str| -> Result<Vec<String>, Error> {
         let text: String = row.get(column)?;
@@ -263,10 +282,12 @@ fn read_user(row: &Row) -> Result<User, Error> {
         Ok(time.cast_unsigned())
     };
     Ok(User {
-        email: row.get("email")?,
+        email: Some(row.get::<String, _>("email")?)
+            .filter(|email| *email != id)
+            .unwrap_or_default(),
         username: row.get("username")?,
         name: row.get("name")?,
-        password_hash: row.get("password_hash")?,
+        password_hash: Some(row.get::<String, _>("password_hash")?).filter(|hash| !hash.is_empty()),
         roles: list("roles")?,
         scopes: list("scopes")?,
         disabled: row.get("disabled")?,

@@ -41,6 +41,8 @@ pub enum EventKind {
     UserRemoved,
     PasswordChanged,
     NewDevice,
+    IdentityLinked,
+    IdentityUnlinked,
     CsrfRejected,
     AdminRefused,
     Reload,
@@ -71,6 +73,8 @@ impl EventKind {
             EventKind::UserRemoved => "user_removed",
             EventKind::PasswordChanged => "password_changed",
             EventKind::NewDevice => "new_device",
+            EventKind::IdentityLinked => "identity_linked",
+            EventKind::IdentityUnlinked => "identity_unlinked",
             EventKind::CsrfRejected => "csrf_rejected",
             EventKind::AdminRefused => "admin_refused",
             EventKind::Reload => "reload",
@@ -93,6 +97,9 @@ pub struct Event {
     pub session: Option<SessionId>,
     #[serde(rename = "client_ip", skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
+    /// Name of the provider at which the user signs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// Why a session ended, or a sign-in failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
@@ -113,6 +120,7 @@ impl Event {
             user: None,
             session: None,
             ip: None,
+            provider: None,
             reason: None,
             detail: None,
             count: None,
@@ -151,6 +159,15 @@ impl Event {
     pub fn ip(self, ip: IpAddr) -> Event {
         Event {
             ip: Some(ip),
+            ..self
+        }
+    }
+
+    /// Sets the provider at which the user signs in.
+    #[must_use]
+    pub fn provider(self, name: &str) -> Event {
+        Event {
+            provider: Some(name.to_owned()),
             ..self
         }
     }

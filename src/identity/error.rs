@@ -5,7 +5,7 @@ use std::error::Error;
 use super::passwords::{self, HashError};
 use crate::auth::token;
 use crate::database;
-use crate::rejection::{Refusal, Rejection};
+use crate::rejection::{CallbackFault, Refusal, Rejection};
 use crate::sessions::SessionError;
 use crate::store::StoreError;
 
@@ -33,6 +33,12 @@ impl From<Rejection> for AccountError {
 impl From<Refusal> for AccountError {
     fn from(refusal: Refusal) -> AccountError {
         AccountError::Rejected(refusal.into())
+    }
+}
+
+impl From<CallbackFault> for AccountError {
+    fn from(fault: CallbackFault) -> AccountError {
+        AccountError::Rejected(fault.into())
     }
 }
 

@@ -6,6 +6,7 @@ mod common_passwords;
 mod devices;
 mod error;
 mod field_errors;
+mod identities;
 pub mod normalize;
 mod passwords;
 pub mod picture;
@@ -41,7 +42,7 @@ pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 
 use crate::auth::session::{Device, SessionToken};
 use crate::database::Database;
-pub use crate::database::{Avatar, AvatarInfo, User};
+pub use crate::database::{Avatar, AvatarInfo, User, UserIdentity};
 use crate::events::Events;
 use crate::rejection::Refusal;
 use crate::sessions::Sessions;

@@ -120,14 +120,11 @@ impl Accounts {
     ) -> Result<User, AccountError> {
         let hash = self.hash_password(change.new.expose_secret(), cost).await?;
         loop {
+            let old = user.password_hash.as_deref();
+            let old = old.ok_or(Refusal::InvalidCredentials)?;
             let replaced = self
                 .database
-                .replace_password_hash(
-                    &user.id,
-                    &user.password_hash,
-                    &hash,
-                    Some(clock::unix_millis()),
-                )
+                .replace_password_hash(&user.id, old, &hash, Some(clock::unix_millis()))
                 .await?;
             if replaced {
                 return Ok(user);

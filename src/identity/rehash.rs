@@ -16,7 +16,10 @@ impl Accounts {
         password: &str,
         cost: HashCost,
     ) -> Result<User, AccountError> {
-        if !is_outdated(&user.password_hash, cost) {
+        let Some(old) = user.password_hash.as_deref() else {
+            return Ok(user);
+        };
+        if !is_outdated(old, cost) {
             return Ok(user);
         }
         // The password is verified, so other clients do not delay this step.
@@ -28,11 +31,11 @@ impl Accounts {
         };
         let replaced = self
             .database
-            .replace_password_hash(&user.id, &user.password_hash, &hash, None)
+            .replace_password_hash(&user.id, old, &hash, None)
             .await?;
         if replaced {
             return Ok(User {
-                password_hash: hash,
+                password_hash: Some(hash),
                 ..user
             });
         }
@@ -56,7 +59,7 @@ impl Accounts {
             .filter(|user| !user.disabled)
             .ok_or(Refusal::InvalidCredentials)?;
         let slot = self.passwords.acquire_sign_in_slot(true).await?;
-        let hash = Some(now.password_hash.as_str());
+        let hash = now.password_hash.as_deref();
         let (_, right) = self.passwords.verify(slot, password, hash, cost).await?;
         match right {
             true => Ok(now),

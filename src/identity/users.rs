@@ -316,9 +316,10 @@ impl Accounts {
             email: new.email,
             username: new.username,
             name: new.name,
-            password_hash: self
-                .hash_password(new.password.expose_secret(), new.cost)
-                .await?,
+            password_hash: Some(
+                self.hash_password(new.password.expose_secret(), new.cost)
+                    .await?,
+            ),
             roles: new.roles,
             scopes: new.scopes,
             disabled: new.disabled,

@@ -9,7 +9,7 @@ async fn create_ann(database: &Database) -> String {
         email: "ann@example.com".to_owned(),
         username: None,
         name: None,
-        password_hash: "old".to_owned(),
+        password_hash: Some("old".to_owned()),
         roles: Vec::new(),
         scopes: Vec::new(),
         disabled: false,
@@ -85,7 +85,7 @@ async fn password_hash_is_replaced_by_compare_and_swap() {
         assert!(replace("old", "new", None).await.unwrap());
         assert!(!replace("old", "other", Some(1)).await.unwrap());
         let user = database.user(&ann).await.unwrap().unwrap();
-        assert_eq!(user.password_hash, "new");
+        assert_eq!(user.password_hash.as_deref(), Some("new"));
         assert_eq!(user.updated_at, before.updated_at);
         assert!(
             replace("new", "newer", Some(before.updated_at + 1))

@@ -269,7 +269,7 @@ async fn session_row_is_deleted_with_its_user() {
             email: "ann@example.com".to_owned(),
             username: None,
             name: None,
-            password_hash: "$x".to_owned(),
+            password_hash: Some("$x".to_owned()),
             roles: vec!["editor".to_owned()],
             scopes: vec!["read".to_owned()],
             disabled: false,

@@ -181,7 +181,15 @@ async fn outdated_hash_is_replaced_at_sign_in() {
     let gateway = gateway().await;
     let user = gateway.register().await.text("/user/id");
     let database = &gateway.database;
-    let hash = async || database.user(&user).await.unwrap().unwrap().password_hash;
+    let hash = async || {
+        database
+            .user(&user)
+            .await
+            .unwrap()
+            .unwrap()
+            .password_hash
+            .unwrap()
+    };
     let params = argon2::Params::new(8192, 1, 1, None).unwrap();
     let (algorithm, version) = (argon2::Algorithm::Argon2id, argon2::Version::V0x13);
     let cheap = argon2::Argon2::new(algorithm, version, params);

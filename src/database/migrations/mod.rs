@@ -23,6 +23,11 @@ fn migrations() -> Vec<Migration> {
             "provider_sign_ins",
             include_str!("0005_provider_sign_ins.sql"),
         ),
+        (
+            6,
+            "user_identities",
+            include_str!("0006_user_identities.sql"),
+        ),
     ];
     texts
         .into_iter()

@@ -269,8 +269,7 @@ pub(super) fn user_from_session(session: &Session) -> User {
         email: session.email.clone(),
         username: session.username.as_deref().map(str::to_owned),
         name: session.name.clone(),
-        // The backend holds it; this value is never compared.
-        password_hash: String::new(),
+        password_hash: None,
         roles: session.roles.to_vec(),
         scopes: session.scopes.to_vec(),
         disabled: false,

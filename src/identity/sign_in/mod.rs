@@ -187,7 +187,7 @@ impl Accounts {
             ip,
         };
         self.check_failures(&attempt, limits).await?;
-        let hash = user.as_ref().map(|user| user.password_hash.as_str());
+        let hash = user.as_ref().and_then(|user| user.password_hash.as_deref());
         let cost = rules.passwords.cost;
         let (slot, right) = self
             .passwords

@@ -66,7 +66,7 @@ impl BackendUser {
             email: self.email,
             username: None,
             name: self.name,
-            password_hash: String::new(),
+            password_hash: None,
             roles: self.roles,
             scopes: self.scopes,
             disabled: false,
