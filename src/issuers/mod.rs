@@ -1,16 +1,26 @@
 //! The keys of trusted issuers, and the verifier that uses them.
 
+mod fetch_signal;
 mod remote_key_set;
 pub mod verifier;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use fetch_signal::{FetchSignal, FetchWait};
+pub(crate) use remote_key_set::is_secure_url;
 use remote_key_set::warn_ignored_keys;
-pub use remote_key_set::{KeySetSource, RemoteKeySet};
+pub use remote_key_set::{KeyFetchOutcome, KeyRefresh, KeySetFetching, KeySetSource, RemoteKeySet};
 use url::Url;
 
 use crate::auth::token::{Algorithm, Key, KeySource, Tokens, TrustedIssuer};
+use crate::http_client::{HttpClient, HttpClientConfig};
 use crate::telemetry::metrics::{FetchStatus, Metrics};
+
+/// Time limit for a whole fetch.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a token with an unknown key waits for a fetch.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The remote key sets of a configuration, by the index of their issuer in [`Tokens::trusted`].
 /// Indices are those of one configuration: across a reload, key sets are matched by their source.
@@ -34,7 +44,8 @@ impl Issuers {
             KeySource::Url(url) => {
                 let source = source_of(trusted, url);
                 let kept = previous.and_then(|previous| previous.find(&source));
-                Some(kept.unwrap_or_else(|| Arc::new(RemoteKeySet::start(source, metrics))))
+                let start = || Arc::new(RemoteKeySet::start(source, fetching(metrics)));
+                Some(kept.unwrap_or_else(start))
             }
         });
         Issuers {
@@ -68,6 +79,29 @@ impl Issuers {
 
     fn key_set(&self, issuer: usize) -> Option<&RemoteKeySet> {
         self.key_sets.get(issuer)?.as_deref()
+    }
+}
+
+/// How the keys of trusted issuers are fetched.
+fn fetching(metrics: &Arc<Metrics>) -> KeySetFetching {
+    let client = HttpClient::new(&HttpClientConfig {
+        environment_proxies: true,
+        ..HttpClientConfig::default()
+    });
+    let metrics = Arc::clone(metrics);
+    KeySetFetching {
+        client: client.ok(),
+        timeout: FETCH_TIMEOUT,
+        wait: REFRESH_TIMEOUT,
+        initial_cool_down: None,
+        observe: Box::new(move |outcome, _| {
+            let status = match outcome {
+                KeyFetchOutcome::Ok => FetchStatus::Ok,
+                KeyFetchOutcome::Failed | KeyFetchOutcome::TimedOut => FetchStatus::Failed,
+            };
+            let fetches = &metrics.jwks_fetches;
+            fetches.with_label_values(&[status.as_str()]).inc();
+        }),
     }
 }
 

@@ -10,17 +10,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use url::{Host, Url};
 
+use super::fetch_signal::{FetchSignal, FetchWait};
 use crate::auth::token::{Algorithm, IgnoredKey, Key, KeyError, KeySet, parse_jwks};
-use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
-use crate::telemetry::metrics::{FetchStatus, Metrics};
+use crate::http_client::{HttpClient, HttpError};
 
-/// Time limit for a whole fetch.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
 /// Maximum size of a key set, in bytes.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
@@ -31,8 +28,6 @@ const INITIAL_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// Minimum time between two fetches for tokens with unknown keys, which any client can send.
 const COOL_DOWN: Duration = Duration::from_secs(30);
-/// How long a token with an unknown key waits for the fetch.
-const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where a key set is published, and what its keys may be used for.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,6 +38,39 @@ pub struct KeySetSource {
     pub algorithms: Vec<Algorithm>,
 }
 
+/// How a key set is fetched.
+pub struct KeySetFetching {
+    /// `None` if the client could not be created, so that every fetch fails.
+    pub client: Option<HttpClient>,
+    /// For a whole fetch.
+    pub timeout: Duration,
+    /// How long a token with an unknown key waits for a fetch.
+    pub wait: Duration,
+    /// Minimum time between two requested fetches before the first success; `None`: as later.
+    pub initial_cool_down: Option<Duration>,
+    /// Called after each fetch with its outcome and its duration.
+    pub observe: Box<dyn Fn(KeyFetchOutcome, Duration) + Send + Sync>,
+}
+
+/// The outcome of a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFetchOutcome {
+    Ok,
+    Failed,
+    TimedOut,
+}
+
+/// The outcome of a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyRefresh {
+    /// The keys are those of now.
+    Fetched,
+    /// The keys could not be fetched in time.
+    Failed,
+    /// They were requested a short while ago.
+    CoolDown,
+}
+
 /// The keys of one source, and the task that fetches them until the key set is dropped.
 pub struct RemoteKeySet {
     pub(super) state: Arc<FetchState>,
@@ -51,17 +79,12 @@ pub struct RemoteKeySet {
 
 pub(super) struct FetchState {
     source: KeySetSource,
-    /// `None` if the client could not be created, so that every fetch fails.
-    client: Option<HttpClient>,
-    metrics: Arc<Metrics>,
+    fetching: KeySetFetching,
     keys: ArcSwap<Vec<Key>>,
     /// Incremented whenever `keys` is replaced.
     generation: AtomicU64,
-    /// Whether a fetch is running or requested.
-    pending: Mutex<bool>,
-    fetch_requested: Notify,
-    /// Number of completed fetches.
-    completed_fetches: watch::Sender<u64>,
+    signal: FetchSignal,
+    initial_cool_down: Option<DefaultDirectRateLimiter>,
     cool_down: DefaultDirectRateLimiter,
 }
 
@@ -74,6 +97,8 @@ enum FetchError {
     NoClient,
     #[error("the issuer cannot be reached")]
     Unreachable(#[source] HttpError),
+    #[error("the issuer did not respond in time")]
+    TimedOut,
     #[error("the issuer responded with status {0}")]
     Status(u16),
     #[error("the key set has more than {MAX_BODY} bytes")]
@@ -84,7 +109,7 @@ enum FetchError {
 
 /// Whether keys may be fetched from a URL: over https, or from a loopback address. An attacker who
 /// can modify the response can sign in as any user.
-pub(super) fn is_secure_url(url: &Url) -> bool {
+pub(crate) fn is_secure_url(url: &Url) -> bool {
     match (url.scheme(), url.host()) {
         ("https", Some(_)) => true,
         ("http", Some(Host::Ipv4(address))) => address.is_loopback(),
@@ -96,23 +121,19 @@ pub(super) fn is_secure_url(url: &Url) -> bool {
 
 impl RemoteKeySet {
     /// Starts to fetch on the current runtime.
-    pub fn start(source: KeySetSource, metrics: &Arc<Metrics>) -> RemoteKeySet {
-        let client = HttpClient::new(&HttpClientConfig {
-            timeout: Some(FETCH_TIMEOUT),
-            environment_proxies: true,
-            ..HttpClientConfig::default()
-        });
-        let once = Quota::with_period(COOL_DOWN).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
+    pub fn start(source: KeySetSource, fetching: KeySetFetching) -> RemoteKeySet {
+        let once_in = |period| {
+            let quota = Quota::with_period(period).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
+            RateLimiter::direct(quota)
+        };
         let state = Arc::new(FetchState {
             source,
-            client: client.ok(),
-            metrics: metrics.clone(),
             keys: ArcSwap::default(),
             generation: AtomicU64::new(0),
-            pending: Mutex::new(true),
-            fetch_requested: Notify::new(),
-            completed_fetches: watch::Sender::new(0),
-            cool_down: RateLimiter::direct(once),
+            signal: FetchSignal::pending(),
+            initial_cool_down: fetching.initial_cool_down.map(once_in),
+            cool_down: once_in(COOL_DOWN),
+            fetching,
         });
         let task = tokio::spawn(state.clone().run_fetch_loop()).abort_handle();
         RemoteKeySet { state, task }
@@ -132,10 +153,10 @@ impl RemoteKeySet {
         self.state.generation.load(Ordering::SeqCst)
     }
 
-    /// Waits for newer keys, at most a second: for a fetch in progress, or for a new one unless one
-    /// was requested a short while ago.
-    pub async fn refresh(&self) {
-        self.state.refresh().await;
+    /// Waits for newer keys: for a fetch in progress, or for a new one unless one was requested a short
+    /// while ago.
+    pub async fn refresh(&self) -> KeyRefresh {
+        self.state.refresh().await
     }
 }
 
@@ -146,35 +167,23 @@ impl Drop for RemoteKeySet {
 }
 
 impl FetchState {
-    async fn refresh(&self) {
-        // Subscribe before `pending` is read, so that a completion in between is not missed.
-        let mut ended = self.completed_fetches.subscribe();
-        if !self.request_fetch() {
-            return;
+    async fn refresh(&self) -> KeyRefresh {
+        let is_unfetched = self.generation.load(Ordering::SeqCst) == 0;
+        let initial = self.initial_cool_down.as_ref().filter(|_| is_unfetched);
+        let cool_down = initial.unwrap_or(&self.cool_down);
+        let may_start = || cool_down.check().is_ok();
+        match self.signal.join(self.fetching.wait, may_start).await {
+            FetchWait::Succeeded => KeyRefresh::Fetched,
+            FetchWait::Failed => KeyRefresh::Failed,
+            FetchWait::Declined => KeyRefresh::CoolDown,
         }
-        // A timeout is not an error: verification continues with the keys at hand.
-        let _ = tokio::time::timeout(REFRESH_TIMEOUT, ended.changed()).await;
-    }
-
-    /// Requests a fetch unless one is pending. Returns false during the cool-down.
-    fn request_fetch(&self) -> bool {
-        // One critical section, so that no other token sees the cool-down started but no fetch
-        // pending.
-        let mut pending = self.pending.lock();
-        if !*pending {
-            if self.cool_down.check().is_err() {
-                return false;
-            }
-            *pending = true;
-            self.fetch_requested.notify_one();
-        }
-        true
     }
 
     async fn run_fetch_loop(self: Arc<FetchState>) {
         let (mut failures, mut ignored) = (0, Vec::new());
         loop {
-            let outcome = match self.fetch().await {
+            let started = Instant::now();
+            let outcome = match self.fetch_in_time().await {
                 Ok(KeySet { keys, ignored: now }) => {
                     if now != ignored {
                         warn_ignored_keys(&self.source.issuer, &now);
@@ -189,35 +198,32 @@ impl FetchState {
                     // After the keys: a reader of the new generation must not use the old keys.
                     self.generation.fetch_add(1, Ordering::SeqCst);
                     failures = 0;
-                    FetchStatus::Ok
+                    KeyFetchOutcome::Ok
                 }
                 Err(error) => {
+                    let outcome = error.outcome();
                     let error = anyhow::Error::from(error);
                     tracing::warn!(issuer = self.source.issuer, "keys not fetched: {error:#}");
                     failures += 1;
-                    FetchStatus::Failed
+                    outcome
                 }
             };
-            self.metrics
-                .jwks_fetches
-                .with_label_values(&[outcome.as_str()])
-                .inc();
-            *self.pending.lock() = false;
-            self.completed_fetches.send_modify(|ended| *ended += 1);
-            tokio::select! {
-                () = tokio::time::sleep(next_fetch_delay(failures)) => {
-                    *self.pending.lock() = true;
-                }
-                () = self.fetch_requested.notified() => {}
-            }
+            (self.fetching.observe)(outcome, started.elapsed());
+            self.signal.complete(outcome == KeyFetchOutcome::Ok);
+            self.signal.until_due(next_fetch_delay(failures)).await;
         }
+    }
+
+    async fn fetch_in_time(&self) -> Result<KeySet, FetchError> {
+        let fetched = tokio::time::timeout(self.fetching.timeout, self.fetch()).await;
+        fetched.unwrap_or(Err(FetchError::TimedOut))
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {
         if !is_secure_url(&self.source.url) {
             return Err(FetchError::Insecure);
         }
-        let client = self.client.as_ref().ok_or(FetchError::NoClient)?;
+        let client = self.fetching.client.as_ref().ok_or(FetchError::NoClient)?;
         let agent = (header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let headers = HeaderMap::from_iter([agent]);
         let sent = client.send(Method::GET, self.source.url.clone(), headers, Bytes::new());
@@ -234,11 +240,20 @@ impl FetchState {
     }
 }
 
+impl FetchError {
+    fn outcome(&self) -> KeyFetchOutcome {
+        match self {
+            FetchError::TimedOut => KeyFetchOutcome::TimedOut,
+            _ => KeyFetchOutcome::Failed,
+        }
+    }
+}
+
 /// Logs the ignored keys of an issuer.
 pub(super) fn warn_ignored_keys(issuer: &str, ignored: &[IgnoredKey]) {
     for IgnoredKey { id, reason } in ignored {
         let kid = id.as_deref();
-        tracing::warn!(issuer, kid, %reason, "a key of a trusted issuer is ignored");
+        tracing::warn!(issuer, kid, %reason, "a key of an issuer is ignored");
     }
 }
 
