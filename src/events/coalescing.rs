@@ -66,6 +66,9 @@ impl Event {
         if self.session != other.session {
             self.session = None;
         }
+        if self.provider != other.provider {
+            self.provider = None;
+        }
         if self.reason != other.reason {
             self.reason = None;
         }

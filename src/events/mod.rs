@@ -47,6 +47,8 @@ pub enum EventKind {
     AdminRefused,
     Reload,
     StoreDataLost,
+    ProviderUnavailable,
+    ProviderBack,
 }
 
 impl EventKind {
@@ -79,6 +81,8 @@ impl EventKind {
             EventKind::AdminRefused => "admin_refused",
             EventKind::Reload => "reload",
             EventKind::StoreDataLost => "store_data_lost",
+            EventKind::ProviderUnavailable => "provider_unavailable",
+            EventKind::ProviderBack => "provider_back",
         }
     }
 }
@@ -333,6 +337,7 @@ fn log_event(event: &Event) {
         user_id = event.user.as_deref(),
         session_id = event.session.map(tracing::field::display),
         client_ip = event.ip.map(tracing::field::display),
+        provider = event.provider.as_deref(),
         reason = event.reason,
         detail = event.detail.as_deref(),
     );

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use super::Services;
 use crate::events::{Event, EventKind};
+use crate::identity::oidc::ProviderStatus;
 use crate::proxy::listener::ListenerState;
 use crate::store::StoreError;
 use crate::telemetry::metrics::CleanUpStatus;
 
 /// Interval at which session uses are written.
 const USE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which changes of the providers' status are recorded.
+const STATUS_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which expired data is removed and counted.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 /// Time in which the connections to the store are established, before the first cleanup.
@@ -42,7 +45,25 @@ pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
         services.sessions.clone(),
         |sessions| async move { sessions.write_uses().await },
     ));
+    tokio::spawn(run_every(
+        STATUS_REPORT_INTERVAL,
+        services.clone(),
+        |services| async move { report_providers(&services) },
+    ));
     tokio::spawn(run_cleanups(services.clone(), listeners.to_vec()));
+}
+
+/// Records providers that stopped or began to respond, at most one change of each per interval.
+fn report_providers(services: &Services) {
+    for provider in services.snapshot.load().providers.iter() {
+        let kind = match provider.take_status_change() {
+            Some(ProviderStatus::Down) => EventKind::ProviderUnavailable,
+            Some(ProviderStatus::Up) => EventKind::ProviderBack,
+            Some(ProviderStatus::Unknown) | None => continue,
+        };
+        let name = &*provider.settings().name;
+        services.events.record(Event::new(kind).provider(name));
+    }
 }
 
 async fn run_every<T: Clone, F: Future<Output = ()>>(

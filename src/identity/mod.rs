@@ -8,6 +8,7 @@ mod error;
 mod field_errors;
 mod identities;
 pub mod normalize;
+pub mod oidc;
 mod passwords;
 pub mod picture;
 mod profile;

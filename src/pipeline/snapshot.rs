@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::assertions::Assertions;
+use crate::identity::oidc::Providers;
 use crate::issuers::Issuers;
 use crate::issuers::verifier::Verifier;
 use crate::settings::Reloadable;
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub settings: Reloadable,
     /// Verifies bearer tokens with the configured keys and those of trusted issuers.
     pub verifier: Verifier,
+    /// The providers at which users sign in.
+    pub providers: Providers,
     /// The servers in rotation.
     pub upstreams: Upstreams,
     /// Signs the identity that upstreams receive.
@@ -37,6 +40,8 @@ impl Snapshot {
     ) -> Snapshot {
         let issuers = previous.map(|previous| previous.verifier.issuers());
         let issuers = Issuers::new(&settings.tokens, metrics, issuers);
+        let providers = previous.map(|previous| &previous.providers);
+        let providers = Providers::start(&settings.identity.providers, providers, metrics);
         let upstreams = Upstreams::build(
             &settings.upstreams,
             previous.map(|previous| &previous.upstreams),
@@ -45,23 +50,25 @@ impl Snapshot {
             Handle::current(),
         )
         .await;
-        Snapshot::new(settings, issuers, upstreams, metrics)
+        Snapshot::new(settings, issuers, providers, upstreams, metrics)
     }
 
     /// A configuration for a process that serves no traffic: fetches no keys and checks no servers.
     pub fn offline(settings: Reloadable, metrics: &Metrics) -> Snapshot {
         let (issuers, upstreams) = (Issuers::default(), Upstreams::default());
-        Snapshot::new(settings, issuers, upstreams, metrics)
+        Snapshot::new(settings, issuers, Providers::default(), upstreams, metrics)
     }
 
     fn new(
         settings: Reloadable,
         issuers: Issuers,
+        providers: Providers,
         upstreams: Upstreams,
         metrics: &Metrics,
     ) -> Snapshot {
         Snapshot {
             verifier: Verifier::new(Arc::clone(&settings.tokens), issuers, metrics),
+            providers,
             upstreams,
             assertions: Assertions::new(Arc::clone(&settings.tokens), metrics),
             series: RoutingSeries::new(&settings, metrics),

@@ -97,6 +97,16 @@ pub enum Issuer {
     },
 }
 
+impl Issuer {
+    /// The name, or the template of the names of all tenants.
+    pub fn text(&self) -> &str {
+        match self {
+            Issuer::Exact(name) => name,
+            Issuer::Tenants { template, .. } => template,
+        }
+    }
+}
+
 /// The placeholder in [`Issuer::Tenants`].
 pub const TENANT_ID: &str = "{tenantid}";
 

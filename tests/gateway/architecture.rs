@@ -30,10 +30,12 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "pipeline", "identity", "sessions", "events", "upstream", "store",
         ],
     ),
-    // Of `store`, limits only; of `identity`, nothing yet.
+    // Of `store`, limits only; of `identity`, providers only.
     (
         "pipeline",
-        &["sessions", "events", "upstream", "issuers", "store"],
+        &[
+            "identity", "sessions", "events", "upstream", "issuers", "store",
+        ],
     ),
     (
         "identity",

@@ -119,6 +119,24 @@ labels! {
         Failed = "failed",
     }
 
+    /// An endpoint of a provider.
+    ProviderEndpoint {
+        Discovery = "discovery",
+        Jwks = "jwks",
+        Par = "par",
+        Token = "token",
+        Userinfo = "userinfo",
+        Revocation = "revocation",
+    }
+
+    /// The outcome of a request to a provider.
+    ProviderOutcome {
+        Ok = "ok",
+        Refused = "refused",
+        Error = "error",
+        Timeout = "timeout",
+    }
+
     /// Reason why a connection is closed before its first request.
     ConnectionRefusal {
         Connections = "connections",

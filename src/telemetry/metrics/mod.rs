@@ -18,6 +18,7 @@ use crate::rejection::Refusal;
 use crate::telemetry::logging::StandardStream;
 
 mod labels;
+mod provider_series;
 mod routing_series;
 mod series;
 mod sharded;
@@ -26,9 +27,10 @@ mod sign_ins;
 
 pub use labels::{
     CacheName, CacheOutcome, CleanUpKind, CleanUpStatus, ConnectionRefusal, FetchStatus,
-    LimitOutcome, ReloadStatus, StoreOperation,
+    LimitOutcome, ProviderEndpoint, ProviderOutcome, ReloadStatus, StoreOperation,
 };
 pub use prometheus::IntCounter;
+pub use provider_series::ProviderSeries;
 pub use routing_series::{NO_ROUTE, RouteLabel, RoutingSeries};
 use series::{SeriesMap, SeriesTable};
 pub use sharded::{ShardedCounter, ShardedCounterVec, ShardedGauge, claim_shards};
@@ -175,6 +177,12 @@ metrics! {
         "Expiry of a listener's certificate, in Unix time.";
     jwks_fetches: IntCounterVec = "jwks_fetches_total", ["outcome"], &[],
         "Fetches of the keys of trusted issuers, by outcome.";
+    provider_requests: IntCounterVec = "provider_requests_total", ["provider", "endpoint", "outcome"], &[],
+        "Requests to providers, by endpoint and outcome.";
+    provider_request_duration: ShardedHistogramVec = "provider_request_duration_seconds", ["provider", "endpoint"], REQUEST_BUCKETS,
+        "Duration of requests to providers, with the wait for a slot, until the outcome.";
+    provider_up: IntGaugeVec = "provider_up", ["provider"], &[],
+        "1 while a provider responds.";
     last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
         "Load time of the running configuration, in Unix time.";
 }

@@ -38,7 +38,34 @@ const REFUSALS: [Refusal; 11] = [
     Refusal::UpstreamTimeout,
 ];
 
+/// The usual refusals of a sign-in at a provider.
+const PROVIDER_REFUSALS: [Refusal; 9] = [
+    Refusal::FlowInvalid,
+    Refusal::SignInRefused,
+    Refusal::UserExists,
+    Refusal::RateLimited,
+    Refusal::SessionLimitReached,
+    Refusal::Internal,
+    Refusal::ProviderError,
+    Refusal::ProviderUnavailable,
+    Refusal::StoreUnavailable,
+];
+
 impl Metrics {
+    /// Counts a sign-in at a provider of the configuration; `None` for a success.
+    pub fn count_provider_sign_in(&self, provider: &str, refusal: Option<Refusal>) {
+        let outcome = refusal.map_or("ok".to_owned(), refusal_label);
+        let labels = [provider, &outcome];
+        self.sign_ins.with_label_values(&labels).inc();
+    }
+
+    pub(super) fn initialize_provider_sign_in_series(&self, provider: &str) {
+        let codes = PROVIDER_REFUSALS.map(refusal_label);
+        for outcome in std::iter::once("ok").chain(codes.iter().map(String::as_str)) {
+            self.sign_ins.with_label_values(&[provider, outcome]);
+        }
+    }
+
     /// Counts a sign-in; `None` for a success.
     pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
         let outcome = refusal.map_or("ok".to_owned(), refusal_label);

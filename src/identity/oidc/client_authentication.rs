@@ -1,0 +1,120 @@
+//! Authentication of the gateway at a provider's endpoints (RFC 6749, section 2.3; RFC 7523), and the
+//! form of a request to them.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue, Method, header};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+use url::form_urlencoded::{Serializer, byte_serialize};
+
+use super::call::ProviderRequest;
+use super::providers::ProviderClient;
+use crate::rejection::CallbackFault;
+use crate::settings::provider::ClientAuthentication;
+
+/// The parameters of a request to a provider. They hold secrets and are not printed.
+pub(super) struct Form(Serializer<'static, String>);
+
+impl Form {
+    pub(super) fn new() -> Form {
+        Form(Serializer::new(String::new()))
+    }
+
+    #[must_use]
+    pub(super) fn with(mut self, name: &str, value: &str) -> Form {
+        self.push(name, value);
+        self
+    }
+
+    pub(super) fn push(&mut self, name: &str, value: &str) {
+        self.0.append_pair(name, value);
+    }
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Form(…)")
+    }
+}
+
+impl ProviderClient {
+    /// Builds a POST that the gateway authenticates.
+    pub(super) fn authenticated_post(
+        &self,
+        url: Url,
+        mut form: Form,
+    ) -> Result<ProviderRequest, CallbackFault> {
+        let mut headers = HeaderMap::new();
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(header::CONTENT_TYPE, form_type);
+        let client_id = &self.settings().client_id;
+        match &self.settings().client_auth {
+            ClientAuthentication::SecretBasic(secret) => {
+                headers.insert(header::AUTHORIZATION, basic(client_id, secret)?);
+            }
+            ClientAuthentication::SecretPost(secret) => {
+                form.push("client_id", client_id);
+                form.push("client_secret", secret.expose_secret());
+            }
+            ClientAuthentication::PrivateKey(_) => {
+                return Err(CallbackFault::ClientAssertionFailed);
+            }
+            ClientAuthentication::None => form.push("client_id", client_id),
+        }
+        Ok(ProviderRequest {
+            method: Method::POST,
+            url,
+            headers,
+            body: form.0.finish().into(),
+        })
+    }
+
+    /// Whether the client ID is in a header, so that the parameters lack it.
+    pub(super) fn authenticates_by_header(&self) -> bool {
+        matches!(
+            self.settings().client_auth,
+            ClientAuthentication::SecretBasic(_)
+        )
+    }
+}
+
+/// ID and secret are form-encoded before they are joined (RFC 6749, section 2.3.1).
+fn basic(client_id: &str, secret: &SecretString) -> Result<HeaderValue, CallbackFault> {
+    let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = format!("{}:{}", encode(client_id), encode(secret.expose_secret()));
+    let value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)));
+    let mut value = value.map_err(|_| CallbackFault::ClientAssertionFailed)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn id_and_secret_are_form_encoded_before_basic() {
+        for (id, secret, expected) in [
+            ("id", "secret", "id:secret"),
+            ("a:b", "p@ss word%", "a%3Ab:p%40ss+word%25"),
+            ("ü", "+/=&", "%C3%BC:%2B%2F%3D%26"),
+        ] {
+            let value = basic(id, &secret.into()).unwrap();
+            let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap();
+            let decoded = STANDARD.decode(encoded).unwrap();
+            assert_eq!(String::from_utf8(decoded).unwrap(), expected);
+            assert!(value.is_sensitive());
+        }
+    }
+
+    #[test]
+    fn form_is_not_printed() {
+        let form = Form::new().with("code", "hunter2");
+        assert!(!format!("{form:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,401 @@
+//! Metadata of a provider (OpenID Connect Discovery 1.0, section 3; RFC 8414).
+
+use serde_json::{Map, Value};
+use url::Url;
+
+use crate::issuers::is_secure_url;
+use crate::json;
+use crate::settings::provider::{Endpoints, Issuer, Provider, ProviderKind, TENANT_ID};
+
+/// The path of the document below an issuer.
+const WELL_KNOWN: &str = "/.well-known/openid-configuration";
+
+/// The addresses and abilities of a provider. Configured addresses have replaced those of its document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderMetadata {
+    pub authorization: Url,
+    pub token: Url,
+    pub userinfo: Option<Url>,
+    pub jwks: Option<Url>,
+    pub end_session: Option<Url>,
+    pub par: Option<Url>,
+    pub revocation: Option<Url>,
+    /// Whether authorization requests must be pushed (RFC 9126).
+    pub requires_par: bool,
+    /// Whether every authorization response has `iss` (RFC 9207).
+    pub promises_issuer: bool,
+    /// `id_token_signing_alg_values_supported`; empty if absent, like the next two.
+    pub signing_algorithms: Vec<String>,
+    /// `token_endpoint_auth_methods_supported`.
+    pub client_authentications: Vec<String>,
+    /// `code_challenge_methods_supported`.
+    pub challenge_methods: Vec<String>,
+}
+
+/// Reason why metadata cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    #[error("the document is invalid")]
+    NotJson(#[source] json::ParseError),
+    #[error("`issuer` of the document is not the configured one")]
+    Issuer,
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    #[error("`{0}` has a wrong type")]
+    WrongType(&'static str),
+    #[error("`{0}` is neither https nor, for an issuer on loopback, http on loopback")]
+    Insecure(&'static str),
+    #[error("the issuer is not an address")]
+    NoAddress,
+}
+
+/// Returns the address of the document: the configured one, or that below the issuer.
+///
+/// For an issuer of several tenants, the document of the first tenant stands for all.
+///
+/// # Errors
+///
+/// The issuer is missing or not an address.
+pub fn discovery_url(provider: &Provider) -> Result<Url, MetadataError> {
+    if let Some(configured) = &provider.endpoints.discovery {
+        return Ok(configured.clone());
+    }
+    let issuer = match &provider.issuer {
+        Some(Issuer::Exact(name)) => name.clone(),
+        Some(Issuer::Tenants { template, tenants }) => {
+            let first = tenants.first().ok_or(MetadataError::NoAddress)?;
+            template.replace(TENANT_ID, first)
+        }
+        None => return Err(MetadataError::NoAddress),
+    };
+    let address = format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/'));
+    let url = Url::parse(&address).map_err(|_| MetadataError::NoAddress)?;
+    is_secure_url(&url)
+        .then_some(url)
+        .ok_or(MetadataError::Insecure("issuer"))
+}
+
+impl ProviderMetadata {
+    /// Reads a document that was fetched for this provider.
+    ///
+    /// # Errors
+    ///
+    /// The document is of another issuer, lacks an address, or has one that is not secure.
+    pub fn parse(body: &[u8], provider: &Provider) -> Result<ProviderMetadata, MetadataError> {
+        let members = json::parse(body).map_err(MetadataError::NotJson)?;
+        let document = Document {
+            members: &members,
+            is_loopback: is_loopback_issuer(provider),
+        };
+        let issuer = members.get("issuer").and_then(Value::as_str);
+        if !issuer.is_some_and(|issuer| is_issuer_of(provider, issuer)) {
+            return Err(MetadataError::Issuer);
+        }
+        let Endpoints {
+            discovery: _,
+            authorization,
+            token,
+            userinfo,
+            jwks,
+            end_session,
+            par,
+            revocation,
+        } = &provider.endpoints;
+        let jwks = document.address("jwks_uri", jwks.as_ref())?;
+        if jwks.is_none() && provider.kind == ProviderKind::Oidc {
+            return Err(MetadataError::Missing("jwks_uri"));
+        }
+        let pushed = "pushed_authorization_request_endpoint";
+        Ok(ProviderMetadata {
+            authorization: document.required("authorization_endpoint", authorization.as_ref())?,
+            token: document.required("token_endpoint", token.as_ref())?,
+            userinfo: document.address("userinfo_endpoint", userinfo.as_ref())?,
+            jwks,
+            end_session: document.address("end_session_endpoint", end_session.as_ref())?,
+            par: document.address(pushed, par.as_ref())?,
+            revocation: document.address("revocation_endpoint", revocation.as_ref())?,
+            requires_par: document.flag("require_pushed_authorization_requests")?,
+            promises_issuer: document.flag("authorization_response_iss_parameter_supported")?,
+            signing_algorithms: document.list("id_token_signing_alg_values_supported")?,
+            client_authentications: document.list("token_endpoint_auth_methods_supported")?,
+            challenge_methods: document.list("code_challenge_methods_supported")?,
+        })
+    }
+
+    /// The metadata of a provider without a document, whose addresses are configured.
+    ///
+    /// # Errors
+    ///
+    /// The authorization or token endpoint is not configured.
+    pub fn configured(provider: &Provider) -> Result<ProviderMetadata, MetadataError> {
+        let endpoints = &provider.endpoints;
+        let required = |name, url: &Option<Url>| url.clone().ok_or(MetadataError::Missing(name));
+        Ok(ProviderMetadata {
+            authorization: required("authorization_endpoint", &endpoints.authorization)?,
+            token: required("token_endpoint", &endpoints.token)?,
+            userinfo: endpoints.userinfo.clone(),
+            jwks: endpoints.jwks.clone(),
+            end_session: endpoints.end_session.clone(),
+            par: endpoints.par.clone(),
+            revocation: endpoints.revocation.clone(),
+            requires_par: false,
+            promises_issuer: false,
+            signing_algorithms: Vec::new(),
+            client_authentications: Vec::new(),
+            challenge_methods: Vec::new(),
+        })
+    }
+}
+
+/// Whether a document may name this issuer: byte for byte the configured one. The document of several
+/// tenants has the placeholder itself in it, as that of Entra does.
+fn is_issuer_of(provider: &Provider, issuer: &str) -> bool {
+    match &provider.issuer {
+        Some(Issuer::Exact(name)) => issuer == name,
+        Some(Issuer::Tenants { template, tenants }) => {
+            let mut tenants = tenants.iter();
+            issuer == template
+                || tenants.any(|tenant| issuer == template.replace(TENANT_ID, tenant))
+        }
+        None => false,
+    }
+}
+
+/// Whether the issuer is on loopback, so that its endpoints may be.
+fn is_loopback_issuer(provider: &Provider) -> bool {
+    let issuer = provider.issuer.as_ref().map(Issuer::text);
+    let url = issuer.and_then(|issuer| Url::parse(&issuer.replace(TENANT_ID, "tenant")).ok());
+    url.is_some_and(|mut url| {
+        // Plain HTTP is secure on loopback only.
+        url.scheme() == "http" || (url.set_scheme("http").is_ok() && is_secure_url(&url))
+    })
+}
+
+/// A document whose members are read by type.
+struct Document<'a> {
+    members: &'a Map<String, Value>,
+    is_loopback: bool,
+}
+
+impl Document<'_> {
+    fn member(&self, name: &str) -> Option<&Value> {
+        self.members.get(name).filter(|value| !value.is_null())
+    }
+
+    fn required(&self, name: &'static str, own: Option<&Url>) -> Result<Url, MetadataError> {
+        let address = self.address(name, own)?;
+        address.ok_or(MetadataError::Missing(name))
+    }
+
+    /// Returns an address; one that is configured replaces the document's.
+    fn address(&self, name: &'static str, own: Option<&Url>) -> Result<Option<Url>, MetadataError> {
+        if let Some(own) = own {
+            return Ok(Some(own.clone()));
+        }
+        let Some(value) = self.member(name) else {
+            return Ok(None);
+        };
+        let text = value.as_str().ok_or(MetadataError::WrongType(name))?;
+        let url = Url::parse(text).map_err(|_| MetadataError::WrongType(name))?;
+        let is_allowed = is_secure_url(&url) && (url.scheme() == "https" || self.is_loopback);
+        let is_plain = url.username().is_empty() && url.password().is_none();
+        if !is_allowed || !is_plain || url.fragment().is_some() {
+            return Err(MetadataError::Insecure(name));
+        }
+        Ok(Some(url))
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool, MetadataError> {
+        match self.member(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(MetadataError::WrongType(name)),
+        }
+    }
+
+    fn list(&self, name: &'static str) -> Result<Vec<String>, MetadataError> {
+        let texts = match self.member(name) {
+            None => Some(Vec::new()),
+            Some(Value::Array(list)) => {
+                let texts = list.iter().map(|text| text.as_str().map(str::to_owned));
+                texts.collect()
+            }
+            Some(_) => None,
+        };
+        texts.ok_or(MetadataError::WrongType(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::identity::oidc::fixtures::provider;
+
+    fn document() -> Value {
+        json!({
+            "issuer": "https://id.example/realm",
+            "authorization_endpoint": "https://id.example/authorize",
+            "token_endpoint": "https://id.example/token",
+            "jwks_uri": "https://keys.example/jwks",
+            "userinfo_endpoint": "https://id.example/userinfo",
+        })
+    }
+
+    fn exact(issuer: &str) -> Provider {
+        Provider {
+            issuer: Some(Issuer::Exact(issuer.to_owned())),
+            ..provider("https://unused.example")
+        }
+    }
+
+    fn error(provider: &Provider, name: &str, value: Value) -> Option<String> {
+        let mut document = document();
+        document[name] = value;
+        let result = ProviderMetadata::parse(document.to_string().as_bytes(), provider);
+        result.err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn issuer_is_compared_byte_for_byte() {
+        let provider = exact("https://id.example/realm");
+        for (issuer, is_same) in [
+            ("https://id.example/realm", true),
+            ("https://id.example/realm/", false),
+            ("https://ID.example/realm", false),
+            ("https://id.example:443/realm", false),
+            ("https://id.example/re%61lm", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                error(&provider, "issuer", json!(issuer)).is_none(),
+                is_same,
+                "{issuer}"
+            );
+        }
+        for value in [json!(null), json!(["https://id.example/realm"]), json!(1)] {
+            assert!(error(&provider, "issuer", value).is_some());
+        }
+    }
+
+    #[test]
+    fn document_of_tenants_names_the_template_or_a_tenant() {
+        let tenants = Issuer::Tenants {
+            template: "https://id.example/{tenantid}/v2".to_owned(),
+            tenants: vec!["a".to_owned(), "b".to_owned()],
+        };
+        let provider = Provider {
+            issuer: Some(tenants),
+            ..provider("https://unused.example")
+        };
+        for (issuer, is_same) in [
+            ("https://id.example/{tenantid}/v2", true),
+            ("https://id.example/a/v2", true),
+            ("https://id.example/b/v2", true),
+            ("https://id.example/c/v2", false),
+            ("https://id.example//v2", false),
+        ] {
+            assert_eq!(
+                error(&provider, "issuer", json!(issuer)).is_none(),
+                is_same,
+                "{issuer}"
+            );
+        }
+        let url = discovery_url(&provider).unwrap();
+        assert_eq!(
+            url.as_str(),
+            "https://id.example/a/v2/.well-known/openid-configuration"
+        );
+    }
+
+    #[test]
+    fn addresses_are_https_or_loopback_for_an_issuer_on_loopback() {
+        let remote = exact("https://id.example/realm");
+        for (address, is_allowed) in [
+            ("https://other.example/x?tenant=1", true),
+            ("http://id.example/x", false),
+            ("http://127.0.0.1/x", false),
+            ("http://localhost/x", false),
+            ("https://user@id.example/x", false),
+            ("https://user:secret@id.example/x", false),
+            ("https://id.example/x#fragment", false),
+            ("file:///etc/passwd", false),
+            ("ftp://id.example/x", false),
+            ("/x", false),
+            ("", false),
+        ] {
+            for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
+                let error = error(&remote, name, json!(address));
+                assert_eq!(error.is_none(), is_allowed, "{name} {address} {error:?}");
+            }
+        }
+        for issuer in [
+            "http://127.0.0.1:8080",
+            "https://localhost",
+            "http://[::1]:1/realm",
+        ] {
+            let local = exact(issuer);
+            for (address, is_allowed) in [
+                ("http://127.0.0.1:9/x", true),
+                ("http://localhost/x", true),
+                ("https://id.example/x", true),
+                ("http://id.example/x", false),
+                ("http://10.0.0.1/x", false),
+                ("http://169.254.169.254/latest", false),
+            ] {
+                let mut document = document();
+                document["issuer"] = json!(issuer);
+                document["token_endpoint"] = json!(address);
+                let result = ProviderMetadata::parse(document.to_string().as_bytes(), &local);
+                assert_eq!(result.is_ok(), is_allowed, "{issuer} {address}");
+            }
+        }
+    }
+
+    #[test]
+    fn configured_address_replaces_the_document_s() {
+        let mut provider = exact("https://id.example/realm");
+        let own = Url::parse("https://own.example/token").unwrap();
+        provider.endpoints.token = Some(own.clone());
+        assert_eq!(
+            error(&provider, "token_endpoint", json!("http://evil.example")),
+            None
+        );
+        let document = document().to_string();
+        let metadata = ProviderMetadata::parse(document.as_bytes(), &provider).unwrap();
+        assert_eq!(metadata.token, own);
+        assert_eq!(metadata.jwks.unwrap().as_str(), "https://keys.example/jwks");
+        assert_eq!(metadata.par, None);
+    }
+
+    #[test]
+    fn members_of_a_wrong_type_make_the_document_unusable() {
+        let provider = exact("https://id.example/realm");
+        for (name, value) in [
+            ("token_endpoint", json!(["https://id.example/token"])),
+            ("token_endpoint", json!(null)),
+            ("jwks_uri", json!(null)),
+            ("userinfo_endpoint", json!(1)),
+            ("require_pushed_authorization_requests", json!("true")),
+            ("authorization_response_iss_parameter_supported", json!(1)),
+            ("code_challenge_methods_supported", json!("S256")),
+            ("id_token_signing_alg_values_supported", json!([1])),
+        ] {
+            assert!(error(&provider, name, value).is_some(), "{name}");
+        }
+        let twice = document().to_string().replacen('{', r#"{"issuer":"x","#, 1);
+        assert!(matches!(
+            ProviderMetadata::parse(twice.as_bytes(), &provider),
+            Err(MetadataError::NotJson(_))
+        ));
+        for text in ["", "[]", "null", "<html>", "{\"issuer\":"] {
+            assert!(
+                ProviderMetadata::parse(text.as_bytes(), &provider).is_err(),
+                "{text}"
+            );
+        }
+    }
+}

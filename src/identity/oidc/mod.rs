@@ -1,0 +1,23 @@
+//! Sign-in at OpenID providers.
+//!
+//! A [`ProviderClient`] is everything that the gateway does with a provider as a remote service. What
+//! a provider sends is hostile input: each call has a deadline, reads at most 1 MiB, follows no
+//! redirect, and is classified by [`CallbackFault`](crate::rejection::CallbackFault).
+
+mod authorization;
+mod call;
+mod client_authentication;
+mod discovery;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod health;
+mod metadata;
+mod providers;
+mod revocation;
+mod token_endpoint;
+
+pub use authorization::AuthorizationRequest;
+pub use health::ProviderStatus;
+pub use metadata::{MetadataError, ProviderMetadata, discovery_url};
+pub use providers::{ProviderClient, Providers};
+pub use token_endpoint::TokenResponse;
