@@ -12,9 +12,7 @@ pub(super) fn parse_key(
 ) -> Result<Key, KeyError> {
     match algorithm {
         Algorithm::HS256 => Key::hmac(id, material.as_bytes()),
-        Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA => {
-            Key::from_pem(id, algorithm, material.as_bytes())
-        }
+        _ => Key::from_pem(id, algorithm, material.as_bytes()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! the events name the fault.
 
 use super::{Reason, Refusal, Rejection};
+use crate::auth::token::provider_token::ProviderTokenFault;
 
 /// Defines [`CallbackFault`]: the faults by refusal, each with its text.
 macro_rules! callback_faults {
@@ -152,6 +153,38 @@ callback_faults! {
     }
 }
 
+impl From<ProviderTokenFault> for CallbackFault {
+    fn from(fault: ProviderTokenFault) -> CallbackFault {
+        use ProviderTokenFault as Token;
+        match fault {
+            Token::UnknownKey => CallbackFault::TokenKeyUnknown,
+            Token::Malformed(_) | Token::TooLong | Token::Sid => CallbackFault::TokenMalformed,
+            Token::Encrypted => CallbackFault::TokenEncrypted,
+            Token::Algorithm => CallbackFault::TokenAlgorithm,
+            Token::Type => CallbackFault::TokenType,
+            Token::Extension => CallbackFault::TokenCritical,
+            Token::Signature => CallbackFault::TokenSignature,
+            Token::Issuer => CallbackFault::TokenIssuer,
+            Token::Tenant => CallbackFault::TokenTenant,
+            Token::Audience | Token::ExtraAudience => CallbackFault::TokenAudience,
+            Token::AuthorizedParty => CallbackFault::TokenAuthorizedParty,
+            Token::ExpiryMissing | Token::IssuedAtMissing => CallbackFault::TokenTimes,
+            Token::Expired => CallbackFault::TokenExpired,
+            Token::Future => CallbackFault::TokenFromFuture,
+            Token::SubjectMissing | Token::Subject => CallbackFault::TokenSubject,
+            Token::Nonce => CallbackFault::TokenNonce,
+            Token::AccessTokenHash => CallbackFault::AccessTokenHash,
+            Token::AuthTimeMissing => CallbackFault::AuthenticationTimeMissing,
+            Token::AuthTimeTooOld => CallbackFault::AuthenticationTooOld,
+            Token::Acr => CallbackFault::AcrUnmet,
+            Token::TokenIdMissing => CallbackFault::LogoutTokenId,
+            Token::Events => CallbackFault::LogoutEvent,
+            Token::NonceInLogoutToken => CallbackFault::LogoutWithNonce,
+            Token::NoSubjectOrSession => CallbackFault::LogoutWithoutTarget,
+        }
+    }
+}
+
 impl From<CallbackFault> for Rejection {
     fn from(fault: CallbackFault) -> Rejection {
         Rejection::new(fault.refusal(), Reason::Callback(fault))
@@ -190,6 +223,20 @@ mod tests {
             (CallbackFault::UserinfoSubject, Refusal::ProviderError),
             (CallbackFault::ClaimReferenced, Refusal::ProviderError),
             (CallbackFault::EmailTaken, Refusal::UserExists),
+            (ProviderTokenFault::Nonce.into(), Refusal::ProviderError),
+            (
+                ProviderTokenFault::UnknownKey.into(),
+                Refusal::ProviderError,
+            ),
+            (
+                ProviderTokenFault::AuthTimeMissing.into(),
+                Refusal::ProviderError,
+            ),
+            (
+                ProviderTokenFault::AuthTimeTooOld.into(),
+                Refusal::SignInRefused,
+            ),
+            (ProviderTokenFault::Acr.into(), Refusal::SignInRefused),
         ] {
             let rejection = Rejection::from(fault);
             assert_eq!(rejection.refusal, refusal, "{fault:?}");

@@ -36,14 +36,21 @@ impl Payload {
 
     /// Whether `aud` is the audience or a list that contains it.
     pub(super) fn is_for(&self, audience: &str) -> Result<bool, &'static str> {
-        let error = "`aud` is neither a string nor a list of strings";
+        Ok(self.audiences()?.iter().any(|one| one == audience))
+    }
+
+    /// Returns the values of `aud`, all of which are strings.
+    pub(super) fn audiences(&self) -> Result<&[Value], &'static str> {
         match self.0.get("aud") {
-            Some(Value::String(one)) => Ok(one == audience),
-            Some(Value::Array(list)) if list.iter().all(Value::is_string) => {
-                Ok(list.iter().any(|one| one == audience))
-            }
-            _ => Err(error),
+            Some(one @ Value::String(_)) => Ok(std::slice::from_ref(one)),
+            Some(Value::Array(list)) if list.iter().all(Value::is_string) => Ok(list),
+            _ => Err("`aud` is neither a string nor a list of strings"),
         }
+    }
+
+    /// Returns a member of the payload itself.
+    pub(super) fn member(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
     }
 
     /// Returns a date, which is in seconds with an optional fraction.
@@ -164,8 +171,9 @@ impl Payload {
         })
     }
 
-    pub(super) fn into_json(self) -> Value {
-        self.0.into()
+    /// Returns all members.
+    pub(super) fn into_members(self) -> Map<String, Value> {
+        self.0
     }
 }
 

@@ -23,8 +23,9 @@ pub(crate) fn secret(byte: u8) -> Key {
 pub(crate) fn private(algorithm: Algorithm, id: &str) -> Key {
     let pem: &[u8] = match algorithm {
         Algorithm::HS256 => return Key::hmac(Some(id.to_owned()), &[7; 32]).unwrap(),
-        Algorithm::RS256 => include_bytes!("testdata/rsa.pem"),
+        Algorithm::RS256 | Algorithm::PS256 => include_bytes!("testdata/rsa.pem"),
         Algorithm::ES256 => include_bytes!("testdata/ec.pem"),
+        Algorithm::ES384 => include_bytes!("testdata/ec-384.pem"),
         Algorithm::EdDSA => include_bytes!("testdata/ed.pem"),
     };
     Key::from_pem(Some(id.to_owned()), algorithm, pem).unwrap()

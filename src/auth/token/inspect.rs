@@ -37,7 +37,7 @@ pub fn inspect(tokens: &Tokens, token: &str, now: Millis) -> Inspection {
             .map(Value::from),
         claims: claims
             .and_then(|bytes| Payload::parse(&bytes).ok())
-            .map(Payload::into_json),
+            .map(|claims| claims.into_members().into()),
         is_bound: result
             .as_ref()
             .is_ok_and(|verified| verified.claims.certificate.is_some()),

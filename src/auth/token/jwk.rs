@@ -12,9 +12,52 @@ use crate::json;
 
 /// The public half of a key.
 pub(super) enum PublicKey {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
-    P256 { x: Vec<u8>, y: Vec<u8> },
-    Ed25519 { x: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
+    Ec {
+        curve: Curve,
+        x: Vec<u8>,
+        y: Vec<u8>,
+    },
+    Ed25519 {
+        x: Vec<u8>,
+    },
+}
+
+/// Curve of an ECDSA key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Curve {
+    P256,
+    P384,
+}
+
+impl Curve {
+    /// The only curve of an ECDSA algorithm (RFC 7518, section 3.4).
+    pub(super) fn of(algorithm: Algorithm) -> Option<Curve> {
+        match algorithm {
+            Algorithm::ES256 => Some(Curve::P256),
+            Algorithm::ES384 => Some(Curve::P384),
+            Algorithm::HS256 | Algorithm::RS256 | Algorithm::PS256 | Algorithm::EdDSA => None,
+        }
+    }
+
+    /// The `crv` of a JWK.
+    fn as_str(self) -> &'static str {
+        match self {
+            Curve::P256 => "P-256",
+            Curve::P384 => "P-384",
+        }
+    }
+
+    /// The size of `x` and `y`, in bytes.
+    pub(super) fn coordinate_size(self) -> usize {
+        match self {
+            Curve::P256 => 32,
+            Curve::P384 => 48,
+        }
+    }
 }
 
 /// The relevant members of a JWK. Others, such as private parts and certificates, are ignored.
@@ -77,14 +120,12 @@ pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyE
     let (mut keys, mut ignored) = (Vec::new(), Vec::new());
     let mut first_error = None;
     for jwk in members {
-        let reason = match Key::from_jwk(jwk) {
-            Ok(Some(key)) if algorithms.contains(&key.algorithm) => {
-                keys.push(key);
+        let reason = match parse_jwk(jwk, algorithms) {
+            Ok(parsed) => {
+                keys.extend(parsed);
                 continue;
             }
-            Ok(Some(key)) => KeyError::AlgorithmNotAllowed(key.algorithm),
-            Ok(None) if is_for_other_use(jwk) => continue,
-            Ok(None) => KeyError::Unsupported,
+            Err(reason @ (KeyError::AlgorithmNotAllowed(_) | KeyError::Unsupported)) => reason,
             Err(error) => {
                 first_error.get_or_insert_with(|| error.clone());
                 error
@@ -103,42 +144,57 @@ pub fn parse_jwks(bytes: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyE
     }
 }
 
-/// Whether a key is declared for another purpose than signatures, such as encryption.
-fn is_for_other_use(jwk: &serde_json::Value) -> bool {
-    JwkMembers::deserialize(jwk).is_ok_and(|members| !members.can_verify())
-}
-
-impl Key {
-    /// Parses one JWK; `None` if it is for another use or its algorithm is not supported.
-    ///
-    /// Private members are ignored, so the key only verifies.
-    pub fn from_jwk(jwk: &serde_json::Value) -> Result<Option<Key>, KeyError> {
-        let jwk = JwkMembers::deserialize(jwk)
-            .map_err(|_| KeyError::BadJwk("a member is missing or of the wrong type"))?;
-        let Some(algorithm) = jwk.algorithm().filter(|_| jwk.can_verify()) else {
-            return Ok(None);
-        };
-        let public = match algorithm {
-            Algorithm::HS256 => {
-                return Key::hmac(jwk.kid, &decode_base64url(jwk.k.as_deref())?).map(Some);
-            }
-            Algorithm::RS256 => PublicKey::Rsa {
-                n: decode_integer(jwk.n.as_deref())?,
-                e: decode_integer(jwk.e.as_deref())?,
-            },
-            Algorithm::ES256 => PublicKey::P256 {
-                x: decode_coordinate(jwk.x.as_deref())?,
-                y: decode_coordinate(jwk.y.as_deref())?,
-            },
-            Algorithm::EdDSA => PublicKey::Ed25519 {
-                x: decode_coordinate(jwk.x.as_deref())?,
-            },
-        };
-        Key::asymmetric(jwk.kid, algorithm, None, public).map(Some)
+/// Parses one JWK for those of its algorithms that are allowed; none if it is for another use.
+///
+/// The key type may have several algorithms where `alg` does not select one. Each makes a key of
+/// its own. Private members are ignored, so the keys only verify.
+pub(super) fn parse_jwk(
+    jwk: &serde_json::Value,
+    allowed: &[Algorithm],
+) -> Result<Vec<Key>, KeyError> {
+    let jwk = JwkMembers::deserialize(jwk)
+        .map_err(|_| KeyError::BadJwk("a member is missing or of the wrong type"))?;
+    if !jwk.can_verify() {
+        return Ok(Vec::new());
     }
+    let algorithms = jwk.algorithms();
+    let first = *algorithms.first().ok_or(KeyError::Unsupported)?;
+    let is_allowed = |algorithm: &Algorithm| allowed.contains(algorithm);
+    let algorithms: Vec<_> = algorithms.into_iter().filter(is_allowed).collect();
+    if algorithms.is_empty() {
+        return Err(KeyError::AlgorithmNotAllowed(first));
+    }
+    let keys = algorithms.into_iter().map(|algorithm| jwk.key(algorithm));
+    keys.collect()
 }
 
 impl JwkMembers {
+    fn key(&self, algorithm: Algorithm) -> Result<Key, KeyError> {
+        let id = self.kid.clone();
+        let public = match algorithm {
+            Algorithm::HS256 => return Key::hmac(id, &decode_base64url(self.k.as_deref())?),
+            Algorithm::RS256 | Algorithm::PS256 => PublicKey::Rsa {
+                n: decode_integer(self.n.as_deref())?,
+                e: decode_integer(self.e.as_deref())?,
+            },
+            Algorithm::ES256 => self.point(Curve::P256)?,
+            Algorithm::ES384 => self.point(Curve::P384)?,
+            Algorithm::EdDSA => PublicKey::Ed25519 {
+                x: decode_coordinate(self.x.as_deref(), 32)?,
+            },
+        };
+        Key::asymmetric(id, algorithm, None, public)
+    }
+
+    fn point(&self, curve: Curve) -> Result<PublicKey, KeyError> {
+        let size = curve.coordinate_size();
+        Ok(PublicKey::Ec {
+            curve,
+            x: decode_coordinate(self.x.as_deref(), size)?,
+            y: decode_coordinate(self.y.as_deref(), size)?,
+        })
+    }
+
     /// Whether the declared use allows verifying signatures.
     fn can_verify(&self) -> bool {
         let operations = self.key_ops.as_ref();
@@ -146,20 +202,21 @@ impl JwkMembers {
             && operations.is_none_or(|all| all.iter().any(|one| one == "verify"))
     }
 
-    /// Returns the algorithm of the key type; `None` if `alg` differs.
-    fn algorithm(&self) -> Option<Algorithm> {
-        let algorithm = match (self.kty.as_str(), self.crv.as_deref()) {
-            ("oct", _) => Algorithm::HS256,
-            ("RSA", _) => Algorithm::RS256,
-            ("EC", Some("P-256")) => Algorithm::ES256,
-            ("OKP", Some("Ed25519")) => Algorithm::EdDSA,
-            _ => return None,
+    /// Returns the algorithms of the key type, of which `alg` selects one if it is present.
+    fn algorithms(&self) -> Vec<Algorithm> {
+        let of_type: &[Algorithm] = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("oct", _) => &[Algorithm::HS256],
+            ("RSA", _) => &[Algorithm::RS256, Algorithm::PS256],
+            ("EC", Some("P-256")) => &[Algorithm::ES256],
+            ("EC", Some("P-384")) => &[Algorithm::ES384],
+            ("OKP", Some("Ed25519")) => &[Algorithm::EdDSA],
+            _ => &[],
         };
-        let agrees = self
-            .alg
-            .as_deref()
-            .is_none_or(|alg| Algorithm::parse(alg) == Some(algorithm));
-        agrees.then_some(algorithm)
+        let is_selected = |algorithm: &&Algorithm| {
+            let alg = self.alg.as_deref();
+            alg.is_none_or(|alg| Algorithm::parse(alg) == Some(**algorithm))
+        };
+        of_type.iter().filter(is_selected).copied().collect()
     }
 }
 
@@ -176,10 +233,12 @@ fn decode_integer(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
     Ok(bytes.into_iter().skip_while(|byte| *byte == 0).collect())
 }
 
-fn decode_coordinate(member: Option<&str>) -> Result<Vec<u8>, KeyError> {
+fn decode_coordinate(member: Option<&str>, size: usize) -> Result<Vec<u8>, KeyError> {
     let bytes = decode_base64url(member)?;
-    if bytes.len() != 32 {
-        return Err(KeyError::BadJwk("a coordinate does not have 32 bytes"));
+    if bytes.len() != size {
+        return Err(KeyError::BadJwk(
+            "a coordinate has not the size of its curve",
+        ));
     }
     Ok(bytes)
 }
@@ -188,7 +247,7 @@ impl PublicKey {
     pub(super) fn decoding_key(&self) -> DecodingKey {
         match self {
             PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
-            PublicKey::P256 { x, y } => {
+            PublicKey::Ec { x, y, .. } => {
                 // What the library calls DER is the uncompressed point.
                 DecodingKey::from_ec_der(&[&[4], x.as_slice(), y].concat())
             }
@@ -201,8 +260,8 @@ impl PublicKey {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let members = match self {
             PublicKey::Rsa { n, e } => vec![("e", text(e)), ("kty", "RSA".into()), ("n", text(n))],
-            PublicKey::P256 { x, y } => vec![
-                ("crv", "P-256".into()),
+            PublicKey::Ec { curve, x, y } => vec![
+                ("crv", curve.as_str().into()),
                 ("kty", "EC".into()),
                 ("x", text(x)),
                 ("y", text(y)),

@@ -3,6 +3,7 @@
 mod assertion;
 mod check;
 mod claims;
+mod client_assertion;
 mod derive;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -11,6 +12,7 @@ mod jwk;
 mod jws;
 mod key;
 mod mint;
+pub mod provider_token;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -76,19 +78,25 @@ pub struct ClaimNames {
     pub scopes: String,
 }
 
+/// A signature algorithm. PS256 and ES384 are for providers and for authenticating at them: no
+/// configuration of own tokens or trusted issuers names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     HS256,
     RS256,
+    PS256,
     ES256,
+    ES384,
     EdDSA,
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 4] = [
+    pub const ALL: [Algorithm; 6] = [
         Algorithm::HS256,
         Algorithm::RS256,
+        Algorithm::PS256,
         Algorithm::ES256,
+        Algorithm::ES384,
         Algorithm::EdDSA,
     ];
 
@@ -97,7 +105,9 @@ impl Algorithm {
         match self {
             Algorithm::HS256 => "HS256",
             Algorithm::RS256 => "RS256",
+            Algorithm::PS256 => "PS256",
             Algorithm::ES256 => "ES256",
+            Algorithm::ES384 => "ES384",
             Algorithm::EdDSA => "EdDSA",
         }
     }
@@ -117,7 +127,9 @@ impl Algorithm {
         match self {
             Algorithm::HS256 => jsonwebtoken::Algorithm::HS256,
             Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
+            Algorithm::PS256 => jsonwebtoken::Algorithm::PS256,
             Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
+            Algorithm::ES384 => jsonwebtoken::Algorithm::ES384,
             Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
         }
     }

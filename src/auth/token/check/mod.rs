@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::claims::Payload;
-use super::jws::{Jws, SignatureStatus};
+use super::jws::{Jws, SignatureStatus, TokenUse};
 use super::{Claims, Key, KeySource, Tokens, TrustedIssuer};
 use crate::auth::session::Millis;
 
@@ -49,7 +49,7 @@ impl Tokens {
         now: Millis,
         fetched: impl Fn(usize) -> Arc<Vec<Key>>,
     ) -> Result<VerifiedToken, VerifyError> {
-        let jws = Jws::parse(token)?;
+        let jws = Jws::parse(token, TokenUse::Access)?;
         let payload = Payload::parse(&jws.payload)?;
         let issuer = payload.issuer()?;
         let mut invalid = "the issuer is not known";

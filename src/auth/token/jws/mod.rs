@@ -13,6 +13,11 @@ use crate::json;
 /// of forged tokens.
 const MAX_TRIES: usize = 16;
 
+/// Reasons for which tokens of providers have faults of their own.
+pub(super) const UNSUPPORTED_EXTENSION: &str = "the header requires an extension";
+pub(super) const UNSUPPORTED_ALGORITHM: &str = "the algorithm is not supported";
+pub(super) const WRONG_TYPE: &str = "`typ` is that of another kind of token";
+
 /// A parsed token that is not verified yet.
 pub(super) struct Jws<'a> {
     pub(super) algorithm: Algorithm,
@@ -32,9 +37,45 @@ pub(super) enum SignatureStatus {
     UnknownKey,
 }
 
+/// What a token is for, which its `typ` must allow. A token without `typ` is a `JWT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenUse {
+    /// `JWT` or `at+jwt` (RFC 9068).
+    Access,
+    /// ID token: `JWT`.
+    Id,
+    /// Authorization response of a provider: `JWT`.
+    AuthorizationResponse,
+    /// `JWT` or `logout+jwt` (OpenID Connect Back-Channel Logout 1.0, section 2.4).
+    Logout,
+}
+
+impl TokenUse {
+    /// Whether a `typ` fits. It is a media type, compared case-insensitively, of which
+    /// `application/` is optional (RFC 7515, section 4.1.9).
+    fn allows(self, typ: &str) -> bool {
+        let typ = typ.to_ascii_lowercase();
+        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+        typ == "jwt"
+            || match self {
+                TokenUse::Access => typ == "at+jwt",
+                TokenUse::Id | TokenUse::AuthorizationResponse => false,
+                TokenUse::Logout => typ == "logout+jwt",
+            }
+    }
+
+    /// Why a token with another `typ` is rejected.
+    fn type_error(self) -> &'static str {
+        match self {
+            TokenUse::Access => "the token is not an access token",
+            TokenUse::Id | TokenUse::AuthorizationResponse | TokenUse::Logout => WRONG_TYPE,
+        }
+    }
+}
+
 impl<'a> Jws<'a> {
-    /// Parses a token. Its length is bounded by `limits.head` of the listener.
-    pub(super) fn parse(token: &'a str) -> Result<Jws<'a>, &'static str> {
+    /// Parses a token. Its length is bounded by the caller.
+    pub(super) fn parse(token: &'a str, usage: TokenUse) -> Result<Jws<'a>, &'static str> {
         let three_parts = "the token does not have three parts";
         let (message, signature) = token.rsplit_once('.').ok_or(three_parts)?;
         let (header, payload) = message.split_once('.').ok_or(three_parts)?;
@@ -42,7 +83,7 @@ impl<'a> Jws<'a> {
             return Err(three_parts);
         }
         let header = json::parse(&decode(header)?).map_err(|error| error.reason)?;
-        let (algorithm, key_id) = read_header(&header)?;
+        let (algorithm, key_id) = read_header(&header, usage)?;
         if signature.is_empty() {
             return Err("the token is not signed");
         }
@@ -85,22 +126,25 @@ pub(super) fn decode(part: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 /// Parses a header. Keys in it or referenced by it (`jwk`, `jku`, `x5c`, `x5u`) are never used.
-fn read_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), &'static str> {
+fn read_header(
+    header: &Map<String, Value>,
+    usage: TokenUse,
+) -> Result<(Algorithm, Option<String>), &'static str> {
     // No extension is supported, and the list must not be empty (RFC 7515, section 4.1.11).
     if header.contains_key("crit") || header.contains_key("b64") {
-        return Err("the header requires an extension");
+        return Err(UNSUPPORTED_EXTENSION);
     }
     let algorithm = header
         .get("alg")
         .and_then(Value::as_str)
         .and_then(Algorithm::parse)
-        .ok_or("the algorithm is not supported")?;
+        .ok_or(UNSUPPORTED_ALGORITHM)?;
     let token_type = match header.get("typ") {
         None => "JWT",
         Some(typ) => typ.as_str().ok_or("`typ` is not a string")?,
     };
-    if !is_access_token(token_type) {
-        return Err("the token is not an access token");
+    if !usage.allows(token_type) {
+        return Err(usage.type_error());
     }
     let key_id = match header.get("kid") {
         None => None,
@@ -108,14 +152,6 @@ fn read_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>
         Some(_) => return Err("`kid` is not a string of at most 256 bytes"),
     };
     Ok((algorithm, key_id))
-}
-
-/// Whether a `typ` is `JWT` or `at+jwt` (RFC 9068). It is a media type, compared
-/// case-insensitively, of which `application/` is optional (RFC 7515, section 4.1.9).
-fn is_access_token(typ: &str) -> bool {
-    let typ = typ.to_ascii_lowercase();
-    let typ = typ.strip_prefix("application/").unwrap_or(&typ);
-    matches!(typ, "jwt" | "at+jwt")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use jsonwebtoken::jwk::EllipticCurve;
 use jsonwebtoken::{DecodingKey, EncodingKey};
 
 use super::Algorithm;
-use super::jwk::PublicKey;
+use super::jwk::{Curve, PublicKey};
 
 /// Minimum length of a secret, in bytes (RFC 7518, section 3.2).
 const MIN_SECRET: usize = 32;
@@ -185,6 +185,12 @@ impl Key {
         .unwrap_or(false)
     }
 
+    /// Returns the public key as a key set (RFC 7517), which is empty for a secret.
+    pub fn public_jwks(&self) -> serde_json::Value {
+        let keys: Vec<_> = self.public_jwk().into_iter().collect();
+        serde_json::json!({ "keys": keys })
+    }
+
     /// Returns the public key as JWK (RFC 7517); `None` for a secret.
     pub fn public_jwk(&self) -> Option<serde_json::Value> {
         let mut jwk = self.material.public.as_ref()?.members();
@@ -207,8 +213,9 @@ impl std::fmt::Debug for Key {
 fn key_type(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::HS256 => "a secret",
-        Algorithm::RS256 => "an RSA key of 2048 to 8192 bits",
+        Algorithm::RS256 | Algorithm::PS256 => "an RSA key of 2048 to 8192 bits",
         Algorithm::ES256 => "an EC key of the curve P-256",
+        Algorithm::ES384 => "an EC key of the curve P-384",
         Algorithm::EdDSA => "an Ed25519 key",
     }
 }
@@ -218,17 +225,18 @@ fn parse_private_pem(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, P
     let derive = &DEFAULT_PROVIDER.key_utils;
     match algorithm {
         Algorithm::HS256 => None,
-        Algorithm::RS256 => {
+        Algorithm::RS256 | Algorithm::PS256 => {
             let key = EncodingKey::from_rsa_pem(pem).ok()?;
             let (n, e) = (derive.rsa_pub_components_from_private_key)(key.as_bytes()).ok()?;
             Some((key, PublicKey::Rsa { n, e }))
         }
-        Algorithm::ES256 => {
+        Algorithm::ES256 | Algorithm::ES384 => {
             let key = EncodingKey::from_ec_pem(pem).ok()?;
             let (_, x, y) =
                 (derive.ec_pub_components_from_private_key)(key.as_bytes(), algorithm.library())
                     .ok()?;
-            Some((key, PublicKey::P256 { x, y }))
+            let curve = Curve::of(algorithm)?;
+            Some((key, PublicKey::Ec { curve, x, y }))
         }
         Algorithm::EdDSA => {
             let key = EncodingKey::from_ed_pem(pem).ok()?;
@@ -246,7 +254,7 @@ fn parse_private_pem(algorithm: Algorithm, pem: &[u8]) -> Option<(EncodingKey, P
 fn parse_public_pem(algorithm: Algorithm, pem: &[u8]) -> Option<PublicKey> {
     match algorithm {
         Algorithm::HS256 => None,
-        Algorithm::RS256 => {
+        Algorithm::RS256 | Algorithm::PS256 => {
             let key = DecodingKey::from_rsa_pem(pem).ok()?;
             let derive = DEFAULT_PROVIDER
                 .key_utils
@@ -254,12 +262,15 @@ fn parse_public_pem(algorithm: Algorithm, pem: &[u8]) -> Option<PublicKey> {
             let (n, e) = derive(key.try_get_as_bytes().ok()?).ok()?;
             Some(PublicKey::Rsa { n, e })
         }
-        Algorithm::ES256 => {
+        Algorithm::ES256 | Algorithm::ES384 => {
             let key = DecodingKey::from_ec_pem(pem).ok()?;
             // An uncompressed point (SEC 1, section 2.3.3): 4, then x and y.
             let point = key.try_get_as_bytes().ok()?.strip_prefix(&[4])?;
-            let (x, y) = (point.len() == 64).then(|| point.split_at(32))?;
-            Some(PublicKey::P256 {
+            let curve = Curve::of(algorithm)?;
+            let size = curve.coordinate_size();
+            let (x, y) = (point.len() == 2 * size).then(|| point.split_at(size))?;
+            Some(PublicKey::Ec {
+                curve,
                 x: x.to_vec(),
                 y: y.to_vec(),
             })

@@ -1,12 +1,21 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::{Key, KeyError};
-use crate::auth::token::Algorithm::{ES256, EdDSA, HS256, RS256};
+use crate::auth::token::Algorithm::{ES256, ES384, EdDSA, HS256, PS256, RS256};
+use crate::auth::token::jwk::parse_jwk;
 use crate::auth::token::{Algorithm, parse_jwks};
 
 const RSA: &[u8] = include_bytes!("../testdata/rsa.pem");
 const EC: &[u8] = include_bytes!("../testdata/ec.pem");
+const EC_384: &[u8] = include_bytes!("../testdata/ec-384.pem");
 const ED: &[u8] = include_bytes!("../testdata/ed.pem");
+
+/// Returns the only key of a JWK.
+fn from_jwk(jwk: &serde_json::Value) -> Key {
+    let mut keys = parse_jwk(jwk, &Algorithm::ALL).unwrap();
+    assert_eq!(keys.len(), 1, "{jwk}");
+    keys.remove(0)
+}
 
 #[test]
 fn key_files_are_accepted_or_rejected_with_reason() {
@@ -46,11 +55,16 @@ fn key_files_are_accepted_or_rejected_with_reason() {
     let encrypted = include_bytes!("../testdata/ed-encrypted.pem");
     check(EdDSA, encrypted, Err(KeyError::Encrypted));
     check(HS256, RSA, Err(KeyError::SecretRequired));
+    check(ES256, EC_384, Err(KeyError::BadPem(ES256)));
+    check(ES384, EC_384, Ok(true));
+    check(ES384, EC, Err(KeyError::BadPem(ES384)));
+    check(PS256, RSA, Ok(true));
     check(
-        ES256,
-        include_bytes!("../testdata/ec-384.pem"),
-        Err(KeyError::BadPem(ES256)),
+        PS256,
+        include_bytes!("../testdata/rsa-public.pem"),
+        Ok(false),
     );
+    check(PS256, EC, Err(KeyError::BadPem(PS256)));
     check(ES256, RSA, Err(KeyError::BadPem(ES256)));
     check(RS256, ED, Err(KeyError::BadPem(RS256)));
     check(EdDSA, EC, Err(KeyError::BadPem(EdDSA)));
@@ -75,7 +89,9 @@ fn signature_verifies_with_matching_public_jwk_only() {
     let keys = [
         Key::hmac(None, &[7; 32]).unwrap(),
         Key::from_pem(None, RS256, RSA).unwrap(),
+        Key::from_pem(None, PS256, RSA).unwrap(),
         Key::from_pem(None, ES256, EC).unwrap(),
+        Key::from_pem(None, ES384, EC_384).unwrap(),
         Key::from_pem(None, EdDSA, ED).unwrap(),
     ];
     for signer in &keys {
@@ -95,7 +111,7 @@ fn signature_verifies_with_matching_public_jwk_only() {
             continue;
         };
         assert!(jwk.get("d").is_none());
-        let public = Key::from_jwk(&jwk).unwrap().unwrap();
+        let public = from_jwk(&jwk);
         assert_eq!(public.id, signer.id);
         assert!(public.verify(b"message", &signature));
         assert!(!public.can_sign());
@@ -117,7 +133,7 @@ fn default_id_is_the_thumbprint() {
         "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     });
     let check = |jwk, id: &str| {
-        let key = Key::from_jwk(&jwk).unwrap().unwrap();
+        let key = from_jwk(&jwk);
         assert_eq!(key.id.as_deref(), Some(id));
     };
     check(rsa, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
@@ -169,6 +185,29 @@ fn key_set_keeps_verification_keys() {
 }
 
 #[test]
+fn rsa_key_without_algorithm_serves_those_that_are_allowed() {
+    let mut jwk = Key::from_pem(None, RS256, RSA)
+        .unwrap()
+        .public_jwk()
+        .unwrap();
+    let check = |jwk: &serde_json::Value, allowed: &[Algorithm], expected: &[Algorithm]| {
+        let keys = parse_jwk(jwk, allowed).unwrap_or_default();
+        let algorithms: Vec<_> = keys.iter().map(|key| key.algorithm).collect();
+        assert_eq!(algorithms, expected, "{jwk}");
+    };
+    check(&jwk, &[RS256, PS256], &[RS256]);
+    check(&jwk, &[PS256], &[]);
+    jwk["alg"] = "PS256".into();
+    check(&jwk, &[RS256, PS256], &[PS256]);
+    check(&jwk, &[RS256], &[]);
+    jwk.as_object_mut().unwrap().remove("alg");
+    check(&jwk, &[RS256, PS256], &[RS256, PS256]);
+    check(&jwk, &[PS256, ES256], &[PS256]);
+    jwk["alg"] = "RS512".into();
+    check(&jwk, &Algorithm::ALL, &[]);
+}
+
+#[test]
 fn ignored_keys_are_reported_with_reason() {
     let good = Key::from_pem(None, ES256, EC)
         .unwrap()
@@ -181,6 +220,7 @@ fn ignored_keys_are_reported_with_reason() {
         { "kty": "oct", "k": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE" },
         { "kty": "RSA", "kid": "for-encryption", "use": "enc", "n": "AQ", "e": "AQAB" },
         { "kty": "EC", "crv": "P-384", "kid": "other-curve" },
+        { "kty": "EC", "crv": "P-521", "kid": "unknown-curve" },
         { "kty": "EC", "kid": "incomplete", "crv": "P-256" },
     ] });
     let set = parse_jwks(set.to_string().as_bytes(), &[ES256, RS256]).unwrap();
@@ -195,7 +235,11 @@ fn ignored_keys_are_reported_with_reason() {
         [
             (Some("weak"), KeyError::RsaSize(1032).to_string()),
             (None, KeyError::AlgorithmNotAllowed(HS256).to_string()),
-            (Some("other-curve"), KeyError::Unsupported.to_string()),
+            (
+                Some("other-curve"),
+                KeyError::AlgorithmNotAllowed(ES384).to_string()
+            ),
+            (Some("unknown-curve"), KeyError::Unsupported.to_string()),
             (
                 Some("incomplete"),
                 KeyError::BadJwk("a member of this key type is missing").to_string()
@@ -216,7 +260,7 @@ fn weak_rsa_jwk_is_rejected() {
     let check = |n: &[u8], e: &str, error: Option<KeyError>| {
         let n = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, n);
         let jwk = serde_json::json!({"kty": "RSA", "n": n, "e": e});
-        assert_eq!(Key::from_jwk(&jwk).err(), error, "{jwk}");
+        assert_eq!(parse_jwk(&jwk, &Algorithm::ALL).err(), error, "{jwk}");
     };
     check(&[0xff; 256], "AQAB", None);
     check(&[&[0; 9], [0xff; 256].as_slice()].concat(), "AQAB", None);
