@@ -3,5 +3,6 @@
 pub mod credential;
 pub mod principal;
 pub mod provider_sign_in;
+pub mod sealing;
 pub mod session;
 pub mod token;

@@ -15,12 +15,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use super::print;
+use crate::auth::sealing::KEY_BYTES;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Generate a key for `tokens.signing`
+    /// Generate a key for `tokens.signing` or `encryption`
     ///
-    /// Prints a PEM private key (PKCS #8), or for HS256 a random secret.
+    /// Prints a PEM private key (PKCS #8), for HS256 a random secret, and for A256GCM, the
+    /// algorithm of `encryption.key`, 32 random bytes in base64.
     ///
     /// Example: portcullis keys generate --algorithm EdDSA --out signing.pem
     #[command(verbatim_doc_comment)]
@@ -47,6 +49,8 @@ enum Algorithm {
     Rs256,
     #[value(name = "HS256")]
     Hs256,
+    #[value(name = "A256GCM")]
+    A256Gcm,
 }
 
 /// Runs a command about keys.
@@ -70,6 +74,10 @@ fn generate(algorithm: Algorithm) -> anyhow::Result<Zeroizing<String>> {
             return Ok(Zeroizing::new(
                 URL_SAFE_NO_PAD.encode(secret.as_slice()) + "\n",
             ));
+        }
+        Algorithm::A256Gcm => {
+            let key = Zeroizing::new(rand::random::<[u8; KEY_BYTES]>());
+            return Ok(Zeroizing::new(STANDARD.encode(key.as_slice()) + "\n"));
         }
         Algorithm::EdDsa => {
             document = Ed25519KeyPair::generate()?.to_pkcs8v1()?;
@@ -119,6 +127,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::auth::sealing::SealingKey;
     use crate::auth::token;
 
     #[test]
@@ -134,5 +143,15 @@ mod tests {
         }
         let secret = generate(Algorithm::Hs256).unwrap();
         assert!(token::Key::hmac(None, secret.trim_end().as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn generated_sealing_keys_are_random() {
+        let keys = [(); 2].map(|()| {
+            let text = generate(Algorithm::A256Gcm).unwrap();
+            SealingKey::from_base64(text.trim_end()).unwrap()
+        });
+        let [first, second] = keys;
+        assert_ne!(first, second);
     }
 }
