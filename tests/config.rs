@@ -48,6 +48,43 @@ fn shipped_files_are_valid() {
     }
 }
 
+const BASE: &str = "\
+listeners: [{ bind: 127.0.0.1:8080 }]
+upstreams: { app: { servers: [http://127.0.0.1:3000] } }
+routes: [{ name: app, upstream: app }]
+";
+const SIGNING: &str = "  signing: { algorithm: HS256, secret: 0123456789abcdef0123456789abcdef }\n";
+
+/// The examples in comments at the end of the file.
+#[test]
+fn examples_of_the_full_file_are_valid() {
+    let text = fs::read_to_string(root().join("config/portcullis.full.yaml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let blocks: Vec<&str> = text
+        .split("\n\n")
+        .filter(|block| block.contains("with its defaults"))
+        .collect();
+    assert_eq!(blocks.len(), 3);
+    for (index, block) in blocks.into_iter().enumerate() {
+        let lines = block.lines().skip_while(|line| *line != "#").skip(1);
+        let example: Vec<&str> = lines
+            .map(|line| line.strip_prefix("# ").unwrap_or(line))
+            .collect();
+        let example = match example.first() {
+            Some(&"trusted_issuers:") => {
+                let indented: Vec<String> =
+                    example.iter().map(|line| format!("  {line}\n")).collect();
+                format!("{BASE}tokens:\n{SIGNING}{}", indented.concat())
+            }
+            _ => format!("{BASE}tokens:\n{SIGNING}{}\n", example.join("\n")),
+        };
+        let file = folder.path().join(format!("{index}.yaml"));
+        fs::write(&file, &example).unwrap();
+        let output = portcullis(&["check", "--config", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}{example}", stderr(&output));
+    }
+}
+
 /// Each file says in its first lines what is probably not meant: `# warn LINE:COLUMN: message`.
 #[test]
 fn suspicious_settings_produce_warnings() {

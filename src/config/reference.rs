@@ -47,7 +47,7 @@ can change a header at will.
 ";
 
 /// The sections in their usual order.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "listeners",
     "admin",
     "store",
@@ -55,6 +55,7 @@ const SECTIONS: [&str; 14] = [
     "tokens",
     "sessions",
     "identity",
+    "encryption",
     "api",
     "hsts",
     "identity_headers",

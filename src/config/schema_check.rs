@@ -166,11 +166,51 @@ impl<'a> ViolationReport<'a> {
             });
             match other_types {
                 Some(types) => expected.extend(types),
-                None => return branch.iter().for_each(|error| self.report(error)),
+                None => return self.report_branch(location, branch, branches, schema),
             }
         }
         let message = self.describe_wrong_type(location, &expected, schema);
         self.report_value(location, message, schema);
+    }
+
+    /// Explains a branch; for a word that it does not have, with what the others accept.
+    fn report_branch(
+        &mut self,
+        location: &ConfigPath,
+        branch: &[ValidationError<'a>],
+        branches: &[Vec<ValidationError<'a>>],
+        schema: &'a Value,
+    ) {
+        let words = match branch {
+            [error] if error.path == *location => match &error.rule {
+                Rule::Value(ValueRule::Enum(words)) => Some(words),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some(words) = words else {
+            return branch.iter().for_each(|error| self.report(error));
+        };
+        let mut message = self.describe_wrong_value(location, words);
+        if !message.ends_with('?') {
+            for error in branches.iter().flatten() {
+                if let Some(other) = self.describe_alternative(error) {
+                    message = format!("{message}, or {other}");
+                }
+            }
+        }
+        self.report_value(location, message, schema);
+    }
+
+    /// Describes the values that a branch accepts whose rule is violated.
+    fn describe_alternative(&self, error: &ValidationError<'a>) -> Option<&'a str> {
+        match &error.rule {
+            Rule::Value(ValueRule::Pattern) => {
+                self.custom_message(error.schema)?.strip_prefix("is not ")
+            }
+            Rule::Value(ValueRule::Type(types)) => types.first().copied().and_then(type_name),
+            _ => None,
+        }
     }
 
     fn report_unknown_key(&mut self, location: &ConfigPath, key: &str, schema: &'a Value) {
@@ -278,15 +318,7 @@ impl<'a> ViolationReport<'a> {
         };
         let mut accepted: Vec<&str> = Vec::new();
         for name in expected {
-            let description = match *name {
-                "null" => "null",
-                "boolean" => "true or false",
-                "integer" => "a whole number",
-                "number" => "a number",
-                "string" => "text",
-                "array" => "a list",
-                _ => "a mapping",
-            };
+            let description = type_name(name).unwrap_or("a mapping");
             if !accepted.contains(&description) {
                 accepted.push(description);
             }
@@ -325,6 +357,20 @@ impl<'a> ViolationReport<'a> {
             _ => "this value".to_owned(),
         }
     }
+}
+
+/// Describes a type of JSON.
+fn type_name(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "null" => "null",
+        "boolean" => "true or false",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "string" => "text",
+        "array" => "a list",
+        "object" => "a mapping",
+        _ => return None,
+    })
 }
 
 /// Returns the name of a value for messages: its key, or for an item its whole path.

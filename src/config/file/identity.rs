@@ -1,9 +1,12 @@
 //! Sessions, identities and the gateway's own endpoints.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::backend::BackendIdentity;
+use super::provider::Provider;
 use crate::config::units::{Size, Time};
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -108,10 +111,16 @@ pub(in crate::config) enum Binding {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Identity {
-    /// Users in the gateway's database.
+    /// Users in the gateway's database, with passwords. Beside `providers`, they exist only if this
+    /// key is in the file.
     pub(in crate::config) builtin: Builtin,
     /// Users of a backend that checks their credentials; replaces `builtin`.
     pub(in crate::config) upstream: Option<BackendIdentity>,
+    /// Providers at which users sign in, by name (`[a-z0-9-]`, at most 32 characters), in the order
+    /// of the sign-in page.
+    pub(in crate::config) providers: BTreeMap<String, Provider>,
+    /// Limits on sign-in attempts, at providers too. `null`: those of `builtin` or `upstream`.
+    pub(in crate::config) sign_in_limits: Option<SignInLimits>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -212,13 +221,22 @@ pub(in crate::config) struct Api {
     pub(in crate::config) prefix: String,
     /// Additional origins (`https://app.example.com`) that may call the API with cookies.
     pub(in crate::config) allowed_origins: Vec<String>,
+    /// Origin of the gateway as browsers see it (`https://app.example.com`), in redirect URIs of
+    /// providers and in links. `null`: that of the request.
+    pub(in crate::config) public_url: Option<String>,
+    /// Further hosts to which a sign-in may return: `app.example.com`, or `*.example.com` for its
+    /// subdomains. `sessions.cookie.domain` must cover them.
+    pub(in crate::config) return_hosts: Vec<String>,
 }
 
 impl Api {
     /// Whether all values are the defaults, as if the section were absent.
     pub(in crate::config) fn is_default(&self) -> bool {
         let default = Api::default();
-        self.prefix == default.prefix && self.allowed_origins.is_empty()
+        self.prefix == default.prefix
+            && self.allowed_origins.is_empty()
+            && self.public_url.is_none()
+            && self.return_hosts.is_empty()
     }
 }
 
@@ -227,6 +245,8 @@ impl Default for Api {
         Api {
             prefix: "/api/v1".to_owned(),
             allowed_origins: Vec::new(),
+            public_url: None,
+            return_hosts: Vec::new(),
         }
     }
 }

@@ -4,6 +4,7 @@
 pub(super) mod backend;
 pub(super) mod identity;
 pub(super) mod listeners;
+pub(super) mod provider;
 pub(super) mod routing;
 pub(super) mod storage;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use identity::{Api, Identity, IdentityHeaders, Sessions};
 use listeners::{Admin, Listener};
+use provider::Encryption;
 use routing::limit::Limit;
 use routing::route::Route;
 use routing::upstream::Upstream;
@@ -46,6 +48,9 @@ pub(super) struct File {
     /// Users and sign-in.
     #[serde(default)]
     pub(super) identity: Identity,
+    /// Keys that seal the tokens of providers. Required where a provider has `tokens.keep`.
+    #[serde(default)]
+    pub(super) encryption: Encryption,
     /// The gateway's own endpoints. `null`: none.
     #[serde(default = "default_api")]
     pub(super) api: Option<Api>,

@@ -87,7 +87,7 @@ fn check_account_members(raw: &[String], location: &ConfigPath, context: &mut Re
 }
 
 /// Resolves the TLS settings, as for an upstream whose name is verified by the host in the URL.
-fn tls(
+pub(super) fn tls(
     raw: &file::BackendTls,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,

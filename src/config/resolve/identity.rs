@@ -1,16 +1,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{backend, origins};
+use super::backend;
 use crate::auth::credential::FORM_COOKIES;
 use crate::auth::session::{ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionRules};
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
+use crate::config::file::File;
 use crate::config::file::identity as file;
 use crate::config::units::Size;
-use crate::routing::endpoints::OfferedEndpoints;
-use crate::routing::{PathPattern, host_of};
-use crate::settings::{Api, HashCost, Identity, IdentitySource, PasswordRules, Rate};
+use crate::routing::host_of;
+use crate::settings::provider::Provider;
+use crate::settings::{HashCost, Identity, IdentitySource, PasswordRules, Rate};
 
 /// Resolves the rules of sessions and their cookie.
 pub(super) fn sessions(
@@ -136,41 +137,37 @@ fn cookie_domain(
     }
 }
 
+/// Whether users can sign in with a password. Beside providers, a source of them must be written.
+pub(super) fn has_passwords(file: &File, context: &ResolveContext<'_>) -> bool {
+    let builtin = ConfigPath::root().key("identity").key("builtin");
+    file.identity.providers.is_empty()
+        || file.identity.upstream.is_some()
+        || context.source_map.contains(&builtin)
+}
+
 /// Resolves users and sign-in.
 pub(super) fn identity(
-    raw: &file::Identity,
-    location: &ConfigPath,
+    file: &File,
+    providers: Option<Vec<Arc<Provider>>>,
     context: &mut ResolveContext<'_>,
 ) -> Option<Identity> {
+    let location = ConfigPath::root().key("identity");
+    let raw = &file.identity;
     let builtin = location.key("builtin");
     let upstream = location.key("upstream");
     let hash = builtin.key("password_hash");
-    let (limits, parent) = match &raw.upstream {
-        Some(backend) => (&backend.sign_in_limits, &upstream),
-        None => (&raw.builtin.sign_in_limits, &builtin),
-    };
     if raw.upstream.is_some() && context.source_map.contains(&builtin) {
         let message = "give \"builtin\" or \"upstream\", not both; users come from one source";
         context.error_at_key(&upstream, message);
     }
-    let limits_location = parent.key("sign_in_limits");
-    let mut rate = |rate: &file::Rate, name: &str| {
-        let location = limits_location.key(name);
-        let window = context.require_positive(&location.key("window"), rate.window);
-        super::limits::check_exact(rate.limit, window, &location.key("limit"), context);
-        Rate {
-            limit: rate.limit,
-            window,
-        }
-    };
-    let attempts_per_address = rate(&limits.attempts_per_address, "attempts_per_address");
-    let failures_per_account = rate(&limits.failures_per_account, "failures_per_account");
+    let (attempts_per_address, failures_per_account) = sign_in_limits(raw, &location, context);
     let source = match &raw.upstream {
         Some(raw) => {
             let backend = backend::backend(raw, &upstream, context)?;
             IdentitySource::Backend(Arc::new(backend))
         }
-        None => IdentitySource::Builtin,
+        None if has_passwords(file, context) => IdentitySource::Builtin,
+        None => IdentitySource::NoPasswords,
     };
     Some(Identity {
         registration_open: raw.builtin.registration == file::Registration::Open,
@@ -181,8 +178,44 @@ pub(super) fn identity(
         attempts_per_address,
         failures_per_account,
         source,
-        providers: Vec::new(),
+        providers: providers?,
     })
+}
+
+/// Resolves the limits on attempts by address and on failures by account.
+fn sign_in_limits(
+    raw: &file::Identity,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> (Rate, Rate) {
+    let (of_source, source) = match &raw.upstream {
+        Some(backend) => (&backend.sign_in_limits, location.key("upstream")),
+        None => (&raw.builtin.sign_in_limits, location.key("builtin")),
+    };
+    let in_source = source.key("sign_in_limits");
+    let (limits, at) = match &raw.sign_in_limits {
+        Some(limits) => {
+            if context.source_map.contains(&in_source) {
+                let message = "\"identity.sign_in_limits\" is set as well; give them once";
+                context.error_at_key(&in_source, message);
+            }
+            (limits, location.key("sign_in_limits"))
+        }
+        None => (of_source, in_source),
+    };
+    let mut rate = |rate: &file::Rate, name: &str| {
+        let location = at.key(name);
+        let window = context.require_positive(&location.key("window"), rate.window);
+        super::limits::check_exact(rate.limit, window, &location.key("limit"), context);
+        Rate {
+            limit: rate.limit,
+            window,
+        }
+    };
+    (
+        rate(&limits.attempts_per_address, "attempts_per_address"),
+        rate(&limits.failures_per_account, "failures_per_account"),
+    )
 }
 
 /// Minimum cost of a hash by OWASP's recommendation, as iterations and KiB of memory. All entries
@@ -231,43 +264,4 @@ fn hash_cost(
         iterations,
         parallelism: raw.parallelism,
     })
-}
-
-/// Resolves the gateway's own endpoints; `Some(None)` without any, `None` on an error.
-#[expect(clippy::option_option, reason = "an error, or validly no endpoints")]
-pub(super) fn api(
-    raw: Option<&file::Api>,
-    offered: OfferedEndpoints,
-    location: &ConfigPath,
-    context: &mut ResolveContext<'_>,
-) -> Option<Option<Api>> {
-    let Some(raw) = raw else {
-        return Some(None);
-    };
-    let prefix = raw.prefix.trim_end_matches('/');
-    let prefix_location = location.key("prefix");
-    if prefix.is_empty() {
-        let message = "\"prefix\" must start with a slash and have at least one segment, such as \
-                       /api/v1";
-        context.error(&prefix_location, message);
-    } else if let Err(error) = PathPattern::prefix(prefix) {
-        context.error(&prefix_location, error.to_string());
-    } else if prefix.contains('%') {
-        context.error(
-            &prefix_location,
-            "\"prefix\" must not contain percent signs",
-        );
-    }
-    let location = location.key("allowed_origins");
-    let mut allowed_origins = Vec::new();
-    for (index, text) in raw.allowed_origins.iter().enumerate() {
-        allowed_origins.extend(origins::parse_origin(text, &location.item(index), context));
-    }
-    Some(Some(Api {
-        prefix: prefix.to_owned(),
-        allowed_origins,
-        public_url: None,
-        return_hosts: Vec::new(),
-        offered,
-    }))
 }

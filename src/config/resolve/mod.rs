@@ -2,22 +2,28 @@
 //!
 //! All checks report their errors and continue. Settings are built only from a file without errors.
 
+mod api;
 mod backend;
 mod database;
+mod encryption;
 mod headers;
 mod identity;
 mod limits;
 mod listeners;
 mod origins;
+mod providers;
 mod routes;
 mod storage;
 mod tokens;
 mod topology;
 mod upstreams;
 
+use tokens::Signing;
+
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::identity::Api;
+use crate::config::file::provider::{Provider, Users};
 use crate::config::file::routing::route::{OnUnauthenticated, Route};
 use crate::config::file::{self, File};
 use crate::routing;
@@ -33,14 +39,14 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let store = storage::store(&file.store, &root.key("store"), context);
     let database = database::database(&file.database, &root.key("database"), context);
     let endpoints = enabled_api(file);
-    let tokens = tokens::tokens(&file.tokens, endpoints.is_some(), context);
+    let tokens = tokens::tokens(&file.tokens, signing(file, endpoints), context);
     let sessions = identity::sessions(&file.sessions, &root.key("sessions"), context);
-    let identity = identity::identity(&file.identity, &root.key("identity"), context);
-    let offered = OfferedEndpoints {
-        passwords: true,
-        users: file.identity.upstream.is_none(),
-    };
-    let api = identity::api(endpoints, offered, &root.key("api"), context);
+    let encryption = encryption::encryption(&file.encryption, &root.key("encryption"), context);
+    let providers = providers::providers(file, file.api.is_some(), context);
+    let identity = identity::identity(file, providers, context);
+    let offered = offered_endpoints(file, context);
+    let cookie = &file.sessions.cookie;
+    let api = api::api(endpoints, offered, cookie, &root.key("api"), context);
     let identity_headers = headers::identity_headers(&file.identity_headers, context);
     let outage = file.store.on_outage.limits;
     let limits = limits::limits(&file.limits, outage, &root.key("limits"), context);
@@ -65,7 +71,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
             tokens: tokens?,
             sessions: sessions?,
             identity: identity?,
-            encryption: None,
+            encryption: encryption?,
             api: api?,
             hsts: headers::hsts(file.hsts.as_ref()),
             identity_header_names,
@@ -88,9 +94,31 @@ fn enabled_api(file: &File) -> Option<&Api> {
     let foreign_only = file.tokens.signing.is_none()
         && !file.tokens.trusted_issuers.is_empty()
         && file.identity.upstream.is_none()
+        && file.identity.providers.is_empty()
         && !pages;
     let api = file.api.as_ref();
     api.filter(|api| !foreign_only || !api.is_default())
+}
+
+/// Returns what the gateway signs tokens for.
+fn signing(file: &File, endpoints: Option<&Api>) -> Signing {
+    match endpoints {
+        _ if !file.identity.providers.is_empty() => Signing::Providers,
+        Some(_) => Signing::Endpoints,
+        None => Signing::Nothing,
+    }
+}
+
+/// Returns which endpoints the sources of users need.
+fn offered_endpoints(file: &File, context: &ResolveContext<'_>) -> OfferedEndpoints {
+    let identity = &file.identity;
+    let passwords = identity::has_passwords(file, context);
+    let has_rows = |provider: &Provider| provider.users == Users::Database;
+    OfferedEndpoints {
+        passwords,
+        users: identity.upstream.is_none() && passwords
+            || identity.providers.values().any(has_rows),
+    }
 }
 
 fn shutdown(raw: &file::Shutdown) -> Shutdown {

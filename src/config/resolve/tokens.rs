@@ -1,24 +1,34 @@
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
-use url::{Host, Url};
 
+use super::providers::addresses::parse_secure;
 use crate::auth::token::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::storage as file;
 use crate::config::keys;
 
-/// Resolves keys and issuers. `sign_in`: whether the gateway's own endpoints issue tokens.
+/// What the gateway signs tokens for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signing {
+    /// Sessions of users who sign in at providers, maybe among others.
+    Providers,
+    /// Sessions of its own endpoints.
+    Endpoints,
+    Nothing,
+}
+
+/// Resolves keys and issuers.
 pub(super) fn tokens(
     raw: &file::Tokens,
-    sign_in: bool,
+    signs: Signing,
     context: &mut ResolveContext<'_>,
 ) -> Option<Arc<Tokens>> {
     let location = ConfigPath::root().key("tokens");
     let signing = match &raw.signing {
         Some(key) => signing_key(key, &location.key("signing"), context).map(Some),
-        None => check_unsigned(raw, sign_in, &location, context),
+        None => check_unsigned(raw, signs, &location, context),
     };
     let mut others = Some(Vec::new());
     for (index, previous) in raw.verify_also.iter().enumerate() {
@@ -53,20 +63,26 @@ pub(super) fn tokens(
 #[expect(clippy::option_option, reason = "an error, or validly no key")]
 fn check_unsigned(
     raw: &file::Tokens,
-    sign_in: bool,
+    signs: Signing,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<Option<Key>> {
-    let message = match (sign_in, raw.trusted_issuers.is_empty()) {
-        (true, true) => "\"signing\" is missing; it is the key that signs the gateway's own tokens",
-        (true, false) => {
+    let message = match (signs, raw.trusted_issuers.is_empty()) {
+        (Signing::Providers, _) => {
+            "\"signing\" is missing; it is the key that signs the tokens of users who sign in at \
+             providers"
+        }
+        (Signing::Endpoints, true) => {
+            "\"signing\" is missing; it is the key that signs the gateway's own tokens"
+        }
+        (Signing::Endpoints, false) => {
             "\"signing\" is missing; the gateway's own endpoints need it to sign users in; set it, \
              or set \"api\" to null"
         }
-        (false, true) => {
+        (Signing::Nothing, true) => {
             "\"signing\" or \"trusted_issuers\" is missing; no token would be accepted"
         }
-        (false, false) => return Some(None),
+        (Signing::Nothing, false) => return Some(None),
     };
     context.error(location, message);
     None
@@ -205,12 +221,11 @@ fn key_source(
                 let message = "a fetched key set is public, but an HS256 key must be secret";
                 context.error(&location.key("algorithms"), message);
             }
-            let url = parse_jwks_url(url);
-            if url.is_none() {
-                let message = "must be an https:// URL, or http:// with a loopback address";
+            let url = parse_secure(url);
+            if let Err(message) = url {
                 context.error(&location.key("jwks_url"), message);
             }
-            url.map(KeySource::Url)
+            url.ok().map(KeySource::Url)
         }
         (None, Some(path)) => {
             let location = location.key("jwks_file");
@@ -237,16 +252,4 @@ fn key_source(
             None
         }
     }
-}
-
-fn parse_jwks_url(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    let is_loopback = match url.host()? {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    };
-    let no_credentials = url.username().is_empty() && url.password().is_none();
-    let is_secure = url.scheme() == "https" || url.scheme() == "http" && is_loopback;
-    (no_credentials && is_secure).then_some(url)
 }

@@ -1,17 +1,19 @@
 //! Warnings of `check`: settings that are valid but suspicious.
 
+mod providers;
+
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::context::ResolveContext;
-use super::document::ConfigPath;
-use super::file::File;
-use super::file::identity::Registration;
-use super::file::listeners::Listener;
-use super::file::routing::upstream::Server;
+use crate::config::context::ResolveContext;
+use crate::config::document::ConfigPath;
+use crate::config::file::File;
+use crate::config::file::identity::Registration;
+use crate::config::file::listeners::Listener;
+use crate::config::file::routing::upstream::Server;
 use crate::routing::HostPattern;
-use crate::settings::{ServerAddress, Settings};
+use crate::settings::{IdentitySource, ServerAddress, Settings};
 
 /// Checks a valid file for suspicious settings.
 pub(super) fn check(file: &File, settings: &Settings, context: &mut ResolveContext<'_>) {
@@ -32,7 +34,8 @@ pub(super) fn check(file: &File, settings: &Settings, context: &mut ResolveConte
         return;
     }
     check_cookies(file, settings, &root.key("listeners"), context);
-    if file.identity.upstream.is_some() {
+    providers::check(file, settings, context);
+    if settings.reloadable.identity.source != IdentitySource::Builtin {
         return;
     }
     check_trusted_issuers(file, &root.key("tokens").key("trusted_issuers"), context);

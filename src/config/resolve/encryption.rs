@@ -1,0 +1,77 @@
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::context::ResolveContext;
+use crate::config::document::ConfigPath;
+use crate::config::file::provider as file;
+use crate::settings::{Encryption, EncryptionKey, KEY_LENGTH};
+
+/// Resolves the keys that seal provider tokens; `Some(None)` without any, `None` on an error.
+#[expect(clippy::option_option, reason = "an error, or validly no key")]
+pub(super) fn encryption(
+    raw: &file::Encryption,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<Option<Encryption>> {
+    let also = previous_keys(&raw.also, &location.key("also"), context);
+    if raw.key.is_none() && raw.key_file.is_none() {
+        if !raw.also.is_empty() {
+            let message = "\"also\" requires \"key\", with which values are sealed anew";
+            context.error(&location.key("also"), message);
+        }
+        return also.map(|_| None);
+    }
+    let file = raw.key_file.as_deref();
+    let text = context.read_secret(location, "key", raw.key.as_ref(), file)?;
+    let at = location.key(if file.is_some() { "key_file" } else { "key" });
+    let key = parse_key(&text, &at, context)?;
+    Some(Some(Encryption { key, also: also? }))
+}
+
+fn previous_keys(
+    raw: &[file::PreviousKey],
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<Vec<EncryptionKey>> {
+    let mut complete = Some(Vec::new());
+    for (index, one) in raw.iter().enumerate() {
+        let item = location.item(index);
+        let (text, at) = match one {
+            file::PreviousKey::Key(secret) => (Some(secret.0.clone().into()), item),
+            file::PreviousKey::File(file) => {
+                let name = file.key_file.as_str();
+                let text = context.read_secret(&item, "key", None, Some(name));
+                (text, item.key("key_file"))
+            }
+        };
+        let key = text.and_then(|text| parse_key(&text, &at, context));
+        complete = complete.zip(key).map(|(mut all, key)| {
+            all.push(key);
+            all
+        });
+    }
+    complete
+}
+
+fn parse_key(
+    text: &SecretString,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<EncryptionKey> {
+    let text = text.expose_secret().trim();
+    let decoded = STANDARD
+        .decode(text)
+        .or_else(|_| STANDARD_NO_PAD.decode(text));
+    let message = match decoded.map(<[u8; KEY_LENGTH]>::try_from) {
+        Ok(Ok(bytes)) => return Some(EncryptionKey::new(bytes)),
+        Ok(Err(bytes)) => format!(
+            "an encryption key must have {KEY_LENGTH} bytes, but this one has {}; \
+             `portcullis keys generate --algorithm A256GCM` creates one",
+            bytes.len()
+        ),
+        Err(_) => format!("an encryption key must be {KEY_LENGTH} bytes in base64"),
+    };
+    context.error(location, message);
+    None
+}
