@@ -58,8 +58,12 @@ mod nodes;
     reason = "shared with the tests of the gateway"
 )]
 mod ports;
+#[path = "store/provider_logouts.rs"]
+mod provider_logouts;
 #[path = "store/provider_sessions.rs"]
 mod provider_sessions;
+#[path = "store/provider_tokens.rs"]
+mod provider_tokens;
 #[path = "store/record_changes.rs"]
 mod record_changes;
 #[path = "store/refresh.rs"]

@@ -2,7 +2,9 @@
 
 pub mod credential;
 pub mod principal;
+pub mod provider_logout;
 pub mod provider_sign_in;
+pub mod provider_tokens;
 pub mod sealing;
 pub mod session;
 pub mod token;

@@ -11,6 +11,7 @@ mod migrations;
 mod password_hashes;
 mod postgres;
 mod postgres_pool;
+mod provider_sessions;
 mod revocations;
 mod session_maintenance;
 mod session_rows;

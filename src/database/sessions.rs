@@ -223,7 +223,7 @@ impl Database {
     fn end_statement(&self, condition: &'static str, reason: EndReason, now: Millis) -> Statement {
         let text = format!(
             "UPDATE user_sessions SET is_active = FALSE, ended_at = $1, ended_reason = $2, \
-             end_untold = TRUE WHERE is_active AND {condition} RETURNING id, user_id"
+             end_untold = TRUE, provider_tokens = NULL WHERE is_active AND {condition} RETURNING id, user_id"
         );
         self.pool
             .sql(AssertSqlSafe(text))

@@ -69,6 +69,8 @@ callback_faults! {
         LinkRefused = "the identity may not join the user that has its email",
         AcrUnmet = "acr is none of those requested",
         AuthenticationTooOld = "auth_time is older than max_age permits",
+        /// A logout at the provider overtook the sign-in.
+        LoggedOut = "the provider ended the sign-in by a logout",
         /// A recheck or a refresh returned the tokens of another user.
         SubjectChanged = "the provider returned another user's tokens",
     }

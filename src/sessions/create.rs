@@ -19,6 +19,7 @@ impl Sessions {
     ) -> Result<CreateOutcome, SessionError> {
         match self.source() {
             SessionSource::Store => {
+                self.store.index_provider_sign_in(session).await?;
                 let (max, on_limit) = (rules.max_per_user, rules.on_limit);
                 let idle = rules.idle_timeout;
                 let created = self
@@ -40,6 +41,10 @@ impl Sessions {
         rules: &SessionRules,
     ) -> Result<CreateOutcome, SessionError> {
         let (max, on_limit, idle) = (rules.max_per_user, rules.on_limit, rules.idle_timeout);
+        if let Err(error) = self.store.index_provider_sign_in(session).await {
+            // A logout finds the session by its row.
+            tracing::debug!(%error, "a sign-in at a provider is not in the store's index");
+        }
         let evicted = durable.create(session, grant, max, on_limit, idle).await?;
         let Some(evicted) = evicted else {
             return Ok(CreateOutcome::LimitReached);

@@ -63,6 +63,29 @@ impl Sessions {
         Ok(entry)
     }
 
+    /// Replaces the email, name, roles and scopes of one session, whose user is in no table.
+    ///
+    /// # Errors
+    /// When store or database does not respond; the change is to be repeated then.
+    pub async fn set_identity(
+        &self,
+        id: SessionId,
+        identity: ExternalIdentity<'_>,
+    ) -> Result<(), SessionError> {
+        let version = self.now().await?;
+        if let SessionSource::Durable(durable) = self.source() {
+            durable.set_identity(id, identity).await?;
+        }
+        let identity = SessionIdentity {
+            version,
+            email: identity.email,
+            name: identity.name,
+            roles: identity.roles,
+            scopes: identity.scopes,
+        };
+        Ok(self.store.set_identity(&[id], identity).await?)
+    }
+
     /// Copies a user's email, name, roles and scopes to all of their sessions. Of concurrent changes
     /// the last one in the database wins: the sessions are listed before the user is read, and none
     /// goes back to an earlier version.
@@ -82,6 +105,15 @@ impl Sessions {
         }
         Ok(())
     }
+}
+
+/// What a session carries of a user who is in no table.
+#[derive(Debug, Clone, Copy)]
+pub struct ExternalIdentity<'a> {
+    pub email: &'a str,
+    pub name: Option<&'a str>,
+    pub roles: &'a [String],
+    pub scopes: &'a [String],
 }
 
 /// What sessions carry of a user.

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use portcullis::auth::provider_logout::ProviderLogout;
 use portcullis::auth::provider_sign_in::ProviderSignIn;
+use portcullis::auth::provider_tokens::{PutTokensOutcome, SealedTokens};
 use portcullis::auth::session::{
     Device, EndReason, Millis, OnSessionLimit, Session, SessionId, SessionToken, no_data,
 };
@@ -96,6 +98,82 @@ async fn sign_in_at_a_provider_reads_back_as_written() {
             assert_eq!(row.session, written);
             (sign_in.sid, sign_in.acr, sign_in.amr) = (None, None, [].into());
         }
+    }
+}
+
+#[tokio::test]
+async fn logout_at_a_provider_finds_its_sessions() {
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let mut written = Vec::new();
+        for (subject, sid) in [("1", Some("s")), ("1", Some("t")), ("1", None), ("2", None)] {
+            let mut one = session("corp:1", 1_000);
+            one.provider = Some(Arc::new(ProviderSignIn {
+                provider: "corp".into(),
+                subject: subject.to_owned(),
+                sid: sid.map(str::to_owned),
+                authenticated_at: 900,
+                acr: None,
+                amr: [].into(),
+            }));
+            store_session(&database, &one, 50).await;
+            written.push(one.id);
+        }
+        for (sid, subject, expected) in [
+            (Some("s"), Some("1"), vec![0, 2]),
+            (Some("s"), None, vec![0]),
+            (None, Some("1"), vec![0, 1, 2]),
+        ] {
+            let logout = ProviderLogout {
+                provider: "corp".into(),
+                sid: sid.map(str::to_owned),
+                subject: subject.map(str::to_owned),
+            };
+            let found = database.provider_sessions(&logout).await.unwrap();
+            let found: Vec<SessionId> = found.iter().map(|session| session.id).collect();
+            let mut expected: Vec<SessionId> = expected.iter().map(|n| written[*n]).collect();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{sid:?} {subject:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn provider_tokens_are_replaced_once_and_end_with_the_row() {
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let one = session("corp:1", 1_000);
+        let tokens = |version| SealedTokens {
+            version,
+            sealed: [0xff, 0, 1].into(),
+        };
+        let put = async |version| {
+            let tokens = tokens(version);
+            let put = database.put_provider_tokens(one.id, &tokens, 1_000);
+            put.await.unwrap()
+        };
+        assert_eq!(put(1).await, None);
+        assert_eq!(database.provider_tokens(one.id).await.unwrap(), None);
+        store_session(&database, &one, 5).await;
+        assert_eq!(database.provider_tokens(one.id).await.unwrap(), Some(None));
+        assert_eq!(put(1).await, Some(PutTokensOutcome::Written));
+        assert_eq!(put(1).await, Some(PutTokensOutcome::Changed));
+        let read = database.provider_tokens(one.id).await.unwrap();
+        assert_eq!(read, Some(Some(tokens(1))));
+        database
+            .set_session_identity(one.id, "new@example.com", None, &[], &["a".to_owned()])
+            .await
+            .unwrap();
+        let row = database.session(one.id).await.unwrap().unwrap().session;
+        assert_eq!(
+            (&*row.email, row.name, row.revision),
+            ("new@example.com", None, 1)
+        );
+        assert_eq!((row.roles.len(), &*row.scopes[0]), (0, "a"));
+        let end = database.end_session(one.id, EndReason::Admin, 0, 2_000);
+        assert!(end.await.unwrap());
+        assert_eq!(database.provider_tokens(one.id).await.unwrap(), Some(None));
+        assert_eq!(put(2).await, Some(PutTokensOutcome::Gone));
     }
 }
 

@@ -74,7 +74,7 @@ impl Accounts {
         )
         .await?;
         let signed_in = self
-            .open_session(settings, login.user, SessionOrigin::default(), client_info)
+            .open_session(settings, login.user, SessionOrigin::Local, client_info)
             .await?;
         self.report_sign_in(&signed_in, client_info);
         for name in confirmed_names(&attempt.names, &signed_in.user) {

@@ -15,11 +15,11 @@ use super::refresh_token::RefreshToken;
 use super::sign_in_attempt::SignInAttempt;
 use super::throttle::{self, FailureCounters};
 use super::{AccountError, Accounts, CheckedUser, ClientInfo, SignedIn, address_key};
-use crate::auth::session::{EndReason, SessionToken};
+use crate::auth::session::{EndReason, Session, SessionToken};
 use crate::database::{self, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::rejection::{Reason, Refusal, Rejection};
+use crate::rejection::{CallbackFault, Reason, Refusal, Rejection};
 use crate::settings::{Identity, Reloadable};
 use crate::store::{CreateOutcome, InitialRefreshToken};
 use crate::telemetry::metrics::LimitOutcome;
@@ -284,7 +284,7 @@ impl Accounts {
         client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
         let signed_in = self
-            .open_session(settings, user, SessionOrigin::default(), client_info)
+            .open_session(settings, user, SessionOrigin::Local, client_info)
             .await?;
         match self.confirm_user_unchanged(&signed_in).await {
             Ok(()) => Ok(signed_in),
@@ -307,7 +307,7 @@ impl Accounts {
     ) -> Result<SignedIn, AccountError> {
         let now = self.sessions.now().await?;
         let token = SessionToken::random();
-        let session = new_session(settings, &user, &token, origin, client_info, now);
+        let session = new_session(settings, &user, &token, &origin, client_info, now);
         let refresh = RefreshToken::first(&self.refresh_key(settings)?, session.id);
         let access_token = mint_access_token(settings, &session)?;
         let grant = InitialRefreshToken {
@@ -325,6 +325,7 @@ impl Accounts {
         for id in evicted {
             self.report_end(&user.id, id, EndReason::Evicted, Some(client_info.ip));
         }
+        self.confirm_not_logged_out(&session, &origin).await?;
         Ok(SignedIn {
             user,
             session: session_entry(session, client_info),
@@ -333,6 +334,27 @@ impl Accounts {
             expires_in: settings.tokens.access_ttl,
             refresh_token: refresh.expose(),
         })
+    }
+
+    /// Verifies that no logout at the provider has overtaken the sign-in: it would not have found the
+    /// new session.
+    async fn confirm_not_logged_out(
+        &self,
+        session: &Session,
+        origin: &SessionOrigin,
+    ) -> Result<(), AccountError> {
+        let SessionOrigin::Provider { start, .. } = origin else {
+            return Ok(());
+        };
+        let overtaken = self.sessions.is_overtaken_by_logout(session, *start).await;
+        match overtaken.inspect_err(|_| self.abandon(session))? {
+            false => Ok(()),
+            true => {
+                self.end_session(session, EndReason::Backchannel, None, None)
+                    .await?;
+                Err(Rejection::from(CallbackFault::LoggedOut).into())
+            }
+        }
     }
 
     /// Verifies that the user did not change while the session was opened: a concurrent change

@@ -11,28 +11,43 @@ use crate::auth::token::AccessTokenClaims;
 use crate::clock;
 use crate::database::User;
 use crate::identity::{AccountError, ClientInfo};
+use crate::sessions::SignInStart;
 use crate::settings::Reloadable;
 use crate::store::SessionEntry;
 
-/// What a session takes from the sign-in that opens it.
-#[derive(Debug, Default)]
-pub struct SessionOrigin {
-    /// The sign-in at a provider; `None` for passwords and backends.
-    pub provider: Option<Arc<ProviderSignIn>>,
-    /// Shorter lifetime than `sessions.ttl`.
-    pub ttl: Option<Duration>,
+/// What opens a session.
+#[derive(Debug)]
+pub enum SessionOrigin {
+    /// A password, checked here or by a backend, or an operator.
+    Local,
+    Provider {
+        sign_in: Arc<ProviderSignIn>,
+        start: SignInStart,
+        /// Shorter lifetime than `sessions.ttl`.
+        ttl: Option<Duration>,
+    },
 }
 
 pub(super) fn new_session(
     settings: &Reloadable,
     user: &User,
     token: &SessionToken,
-    origin: SessionOrigin,
+    origin: &SessionOrigin,
     client_info: &ClientInfo,
     now: Millis,
 ) -> Session {
     let ttl = settings.sessions.ttl;
-    let ttl = origin.ttl.map_or(ttl, |shorter| shorter.min(ttl));
+    let (provider, ttl) = match origin {
+        SessionOrigin::Local => (None, ttl),
+        SessionOrigin::Provider {
+            sign_in,
+            ttl: shorter,
+            ..
+        } => (
+            Some(Arc::clone(sign_in)),
+            shorter.map_or(ttl, |shorter| shorter.min(ttl)),
+        ),
+    };
     Session {
         id: token.id(),
         user: user.id.clone(),
@@ -49,7 +64,7 @@ pub(super) fn new_session(
         ended: None,
         data: crate::auth::session::no_data(),
         revision: 0,
-        provider: origin.provider,
+        provider,
     }
 }
 

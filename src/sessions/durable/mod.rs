@@ -5,6 +5,7 @@
 //! The store is always queried first: while it has a session, no request queries the database.
 
 mod integrity;
+mod provider;
 mod refresh;
 mod replay;
 mod revocation_log;
@@ -27,7 +28,7 @@ use crate::auth::session::{Millis, OnSessionLimit, Session, SessionId, SessionSt
 use crate::clock;
 use crate::database::{self, Database, DurableSession};
 use crate::limits::subscriber_network;
-use crate::store::{SessionLookup, SessionUse, Store};
+use crate::store::{SessionIdentity, SessionLookup, SessionUse, Store};
 
 /// How long a row is cached. While the store is away, a revocation by another gateway may take
 /// effect here this much later.
@@ -286,14 +287,29 @@ impl DurableSessions {
                 self.replay_end(store, &after.session).await
             }
             Ok(Some(after)) if after.session.revision != row.session.revision => {
-                let user = self.database.user(&after.session.user).await;
-                let Ok(Some(user)) = user else { return };
-                let (ids, identity) = ([id], identity_of(&user));
-                if let Err(error) = store.set_identity(&ids, identity).await {
-                    tracing::warn!(%error, "a session in the store may be behind its row");
-                }
+                self.copy_identity(store, &after.session, context.now).await;
             }
             _ => {}
+        }
+    }
+
+    /// Copies the identity of a session to the store: its user's, or its own if its user has no row.
+    async fn copy_identity(&self, store: &Store, session: &Session, now: Millis) {
+        let Ok(user) = self.database.user(&session.user).await else {
+            return;
+        };
+        let identity = match &user {
+            Some(user) => identity_of(user),
+            None => SessionIdentity {
+                version: now,
+                email: &session.email,
+                name: session.name.as_deref(),
+                roles: &session.roles,
+                scopes: &session.scopes,
+            },
+        };
+        if let Err(error) = store.set_identity(&[session.id], identity).await {
+            tracing::warn!(%error, "a session in the store may be behind its row");
         }
     }
 }

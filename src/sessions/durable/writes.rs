@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::update::ExternalIdentity;
 use super::DurableSessions;
 use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionEnd, SessionId};
 use crate::database::{self, DurableRefreshTokens, DurableSession, SessionQuota};
@@ -110,6 +111,28 @@ impl DurableSessions {
         for row in self.database.user_sessions(user).await? {
             self.shared.invalidate(row.session.id);
         }
+        Ok(())
+    }
+
+    /// Changes the user's identity in one live session.
+    ///
+    /// # Errors
+    /// The database does not perform it.
+    pub(in crate::sessions) async fn set_identity(
+        &self,
+        id: SessionId,
+        identity: ExternalIdentity<'_>,
+    ) -> Result<(), database::Error> {
+        let ExternalIdentity {
+            email,
+            name,
+            roles,
+            scopes,
+        } = identity;
+        self.database
+            .set_session_identity(id, email, name, roles, scopes)
+            .await?;
+        self.shared.invalidate(id);
         Ok(())
     }
 

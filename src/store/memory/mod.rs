@@ -8,6 +8,8 @@ mod counters;
 mod journal;
 mod open_connections;
 mod profiles;
+mod provider_logout;
+mod provider_tokens;
 mod refresh;
 mod revocations;
 mod sessions;
@@ -20,6 +22,7 @@ use journal::Journal;
 use open_connections::ConnectionReports;
 use parking_lot::{Mutex, MutexGuard};
 use profiles::Profiles;
+use provider_logout::ProviderLogouts;
 use refresh::RefreshTokenMap;
 pub use refresh::RefreshTokens;
 use sessions::Sessions;
@@ -55,6 +58,7 @@ struct MemoryState {
     cut_offs: HashMap<UserHash, u64>,
     marker: Option<Marker>,
     profiles: Profiles,
+    provider_logouts: ProviderLogouts,
     open_connections: ConnectionReports,
     journal: Journal,
     counters: Counters,
@@ -276,6 +280,7 @@ impl MemoryState {
         let ttl = CUT_OFF_TTL.as_secs();
         self.cut_offs.retain(|_, cut_off| second < *cut_off + ttl);
         self.profiles.clean_up(now);
+        self.provider_logouts.clean_up(now);
         let removed_sessions = self.sessions.clean_up(now);
         let sessions = &self.sessions;
         self.refresh_tokens.retain(|id, tokens| {

@@ -9,6 +9,7 @@ use super::super::sessions::SessionIdentity;
 use super::super::{
     CreateOutcome, SessionEntry, SessionListQuery, SessionLookup, SessionPage, SessionUse,
 };
+use super::provider_tokens::ProviderTokens;
 use crate::auth::session::{
     Activity, EndReason, Millis, OnSessionLimit, Session, SessionEnd, SessionId, SessionStatus,
 };
@@ -31,6 +32,7 @@ pub(super) struct Sessions {
     users: HashMap<String, BTreeSet<(Millis, SessionId)>>,
     /// All users' sessions, oldest first.
     order: BTreeSet<(Millis, SessionId)>,
+    pub(super) provider_tokens: ProviderTokens,
 }
 
 impl Sessions {
@@ -168,6 +170,7 @@ impl Sessions {
             return false;
         };
         entry.session.ended = Some(SessionEnd { at: now, reason });
+        self.provider_tokens.drop_of(id);
         let user = entry.session.user.clone();
         self.prune_ended(&user);
         true
@@ -221,6 +224,11 @@ impl Sessions {
         self.order.retain(|(_, id)| self.entries.contains_key(id));
         self.identities
             .retain(|id, _| self.entries.contains_key(id));
+        let entries = &self.entries;
+        self.provider_tokens.clean_up(now, |id| {
+            let session = entries.get(id).map(|entry| &entry.session);
+            session.is_some_and(|session| session.ended.is_none() && now < session.expires_at)
+        });
         (before - self.entries.len()) as u64
     }
 
@@ -241,7 +249,10 @@ impl Sessions {
         };
         match session.status(activity.last_access, idle, now) {
             SessionStatus::Active => return true,
-            SessionStatus::Expired => session.expires_at = session.expires_at.min(now),
+            SessionStatus::Expired => {
+                session.expires_at = session.expires_at.min(now);
+                self.provider_tokens.drop_of(*id);
+            }
             SessionStatus::Revoked => {}
         }
         false

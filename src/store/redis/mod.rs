@@ -22,6 +22,7 @@ use operations::lookup_batch::LookupBatch;
 use redis::Value;
 
 use super::StoreError;
+use super::provider_tokens::DroppedTokensSender;
 use crate::auth::session::Millis;
 use crate::settings::{self, RedisAddress};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
@@ -44,6 +45,7 @@ pub(super) struct Redis {
     /// Not shared between connections.
     lookup_batch: Arc<LookupBatch>,
     interner: Arc<Interner>,
+    dropped_tokens: DroppedTokensSender,
     metrics: Arc<Metrics>,
 }
 
@@ -67,6 +69,7 @@ impl Redis {
             clock: Arc::default(),
             lookup_batch: Arc::default(),
             interner: Arc::default(),
+            dropped_tokens: DroppedTokensSender::default(),
             metrics,
         }
     }

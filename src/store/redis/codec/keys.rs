@@ -3,6 +3,7 @@
 //! Each constructor documents type, TTL and owner, the module that writes the key. Keys that change
 //! together have the same hash tag and are therefore in one slot of a cluster.
 
+use crate::auth::provider_logout::SignInGroup;
 use crate::auth::session::SessionId;
 use crate::limits::{Algorithm, Charge, Rule};
 use crate::store::redis::links::slots;
@@ -11,6 +12,11 @@ use crate::store::{CacheKey, UserHash, user_hash};
 pub(in crate::store::redis) const SESSION: &str = "session:{";
 const USE: &str = "use:{";
 const LIVE: &str = "live:{";
+const PROVIDER_TOKENS: &str = "provider-tokens:{";
+const EXCHANGE: &str = "exchange:{";
+const SIGN_IN_USERS: &str = "provider-users:";
+const LOGOUT_MARK: &str = "provider-logout:";
+const LOGOUT_TOKEN: &str = "logout-token:";
 const IDENTITY: &str = "identity:{";
 const USER: &str = "user:";
 const PROFILE: &str = "profile:";
@@ -21,8 +27,24 @@ const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
 const EVENTS: &str = "events:";
 /// Beginnings of the gateway's keys after the prefix; [`SINGLE_KEYS`] are whole names.
-const FAMILIES: [&str; 13] = [
-    SESSION, USE, IDENTITY, LIVE, USER, PROFILE, LEASE, BLACKLIST, CUT_OFF, LIMIT, PROBE, MARKER,
+const FAMILIES: [&str; 18] = [
+    SESSION,
+    USE,
+    IDENTITY,
+    LIVE,
+    PROVIDER_TOKENS,
+    EXCHANGE,
+    SIGN_IN_USERS,
+    LOGOUT_MARK,
+    LOGOUT_TOKEN,
+    USER,
+    PROFILE,
+    LEASE,
+    BLACKLIST,
+    CUT_OFF,
+    LIMIT,
+    PROBE,
+    MARKER,
     EVENTS,
 ];
 const SINGLE_KEYS: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
@@ -71,6 +93,25 @@ impl Keys {
         [self.session(id), self.usage(id)]
     }
 
+    /// The keys of a session that its end changes.
+    pub(in crate::store::redis) fn ended_with_session(&self, id: &SessionId) -> [String; 3] {
+        [self.session(id), self.usage(id), self.provider_tokens(id)]
+    }
+
+    /// Sealed provider tokens of a session.
+    ///
+    /// String; until the session ends or expires; `provider_tokens`.
+    pub(in crate::store::redis) fn provider_tokens(&self, id: &SessionId) -> String {
+        self.for_session(PROVIDER_TOKENS, id)
+    }
+
+    /// Lease of the exchange of a session's provider tokens.
+    ///
+    /// String; as its holder sets it; `provider_tokens`.
+    pub(in crate::store::redis) fn exchange(&self, id: &SessionId) -> String {
+        self.for_session(EXCHANGE, id)
+    }
+
     /// Version of the user's identity that was last written to the session's record.
     ///
     /// String; as long as the record; `user_sessions`.
@@ -100,6 +141,27 @@ impl Keys {
     /// Hash; until one hour after the last session expires; `user_index`.
     pub(in crate::store::redis) fn user(&self, user: &str) -> String {
         format!("{}{USER}{{{}}}", self.prefix, short_hash(user))
+    }
+
+    /// Users that signed in at a provider, by its session or its `sub` of them.
+    ///
+    /// Hash; until the last of their sessions expires; `provider_logout`.
+    pub(in crate::store::redis) fn sign_in_users(&self, group: &SignInGroup) -> String {
+        format!("{}{SIGN_IN_USERS}{}", self.prefix, hex::encode(group))
+    }
+
+    /// Time of the latest logout at a provider of these sign-ins.
+    ///
+    /// String; 10 minutes; `provider_logout`.
+    pub(in crate::store::redis) fn logout_mark(&self, group: &SignInGroup) -> String {
+        format!("{}{LOGOUT_MARK}{}", self.prefix, hex::encode(group))
+    }
+
+    /// Use of a logout token.
+    ///
+    /// String; until the token expires; `provider_logout`.
+    pub(in crate::store::redis) fn logout_token(&self, token: &[u8; 16]) -> String {
+        format!("{}{LOGOUT_TOKEN}{}", self.prefix, hex::encode(token))
     }
 
     /// Cached profile of a user, and the lease to store it.

@@ -12,6 +12,8 @@ pub(super) mod maintenance;
 pub(super) mod marker;
 pub(super) mod open_connections;
 pub(super) mod profiles;
+pub(super) mod provider_logout;
+pub(super) mod provider_tokens;
 pub(super) mod refresh_tokens;
 pub(super) mod revocations;
 pub(super) mod sessions;

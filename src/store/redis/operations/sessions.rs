@@ -22,6 +22,7 @@ pub(in crate::store::redis) const SESSIONS_PER_STEP: usize = 128;
 
 /// Reply of `end_session.lua`: its outcome, and the user if the record is readable.
 pub(in crate::store::redis) type EndOutcome = (i64, Option<String>);
+/// Outcomes of `end_session.lua`.
 pub(in crate::store::redis) const MISSING: i64 = 0;
 pub(in crate::store::redis) const ENDED_NOW: i64 = 1;
 const ENDED_BEFORE: i64 = 2;
@@ -123,7 +124,7 @@ impl Redis {
         let started = Instant::now();
         let call = || self.end_call(&id, Some(reason), idle, false);
         let reply = self.run(call()).await?;
-        let (outcome, user) = parse_end_reply(reply)?;
+        let (outcome, user) = self.parse_end_reply(id, reply)?;
         *was_active = outcome == ENDED_NOW;
         if outcome == MALFORMED {
             self.count_malformed(StoreOperation::Revoke, 1);
@@ -148,10 +149,27 @@ impl Redis {
     ) -> ScriptCall {
         self.scripts
             .end_session
-            .call(&self.keys.record_and_usage(id))
+            .call(&self.keys.ended_with_session(id))
             .arg(reason.map_or(0, record::reason_code))
             .arg(u8::from(tombstone))
             .arg(idle_millis(idle))
+    }
+
+    /// Parses the reply of `end_session.lua`, and reports the tokens that it deleted.
+    pub(in crate::store::redis) fn parse_end_reply(
+        &self,
+        id: SessionId,
+        reply: Value,
+    ) -> Result<EndOutcome, StoreError> {
+        let Value::Array(mut parts) = exchange_error::reject_server_error(reply)? else {
+            return Err(StoreError::Malformed);
+        };
+        parts.resize(3, Value::Nil);
+        let (outcome, user, tokens): (i64, Option<Vec<u8>>, Option<Vec<u8>>) =
+            decode_reply(Value::Array(parts))?;
+        self.report_dropped_tokens(id, &tokens.unwrap_or_default());
+        let user = user.and_then(|user| text_codec::decode_user_id(&user));
+        Ok((outcome, user))
     }
 
     pub(in crate::store) async fn record_uses(
@@ -205,17 +223,4 @@ pub(in crate::store::redis) fn idle_millis(idle: Option<Duration>) -> u64 {
     idle.map_or(0, |idle| {
         u64::try_from(idle.as_millis()).unwrap_or(u64::MAX).max(1)
     })
-}
-
-/// Parses the reply of `end_session.lua`.
-pub(in crate::store::redis) fn parse_end_reply(reply: Value) -> Result<EndOutcome, StoreError> {
-    let Value::Array(mut parts) = exchange_error::reject_server_error(reply)? else {
-        return Err(StoreError::Malformed);
-    };
-    parts.resize(2, Value::Nil);
-    let (outcome, user): (i64, Option<Vec<u8>>) = decode_reply(Value::Array(parts))?;
-    Ok((
-        outcome,
-        user.and_then(|user| text_codec::decode_user_id(&user)),
-    ))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::sessions::{ACTIVE, ENDED_NOW, MISSING, parse_end_reply};
+use super::sessions::{ACTIVE, ENDED_NOW, MISSING};
 use super::user_index::{parse_dated_session_ids, parse_session_ids};
 use crate::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionId};
 use crate::store::redis::codec::scripts::ScriptCall;
@@ -66,14 +66,14 @@ impl Redis {
         let mut replies = self.run_all(calls).await?;
         exchange_error::reject_server_error(replies.pop().ok_or(StoreError::Malformed)?)?;
         for (id, reply) in victims.iter().zip(replies) {
-            if parse_end_reply(reply)?.0 == ENDED_NOW {
+            if self.parse_end_reply(*id, reply)?.0 == ENDED_NOW {
                 evicted.push(*id);
             }
         }
         if let Err(error) = self.wait_for_replicas(started, evictions).await {
             // The sign-in fails, so the new session must not count against the limit.
-            self.run(self.end_call(&session.id, Some(EndReason::Terminated), None, false))
-                .await?;
+            let end = self.end_call(&session.id, Some(EndReason::Terminated), None, false);
+            self.parse_end_reply(session.id, self.run(end).await?)?;
             self.retire(&session.user, &[session.id]).await?;
             return Err(error);
         }
@@ -120,7 +120,7 @@ impl Redis {
         id: SessionId,
     ) -> Result<(), StoreError> {
         let call = self.end_call(&id, Some(EndReason::Terminated), None, true);
-        parse_end_reply(self.run(call).await?)?;
+        self.parse_end_reply(id, self.run(call).await?)?;
         self.retire(user, &[id]).await
     }
 
@@ -186,7 +186,7 @@ impl Redis {
         let mut over = Vec::new();
         let replies = self.run_all(calls.collect()).await?;
         for ((id, created_at), reply) in chunk.iter().zip(replies) {
-            let is_over = match parse_end_reply(reply)?.0 {
+            let is_over = match self.parse_end_reply(*id, reply)?.0 {
                 ACTIVE => false,
                 MISSING => created_at.saturating_add(ABANDONED_AFTER) < session.created_at,
                 _ => true,
@@ -214,7 +214,7 @@ impl Redis {
         };
         let mut first_error = Ok(());
         for (id, reply) in ids.iter().zip(self.run_all(calls()).await?) {
-            match parse_end_reply(reply) {
+            match self.parse_end_reply(*id, reply) {
                 Ok((ENDED_NOW, ..)) => ended.push(*id),
                 Ok(_) => {}
                 // The sessions that did end are returned in any case.

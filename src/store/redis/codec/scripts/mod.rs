@@ -36,6 +36,8 @@ pub(in crate::store::redis) struct Scripts {
     pub touch: LoadedScript,
     pub profile: LoadedScript,
     pub put_profile: LoadedScript,
+    pub put_provider_tokens: LoadedScript,
+    pub index_sign_in: LoadedScript,
     pub report_live: LoadedScript,
     pub trim_live: LoadedScript,
     pub cut_off: LoadedScript,
@@ -92,6 +94,12 @@ impl Scripts {
             touch: of_session(include_str!("touch.lua")),
             profile: LoadedScript::new(&[include_str!("profile.lua")]),
             put_profile: LoadedScript::new(&[include_str!("put_profile.lua")]),
+            put_provider_tokens: LoadedScript::new(&[
+                CLOCK,
+                RECORD,
+                include_str!("put_provider_tokens.lua"),
+            ]),
+            index_sign_in: LoadedScript::new(&[CLOCK, include_str!("index_sign_in.lua")]),
             report_live: LoadedScript::new(&[CLOCK, include_str!("report_live.lua")]),
             trim_live: LoadedScript::new(&[CLOCK, include_str!("trim_live.lua")]),
             cut_off: LoadedScript::new(&[CLOCK, include_str!("cut_off.lua")]),
@@ -131,7 +139,7 @@ impl Scripts {
         eval
     }
 
-    fn all(&self) -> [&LoadedScript; 26] {
+    fn all(&self) -> [&LoadedScript; 28] {
         [
             &self.decide,
             &self.look_up,
@@ -153,6 +161,8 @@ impl Scripts {
             &self.touch,
             &self.profile,
             &self.put_profile,
+            &self.put_provider_tokens,
+            &self.index_sign_in,
             &self.report_live,
             &self.trim_live,
             &self.cut_off,

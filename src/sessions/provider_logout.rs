@@ -1,0 +1,82 @@
+//! Logouts at providers, and sign-ins that are in progress meanwhile.
+
+use super::source::SessionSource;
+use super::{SessionError, Sessions};
+use crate::auth::provider_logout::ProviderLogout;
+use crate::auth::session::{EndReason, Millis, Session};
+use crate::store::StoreError;
+
+/// When a sign-in at a provider began.
+#[derive(Debug, Clone, Copy)]
+pub struct SignInStart {
+    /// The store's clock. `None`: the store did not respond, so that no logout was confirmed either.
+    began: Option<Millis>,
+}
+
+/// Outcome of a logout at a provider.
+pub struct ProviderLogoutOutcome {
+    /// The sessions that it ended.
+    pub ended: Vec<Session>,
+    /// Whether every session that it covers has ended.
+    pub ensured: Result<(), SessionError>,
+}
+
+impl Sessions {
+    /// Begins a sign-in at a provider, before its code is redeemed.
+    ///
+    /// # Errors
+    /// When the store does not respond and sessions need it.
+    pub async fn begin_provider_sign_in(&self) -> Result<SignInStart, StoreError> {
+        match (self.store.now().await, self.source()) {
+            (Err(_), SessionSource::Durable(_)) => Ok(SignInStart { began: None }),
+            (now, _) => Ok(SignInStart { began: Some(now?) }),
+        }
+    }
+
+    /// Whether a logout at the provider has overtaken the sign-in of a session that now exists.
+    ///
+    /// # Errors
+    /// When it is not certain.
+    pub async fn is_overtaken_by_logout(
+        &self,
+        session: &Session,
+        start: SignInStart,
+    ) -> Result<bool, StoreError> {
+        match (&session.provider, start.began) {
+            (Some(sign_in), Some(began)) => self.store.is_logged_out(sign_in, began).await,
+            (None, _) | (_, None) => Ok(false),
+        }
+    }
+
+    /// Ends the sessions that a logout at a provider covers, as far as possible.
+    pub async fn end_provider_sessions(&self, logout: &ProviderLogout) -> ProviderLogoutOutcome {
+        let marked = self.store.mark_logout(logout).await;
+        let in_store = self.store.provider_sessions(logout).await;
+        let in_database = match self.source() {
+            SessionSource::Store => Ok(Vec::new()),
+            SessionSource::Durable(durable) => durable.provider_sessions(logout).await,
+        };
+        let mut sessions: Vec<Session> = in_store.as_ref().cloned().unwrap_or_default();
+        sessions.extend(in_database.as_ref().into_iter().flatten().cloned());
+        sessions.sort_unstable_by_key(|session| session.id);
+        sessions.dedup_by_key(|session| session.id);
+        let found = marked.and(in_store).map_err(SessionError::from);
+        let mut outcome = ProviderLogoutOutcome {
+            ended: Vec::new(),
+            ensured: found.and(in_database.map_err(SessionError::from)).map(drop),
+        };
+        for session in sessions {
+            // Idle ones end too: a longer timeout must not revive them.
+            match self.end(session.id, EndReason::Backchannel, None).await {
+                Ok(true) => outcome.ended.push(session),
+                Ok(false) => {}
+                Err(SessionError::Store(StoreError::Unreplicated)) => {
+                    outcome.ended.push(session);
+                    outcome.ensured = Err(StoreError::Unreplicated.into());
+                }
+                Err(error) => outcome.ensured = Err(error),
+            }
+        }
+        outcome
+    }
+}
