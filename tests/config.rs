@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "config/connect.rs"]
+mod connect;
+#[path = "config/explain.rs"]
+mod explain;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -202,59 +207,6 @@ fn wrong_usage_has_its_own_exit_status() {
         Some(1)
     );
     assert_eq!(portcullis(&["--help"]).status.code(), Some(0));
-}
-
-#[test]
-fn explain_names_the_route_and_the_refusal() {
-    let file = root().join("config/portcullis.full.yaml");
-    let explain = |url: &str| {
-        let output = portcullis(&["explain", "--config", file.to_str().unwrap(), "GET", url]);
-        assert!(output.status.success(), "{}", stderr(&output));
-        stdout(&output)
-    };
-    let orders = explain("http://shop.test/orders/7?a=b");
-    for line in [
-        "auth      required\n",
-        "limit     per-address: 300 in 1m by ip (sliding_window), before authentication\n",
-        "limit     per-user: 100 in 1m by user and route (token_bucket with burst 20), after authentication\n",
-        "upstream  orders: http://127.0.0.1:3000, http://127.0.0.1:3001\n",
-        "sent      GET /orders/7?a=b\n",
-    ] {
-        assert!(orders.contains(line), "{line}{orders}");
-    }
-    assert!(orders.starts_with("route     orders: "), "{orders}");
-    let small = root().join("config/portcullis.yaml");
-    let small = small.to_str().unwrap();
-    let public = stdout(&portcullis(&[
-        "explain",
-        "--config",
-        small,
-        "GET",
-        "/public/x",
-    ]));
-    assert!(
-        public.contains("comes first, for its prefix is longer\n"),
-        "{public}"
-    );
-    for (url, expected) in [
-        ("/other", "404 ROUTE_NOT_FOUND"),
-        (
-            "/orders/../x",
-            "400 BAD_REQUEST: the path has a dot segment",
-        ),
-        ("/orders//x", "400 BAD_REQUEST: the path has double_slash"),
-        (
-            "/orders/a%2fb",
-            "400 BAD_REQUEST: the path has encoded_slash",
-        ),
-        ("http://a..b/orders", "400 BAD_REQUEST: the host"),
-    ] {
-        let found = explain(url);
-        assert!(
-            found.contains(&format!("refused   {expected}")),
-            "{url}: {found}"
-        );
-    }
 }
 
 #[cfg(unix)]

@@ -14,7 +14,8 @@ pub(super) struct CheckArgs {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]
     pub(super) config: PathBuf,
-    /// Also connect to the store, the database and the upstreams
+    /// Also connect to the store, the database, the upstreams and the providers, and print the
+    /// addresses to register at the providers
     #[arg(long)]
     pub(super) connect: bool,
 }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use url::Url;
 
 use super::*;
+use crate::auth::sealing::{KeyRing, SealingKey};
 use crate::auth::token::Algorithm;
 use crate::routing::endpoints::OfferedEndpoints;
 use crate::settings::provider::{
@@ -16,7 +17,7 @@ use crate::settings::provider::{
     Provider, ProviderClaims, ProviderKind, RecheckOutage, ResponseMode, TokenKeeping, UserStorage,
     UserinfoUse,
 };
-use crate::settings::{Encryption, EncryptionKey, Engine, IdentitySource, UpstreamTls};
+use crate::settings::{Engine, IdentitySource, UpstreamTls};
 
 const SMALL: &str = include_str!("../../config/portcullis.yaml");
 const FULL: &str = include_str!("../../config/portcullis.full.yaml");
@@ -330,12 +331,12 @@ fn encryption_keys_are_read() {
     let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
     let section = format!("{SIGNING}encryption: {{ key: {key}=, also: [{key}] }}");
     let encryption = parse_section(&section).unwrap().reloadable.encryption;
-    let expected = EncryptionKey::new(*b"0123456789abcdef0123456789abcdef");
+    let expected = SealingKey::new(*b"0123456789abcdef0123456789abcdef");
     assert_eq!(
         encryption,
-        Some(Encryption {
-            key: expected.clone(),
-            also: vec![expected]
+        Some(KeyRing {
+            current: expected.clone(),
+            older: vec![expected]
         })
     );
 }

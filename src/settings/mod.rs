@@ -5,7 +5,6 @@
 
 pub mod backend;
 mod database;
-mod encryption;
 pub mod provider;
 mod topology;
 
@@ -15,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use database::{DatabaseSettings, PostgresAddress, PostgresTls};
-pub use encryption::{Encryption, EncryptionKey, KEY_LENGTH};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use secrecy::SecretString;
 pub use topology::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 
+use crate::auth::sealing::KeyRing;
 use crate::auth::{session, token};
 use crate::limits::{Limit, OnOutage};
 use crate::routing::endpoints::OfferedEndpoints;
@@ -148,8 +147,8 @@ pub struct Reloadable {
     pub tokens: Arc<token::Tokens>,
     pub sessions: session::SessionRules,
     pub identity: Identity,
-    /// Present where tokens of providers are kept.
-    pub encryption: Option<Encryption>,
+    /// The keys that seal the tokens of providers. Present where such tokens are kept.
+    pub encryption: Option<KeyRing>,
     pub api: Option<Api>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.
     pub hsts: Option<HeaderValue>,

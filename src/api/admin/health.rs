@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::response::json as json_response;
 use super::AdminState;
+use crate::identity::oidc::{ProviderStatus, Providers};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::SessionsOnOutage;
@@ -92,8 +93,23 @@ pub(super) async fn ready(
         "store": store,
         "database": {"up": database},
         "upstreams": snapshot.upstreams.describe(),
+        "providers": describe_providers(&snapshot.providers),
     });
     json_response(status, &body)
+}
+
+/// Describes whether the providers respond, as far as calls have shown. Readiness does not depend on
+/// them.
+fn describe_providers(providers: &Providers) -> Value {
+    let clients = providers.iter().map(|client| {
+        let up = match client.status() {
+            ProviderStatus::Unknown => Value::Null,
+            ProviderStatus::Up => Value::Bool(true),
+            ProviderStatus::Down => Value::Bool(false),
+        };
+        (client.settings().name.to_string(), json!({"up": up}))
+    });
+    Value::Object(clients.collect())
 }
 
 async fn store_status(state: &AdminState) -> (bool, Value) {

@@ -1,5 +1,6 @@
 //! `portcullis explain`.
 
+mod credential;
 mod route;
 
 use std::fmt::Write;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Request, write_line};
+use super::{Request, credential, write_line};
 use crate::limits::{Algorithm, KeyPart, Limit};
 use crate::routing::{self, Auth, Route};
 use crate::settings::{Settings, Upstream};
@@ -20,6 +20,8 @@ pub(super) fn describe_route(
         Auth::None => "none: credentials are ignored",
     };
     write_line(output, "auth", auth);
+    let credential = credential::describe(settings, request, route);
+    write_line(output, "decides", &credential);
     if route.on_unauthenticated == routing::OnUnauthenticated::Redirect {
         write_line(output, "sign-in", "browsers are sent to the sign-in page");
     }

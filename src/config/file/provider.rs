@@ -204,6 +204,7 @@ pub(in crate::config) struct ClientKey {
 pub(in crate::config) enum ClientKeyAlgorithm {
     ES256,
     RS256,
+    PS256,
     EdDSA,
 }
 
@@ -212,6 +213,8 @@ pub(in crate::config) enum ProviderAlgorithm {
     RS256,
     ES256,
     EdDSA,
+    PS256,
+    ES384,
 }
 
 /// The value of a parameter.

@@ -1,11 +1,9 @@
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::auth::sealing::{KeyRing, SealingKey};
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::provider as file;
-use crate::settings::{Encryption, EncryptionKey, KEY_LENGTH};
 
 /// Resolves the keys that seal provider tokens; `Some(None)` without any, `None` on an error.
 #[expect(clippy::option_option, reason = "an error, or validly no key")]
@@ -13,7 +11,7 @@ pub(super) fn encryption(
     raw: &file::Encryption,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
-) -> Option<Option<Encryption>> {
+) -> Option<Option<KeyRing>> {
     let also = previous_keys(&raw.also, &location.key("also"), context);
     if raw.key.is_none() && raw.key_file.is_none() {
         if !raw.also.is_empty() {
@@ -26,14 +24,17 @@ pub(super) fn encryption(
     let text = context.read_secret(location, "key", raw.key.as_ref(), file)?;
     let at = location.key(if file.is_some() { "key_file" } else { "key" });
     let key = parse_key(&text, &at, context)?;
-    Some(Some(Encryption { key, also: also? }))
+    Some(Some(KeyRing {
+        current: key,
+        older: also?,
+    }))
 }
 
 fn previous_keys(
     raw: &[file::PreviousKey],
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
-) -> Option<Vec<EncryptionKey>> {
+) -> Option<Vec<SealingKey>> {
     let mut complete = Some(Vec::new());
     for (index, one) in raw.iter().enumerate() {
         let item = location.item(index);
@@ -58,20 +59,14 @@ fn parse_key(
     text: &SecretString,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
-) -> Option<EncryptionKey> {
-    let text = text.expose_secret().trim();
-    let decoded = STANDARD
-        .decode(text)
-        .or_else(|_| STANDARD_NO_PAD.decode(text));
-    let message = match decoded.map(<[u8; KEY_LENGTH]>::try_from) {
-        Ok(Ok(bytes)) => return Some(EncryptionKey::new(bytes)),
-        Ok(Err(bytes)) => format!(
-            "an encryption key must have {KEY_LENGTH} bytes, but this one has {}; \
-             `portcullis keys generate --algorithm A256GCM` creates one",
-            bytes.len()
-        ),
-        Err(_) => format!("an encryption key must be {KEY_LENGTH} bytes in base64"),
-    };
-    context.error(location, message);
-    None
+) -> Option<SealingKey> {
+    let key = SealingKey::from_base64(text.expose_secret().trim());
+    if let Err(error) = &key {
+        let message = format!(
+            "not an encryption key: {error}; `portcullis keys generate --algorithm A256GCM` \
+             creates one"
+        );
+        context.error(location, message);
+    }
+    key.ok()
 }

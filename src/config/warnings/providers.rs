@@ -75,12 +75,13 @@ fn check_requests(
                        offline\" in \"authorization_params\"";
         context.warn(&location.key("tokens").key("recheck"), message);
     }
-    if matches!(provider.issuer, Some(Issuer::Tenants { .. }))
+    if let Some(Issuer::Tenants { tenants, .. }) = &provider.issuer
+        && tenants.len() > 1
         && provider.endpoints.discovery.is_none()
     {
-        let message = "the discovery document of an issuer with \"{tenantid}\" is usually \
-                       elsewhere; set \"endpoints.discovery\"";
-        context.warn(&location.key("issuer"), message);
+        let message = "without \"endpoints.discovery\", the document of the first tenant is used, \
+                       whose endpoints may not serve the others";
+        context.warn(&location.key("tenants"), message);
     }
 }
 

@@ -223,7 +223,7 @@ impl ContentKind {
     }
 }
 
-fn build_client(settings: &Provider) -> Result<HttpClient, HttpError> {
+pub(super) fn build_client(settings: &Provider) -> Result<HttpClient, HttpError> {
     let is_plain = [&settings.endpoints.token, &settings.endpoints.discovery]
         .into_iter()
         .flatten()

@@ -137,6 +137,7 @@ fn algorithm(raw: file::ClientKeyAlgorithm) -> Algorithm {
     match raw {
         file::ClientKeyAlgorithm::ES256 => Algorithm::ES256,
         file::ClientKeyAlgorithm::RS256 => Algorithm::RS256,
+        file::ClientKeyAlgorithm::PS256 => Algorithm::PS256,
         file::ClientKeyAlgorithm::EdDSA => Algorithm::EdDSA,
     }
 }

@@ -179,6 +179,8 @@ pub(super) fn algorithms(
             file::ProviderAlgorithm::RS256 => Algorithm::RS256,
             file::ProviderAlgorithm::ES256 => Algorithm::ES256,
             file::ProviderAlgorithm::EdDSA => Algorithm::EdDSA,
+            file::ProviderAlgorithm::PS256 => Algorithm::PS256,
+            file::ProviderAlgorithm::ES384 => Algorithm::ES384,
         };
         if all.contains(&algorithm) {
             context.error(&location.item(index), "duplicate algorithm");

@@ -1,5 +1,7 @@
 //! Connection tests of `portcullis check --connect`.
 
+mod providers;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +13,7 @@ use crate::database::Database;
 use crate::settings::{Server, ServerAddress, Settings, Upstream};
 use crate::store::{self, Severity};
 
-/// Tests the store, the database and the upstreams. Successes are printed to standard output.
+/// Tests the store, the database, the upstreams and the providers. Successes are printed to standard output.
 /// Warnings do not fail the command; problems that would stop the gateway do.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -29,6 +31,14 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
             for server in &upstream.servers {
                 let (severity, message) = probe_server(upstream, server).await;
                 report(severity, &message, &mut errors)?;
+            }
+        }
+        for provider in &settings.reloadable.identity.providers {
+            for (severity, message) in providers::inspect(provider).await {
+                report(severity, &message, &mut errors)?;
+            }
+            for line in providers::addresses(settings, provider) {
+                print(&format!("{line}\n"))?;
             }
         }
         anyhow::Ok(())

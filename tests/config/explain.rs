@@ -1,0 +1,112 @@
+//! `portcullis explain`.
+
+use crate::{portcullis, root, stderr, stdout};
+
+#[test]
+fn explain_names_the_route_and_the_refusal() {
+    let file = root().join("config/portcullis.full.yaml");
+    let explain = |url: &str| {
+        let output = portcullis(&["explain", "--config", file.to_str().unwrap(), "GET", url]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let orders = explain("http://shop.test/orders/7?a=b");
+    for line in [
+        "auth      required\n",
+        "limit     per-address: 300 in 1m by ip (sliding_window), before authentication\n",
+        "limit     per-user: 100 in 1m by user and route (token_bucket with burst 20), after authentication\n",
+        "upstream  orders: http://127.0.0.1:3000, http://127.0.0.1:3001\n",
+        "sent      GET /orders/7?a=b\n",
+    ] {
+        assert!(orders.contains(line), "{line}{orders}");
+    }
+    assert!(orders.starts_with("route     orders: "), "{orders}");
+    let small = root().join("config/portcullis.yaml");
+    let small = small.to_str().unwrap();
+    let public = stdout(&portcullis(&[
+        "explain",
+        "--config",
+        small,
+        "GET",
+        "/public/x",
+    ]));
+    assert!(
+        public.contains("comes first, for its prefix is longer\n"),
+        "{public}"
+    );
+    for (url, expected) in [
+        ("/other", "404 ROUTE_NOT_FOUND"),
+        (
+            "/orders/../x",
+            "400 BAD_REQUEST: the path has a dot segment",
+        ),
+        ("/orders//x", "400 BAD_REQUEST: the path has double_slash"),
+        (
+            "/orders/a%2fb",
+            "400 BAD_REQUEST: the path has encoded_slash",
+        ),
+        ("http://a..b/orders", "400 BAD_REQUEST: the host"),
+    ] {
+        let found = explain(url);
+        assert!(
+            found.contains(&format!("refused   {expected}")),
+            "{url}: {found}"
+        );
+    }
+}
+
+#[test]
+fn explain_names_the_credential_that_decides() {
+    let file = root().join("config/portcullis.full.yaml");
+    let token = "0".repeat(64);
+    let cookie = format!("Cookie: __Host-portcullis={token}");
+    let session = format!("Authorization: Session {token}");
+    let decides = |headers: &[&str]| {
+        let mut args = vec![
+            "explain",
+            "--config",
+            file.to_str().unwrap(),
+            "GET",
+            "/orders",
+        ];
+        args.extend(headers.iter().flat_map(|header| ["-H", header]));
+        let text = stdout(&portcullis(&args));
+        let line = text.lines().find(|line| line.starts_with("decides"));
+        line.unwrap()
+            .trim_start_matches("decides")
+            .trim()
+            .to_owned()
+    };
+    for (headers, expected) in [
+        (
+            &[][..],
+            "none, neither in Authorization nor in the cookie __Host-portcullis: 401 UNAUTHENTICATED",
+        ),
+        (
+            &[cookie.as_str()],
+            "the cookie __Host-portcullis; Authorization has no credential of the gateway",
+        ),
+        (
+            &[cookie.as_str(), "Authorization: Basic YTpi"],
+            "the cookie __Host-portcullis; Authorization has no credential of the gateway",
+        ),
+        (
+            &[cookie.as_str(), "Authorization: Bearer a.b.c"],
+            "the bearer token in Authorization, which comes before the cookie",
+        ),
+        (
+            &[session.as_str()],
+            "the session token in Authorization, which comes before the cookie",
+        ),
+        (
+            &["Authorization: Session x"],
+            "the session token in Authorization, which is malformed: 401 SESSION_NOT_FOUND",
+        ),
+        (
+            &[cookie.as_str(), cookie.as_str()],
+            "two cookies __Host-portcullis: 400 AMBIGUOUS_CREDENTIALS",
+        ),
+    ] {
+        assert_eq!(decides(headers), expected);
+    }
+}
