@@ -129,7 +129,7 @@ impl ProviderClient {
             .iter()
             .filter(|(name, _)| name != "client_id" || self.authenticates_by_header())
             .fold(Form::new(), |form, (name, value)| form.with(name, value));
-        let request = self.authenticated_post(url, form)?;
+        let request = self.authenticated_post(url, form, metadata)?;
         let pushed = self
             .caller
             .call(ProviderEndpoint::Par, request, read_pushed);

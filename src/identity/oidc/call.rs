@@ -113,6 +113,10 @@ impl Caller {
         let Ok(Ok(_slot)) = timeout_at(deadline, self.slots.acquire()).await else {
             return Err(CallbackFault::TooManyCalls);
         };
+        // What would be cut off at once is not sent.
+        if Instant::now() >= deadline {
+            return Err(CallbackFault::TooManyCalls);
+        }
         match timeout_at(deadline, self.send(endpoint, request)).await {
             Ok(response) => response,
             Err(_) => Err(CallbackFault::TimedOut),

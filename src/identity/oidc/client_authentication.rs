@@ -11,9 +11,14 @@ use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
 use super::call::ProviderRequest;
+use super::metadata::ProviderMetadata;
 use super::providers::ProviderClient;
+use crate::clock;
 use crate::rejection::CallbackFault;
 use crate::settings::provider::ClientAuthentication;
+
+/// The type of a client assertion (RFC 7523, section 2.2).
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The parameters of a request to a provider. They hold secrets and are not printed.
 pub(super) struct Form(Serializer<'static, String>);
@@ -46,6 +51,7 @@ impl ProviderClient {
         &self,
         url: Url,
         mut form: Form,
+        metadata: &ProviderMetadata,
     ) -> Result<ProviderRequest, CallbackFault> {
         let mut headers = HeaderMap::new();
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -59,8 +65,14 @@ impl ProviderClient {
                 form.push("client_id", client_id);
                 form.push("client_secret", secret.expose_secret());
             }
-            ClientAuthentication::PrivateKey(_) => {
-                return Err(CallbackFault::ClientAssertionFailed);
+            ClientAuthentication::PrivateKey(key) => {
+                let audience = self.assertion_audience(metadata);
+                let now = clock::unix_millis();
+                let assertion = key.sign_client_assertion(client_id, audience, now);
+                let assertion = assertion.map_err(|_| CallbackFault::ClientAssertionFailed)?;
+                form.push("client_id", client_id);
+                form.push("client_assertion_type", ASSERTION_TYPE);
+                form.push("client_assertion", &assertion);
             }
             ClientAuthentication::None => form.push("client_id", client_id),
         }
@@ -78,6 +90,13 @@ impl ProviderClient {
             self.settings().client_auth,
             ClientAuthentication::SecretBasic(_)
         )
+    }
+
+    /// The issuer alone. Without one name for it, the token endpoint stands for it (RFC 7523, section
+    /// 3).
+    fn assertion_audience<'a>(&'a self, metadata: &'a ProviderMetadata) -> &'a str {
+        let issuer = self.settings().exact_issuer();
+        issuer.unwrap_or(metadata.token.as_str())
     }
 }
 

@@ -77,6 +77,13 @@ impl Discovery {
         self.current().ok_or(CallbackFault::MetadataUnavailable)
     }
 
+    /// Fetches the metadata again.
+    #[cfg(test)]
+    pub(super) async fn refresh(&self) {
+        let timeout = 2 * self.state.caller.timeout();
+        self.state.signal.join(timeout, || true).await;
+    }
+
     /// The metadata fetched last, if any was.
     pub(super) fn current(&self) -> Option<Arc<Discovered>> {
         self.state.current.load_full()

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use crate::auth::token::Algorithm;
 use crate::settings::UpstreamTls;
 use crate::settings::provider::{
@@ -54,5 +56,22 @@ pub(crate) fn provider(issuer: &str) -> Provider {
         },
         timeout: Duration::from_secs(2),
         tls: UpstreamTls::default(),
+    }
+}
+
+/// The same provider without ID tokens, whose endpoints are at this address.
+pub(crate) fn oauth2_provider(base: &str) -> Provider {
+    let address = |path: &str| Url::parse(&format!("{base}{path}")).ok();
+    Provider {
+        kind: ProviderKind::OAuth2,
+        issuer: None,
+        endpoints: Endpoints {
+            authorization: address("/authorize"),
+            token: address("/token"),
+            userinfo: address("/userinfo"),
+            revocation: address("/revoke"),
+            ..Endpoints::default()
+        },
+        ..provider(base)
     }
 }

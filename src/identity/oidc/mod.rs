@@ -4,22 +4,32 @@
 //! a provider sends is hostile input: each call has a deadline, reads at most 1 MiB, follows no
 //! redirect, and is classified by [`CallbackFault`](crate::rejection::CallbackFault).
 
+mod allow;
 mod authorization;
 mod call;
 mod client_authentication;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod github;
 mod health;
 mod metadata;
 mod probe;
 mod providers;
 mod revocation;
 mod token_endpoint;
+mod user;
+mod userinfo;
+mod verification;
 
+pub use allow::is_allowed;
 pub use authorization::AuthorizationRequest;
 pub use health::ProviderStatus;
 pub use metadata::{MetadataError, ProviderMetadata, discovery_url};
 pub use probe::{ProbeError, ProviderProbe, probe};
 pub use providers::{ProviderClient, Providers};
 pub use token_endpoint::TokenResponse;
+pub use user::ProviderUser;
+
+#[cfg(test)]
+mod tests;

@@ -110,6 +110,14 @@ impl ProviderClient {
         }
     }
 
+    /// Fetches the metadata again.
+    #[cfg(test)]
+    pub(super) async fn refresh_metadata(&self) {
+        if let MetadataSource::Document(discovery) = &self.source {
+            discovery.refresh().await;
+        }
+    }
+
     /// The metadata at hand, without a fetch.
     pub fn metadata(&self) -> Option<ProviderMetadata> {
         let discovered = match &self.source {

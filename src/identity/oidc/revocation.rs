@@ -23,7 +23,7 @@ impl ProviderClient {
         let form = Form::new()
             .with("token", refresh_token.expose_secret())
             .with("token_type_hint", "refresh_token");
-        let request = self.authenticated_post(url, form)?;
+        let request = self.authenticated_post(url, form, metadata)?;
         let revoked = self
             .caller
             .call(ProviderEndpoint::Revocation, request, |response| {

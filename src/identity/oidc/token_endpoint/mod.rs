@@ -75,7 +75,7 @@ impl ProviderClient {
     async fn request_tokens(&self, form: Form) -> Result<TokenResponse, CallbackFault> {
         let discovered = self.discovered().await?;
         let metadata = &discovered.metadata;
-        let request = self.authenticated_post(metadata.token.clone(), form)?;
+        let request = self.authenticated_post(metadata.token.clone(), form, metadata)?;
         let reports_errors = match self.settings().has_id_tokens() {
             true => ErrorReports::ByStatus,
             false => ErrorReports::AlsoInSuccess,
