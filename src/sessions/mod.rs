@@ -130,3 +130,6 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
