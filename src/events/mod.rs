@@ -47,6 +47,8 @@ pub enum EventKind {
     AdminRefused,
     Reload,
     StoreDataLost,
+    BackchannelLogout,
+    BackchannelLogoutRefused,
     ProviderUnavailable,
     ProviderBack,
 }
@@ -81,6 +83,8 @@ impl EventKind {
             EventKind::AdminRefused => "admin_refused",
             EventKind::Reload => "reload",
             EventKind::StoreDataLost => "store_data_lost",
+            EventKind::BackchannelLogout => "backchannel_logout",
+            EventKind::BackchannelLogoutRefused => "backchannel_logout_refused",
             EventKind::ProviderUnavailable => "provider_unavailable",
             EventKind::ProviderBack => "provider_back",
         }

@@ -29,6 +29,7 @@ pub use backend::BackendResponse;
 use backend::CurrentBackendClient;
 pub use error::AccountError;
 pub use field_errors::FieldErrors;
+use oidc::PendingLogouts;
 use passwords::{HashError, Passwords};
 pub use profile::PasswordChange;
 pub use refresh_token::RefreshToken;
@@ -60,6 +61,7 @@ pub struct Accounts {
     flood_guard: Arc<FloodGuard>,
     abandon_permits: Arc<Semaphore>,
     backend_client: CurrentBackendClient,
+    pending_logouts: PendingLogouts,
     metrics: Arc<Metrics>,
     events: Events,
 }
@@ -113,6 +115,7 @@ impl Accounts {
             flood_guard: Arc::new(FloodGuard::new()),
             abandon_permits: abandoned::new_permits(),
             backend_client: CurrentBackendClient::default(),
+            pending_logouts: PendingLogouts::default(),
             metrics,
             events,
         })

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::source::SessionSource;
 use super::{SessionError, Sessions};
+use crate::auth::session::Millis;
 use crate::store::{Revocation, UserHash, user_hash};
 
 impl Sessions {
@@ -50,6 +51,19 @@ impl Sessions {
                 self.revoke_issued_before(user_hash(user_key), second).await
             }
         }
+    }
+
+    /// Rejects the tokens without a session that this user was issued up to this time.
+    ///
+    /// # Errors
+    /// As for [`Sessions::revoke_token`].
+    pub async fn revoke_user_tokens_up_to(
+        &self,
+        user_key: &str,
+        time: Millis,
+    ) -> Result<(), SessionError> {
+        self.revoke_issued_before(user_hash(user_key), time / 1000)
+            .await
     }
 
     /// Repeats the issued-before revocation of a user, if there is one: an earlier attempt may have

@@ -61,13 +61,14 @@ impl Position {
 }
 
 /// Kinds that clients can cause in bulk, without a session or with a stolen one.
-const BULK_KINDS: [&str; 6] = [
+const BULK_KINDS: [&str; 7] = [
     "registered",
     "sign_in_failed",
     "sign_in_limited",
     "csrf_rejected",
     "admin_refused",
     "binding_mismatch",
+    "backchannel_logout_refused",
 ];
 
 /// Whether clients can cause events of this kind in bulk.

@@ -6,9 +6,11 @@
 
 mod allow;
 mod authorization;
+mod backchannel_logout;
 mod call;
 mod client_authentication;
 mod discovery;
+mod end_session;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod github;
@@ -24,6 +26,8 @@ mod verification;
 
 pub use allow::is_allowed;
 pub use authorization::AuthorizationRequest;
+pub use backchannel_logout::LogoutFailure;
+pub(super) use backchannel_logout::PendingLogouts;
 pub use health::ProviderStatus;
 pub use metadata::{MetadataError, ProviderMetadata, discovery_url};
 pub use probe::{ProbeError, ProviderProbe, probe};

@@ -146,6 +146,13 @@ labels! {
         Timeout = "timeout",
     }
 
+    /// The response to a logout request of a provider.
+    BackchannelOutcome {
+        Ok = "ok",
+        Refused = "refused",
+        Unavailable = "unavailable",
+    }
+
     /// Reason why a connection is closed before its first request.
     ConnectionRefusal {
         Connections = "connections",

@@ -26,8 +26,8 @@ mod sharded_histogram;
 mod sign_ins;
 
 pub use labels::{
-    CacheName, CacheOutcome, CleanUpKind, CleanUpStatus, ConnectionRefusal, FetchStatus,
-    LimitOutcome, ProviderEndpoint, ProviderOutcome, ReloadStatus, StoreOperation,
+    BackchannelOutcome, CacheName, CacheOutcome, CleanUpKind, CleanUpStatus, ConnectionRefusal,
+    FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome, ReloadStatus, StoreOperation,
 };
 pub use prometheus::IntCounter;
 pub use provider_series::ProviderSeries;
@@ -183,6 +183,8 @@ metrics! {
         "Duration of requests to providers, with the wait for a slot, until the outcome.";
     provider_up: IntGaugeVec = "provider_up", ["provider"], &[],
         "1 while a provider responds.";
+    backchannel_logouts: IntCounterVec = "backchannel_logouts_total", ["provider", "outcome"], &[],
+        "Back-channel logout requests of providers, by outcome.";
     last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
         "Load time of the running configuration, in Unix time.";
 }

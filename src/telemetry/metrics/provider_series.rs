@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::IntGauge;
 
-use super::{Metrics, ProviderEndpoint, ProviderOutcome};
+use super::{BackchannelOutcome, Metrics, ProviderEndpoint, ProviderOutcome};
 
 /// The series of one provider, all of which exist from the start.
 #[derive(Debug, Clone)]
@@ -25,6 +25,10 @@ impl ProviderSeries {
             }
             let labels = [provider, endpoint.as_str()];
             metrics.provider_request_duration.with_label_values(&labels);
+        }
+        for outcome in BackchannelOutcome::ALL {
+            let labels = [provider, outcome.as_str()];
+            metrics.backchannel_logouts.with_label_values(&labels);
         }
         metrics.initialize_provider_sign_in_series(provider);
         ProviderSeries {

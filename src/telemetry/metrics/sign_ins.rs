@@ -1,6 +1,6 @@
-//! Metric of sign-ins, by method and outcome.
+//! Metrics of sign-ins, by method and outcome, and of logouts that providers request.
 
-use super::{Metrics, refusal_label};
+use super::{BackchannelOutcome, Metrics, refusal_label};
 use crate::rejection::Refusal;
 
 /// Identity source that checks the password of a sign-in.
@@ -71,6 +71,12 @@ impl Metrics {
         let outcome = refusal.map_or("ok".to_owned(), refusal_label);
         let labels = [method.as_str(), &outcome];
         self.sign_ins.with_label_values(&labels).inc();
+    }
+
+    /// Counts the response to a logout request of a provider.
+    pub fn count_backchannel_logout(&self, provider: &str, outcome: BackchannelOutcome) {
+        let labels = [provider, outcome.as_str()];
+        self.backchannel_logouts.with_label_values(&labels).inc();
     }
 
     pub(super) fn initialize_sign_in_series(&self) {
