@@ -49,6 +49,8 @@ callback_faults! {
         WrongResponseMode = "the response has another mode than the one requested",
         /// A JARM response that fails a check. It comes through the browser, as a bare code does.
         ResponseTokenInvalid = "the response token is not valid",
+        /// A code is redeemed at most once, however often the browser brings it.
+        CodeRepeated = "the code was redeemed before",
         CodeMissing = "the callback has neither a code nor an error",
         /// `invalid_grant`.
         GrantRejected = "the provider rejected the code or the refresh token",

@@ -18,6 +18,7 @@ mod health;
 mod metadata;
 mod probe;
 mod providers;
+mod redeemed_codes;
 mod revocation;
 mod token_endpoint;
 mod user;

@@ -6,6 +6,7 @@ use super::call::Caller;
 use super::discovery::{Discovered, Discovery};
 use super::health::ProviderStatus;
 use super::metadata::ProviderMetadata;
+use super::redeemed_codes::RedeemedCodes;
 use crate::rejection::CallbackFault;
 use crate::settings::provider::{Provider, ProviderKind};
 use crate::telemetry::metrics::{Metrics, ProviderSeries};
@@ -20,6 +21,7 @@ pub struct Providers {
 pub struct ProviderClient {
     settings: Arc<Provider>,
     pub(super) caller: Arc<Caller>,
+    pub(super) redeemed_codes: RedeemedCodes,
     source: MetadataSource,
 }
 
@@ -83,6 +85,7 @@ impl ProviderClient {
         ProviderClient {
             settings,
             caller,
+            redeemed_codes: RedeemedCodes::default(),
             source,
         }
     }

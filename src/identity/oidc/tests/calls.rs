@@ -99,12 +99,32 @@ async fn provider_with_id_tokens_must_send_one() {
 }
 
 #[tokio::test]
+async fn repeated_code_is_not_sent_again() {
+    let server = LyingServer::start().await;
+    server.reply(
+        "/token",
+        Reply::text(200, r#"{"access_token":"a","token_type":"Bearer"}"#),
+    );
+    let gateway = oauth2(&server);
+    let results = join_all((0..20).map(|_| redeem(&gateway))).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    let refused = results.into_iter().filter_map(Result::err);
+    assert!(refused.into_iter().all(|fault| fault == F::CodeRepeated));
+    assert_eq!(server.received("/token").len(), 1);
+}
+
+#[tokio::test]
 async fn calls_are_bounded_and_waiters_give_up_in_time() {
     let server = LyingServer::start().await;
     server.reply("/token", Reply::Silence);
     let gateway = oauth2(&server);
     let started = Instant::now();
-    let results = join_all((0..200).map(|_| redeem(&gateway))).await;
+    let client = gateway.client();
+    let codes: Vec<String> = (0..200).map(|code| code.to_string()).collect();
+    let redeemed = codes
+        .iter()
+        .map(|code| client.redeem(code, "the-verifier", "https://app.example/cb"));
+    let results = join_all(redeemed).await;
     assert!(started.elapsed() < Duration::from_secs(2));
     // Two bursts of slots at most: one that is freed at the deadline may be taken just before it.
     let sent = server.received("/token").len();

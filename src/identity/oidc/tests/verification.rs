@@ -293,10 +293,10 @@ async fn private_key_signs_an_assertion_for_the_issuer() {
         client_auth,
         ..provider(&server.base())
     });
-    for _ in 0..2 {
+    for code in ["c", "d"] {
         gateway
             .client()
-            .redeem("c", "v", "https://app.example/cb")
+            .redeem(code, "v", "https://app.example/cb")
             .await
             .unwrap();
     }

@@ -36,14 +36,19 @@ impl ProviderClient {
     ///
     /// # Errors
     ///
-    /// `GrantRejected` for a code that the provider does not accept; a fault of the provider or of the
-    /// gateway otherwise.
+    /// `GrantRejected` for a code that the provider does not accept, `CodeRepeated` for one that this
+    /// gateway has redeemed before; a fault of the provider or of the gateway otherwise.
     pub async fn redeem(
         &self,
         code: &str,
         verifier: &str,
         redirect_uri: &str,
     ) -> Result<TokenResponse, CallbackFault> {
+        // Without metadata the code is not sent.
+        self.discovered().await?;
+        if !self.redeemed_codes.add(code) {
+            return Err(CallbackFault::CodeRepeated);
+        }
         let form = Form::new()
             .with("grant_type", "authorization_code")
             .with("code", code)
