@@ -47,7 +47,7 @@ can change a header at will.
 ";
 
 /// The sections in their usual order.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "listeners",
     "admin",
     "store",
@@ -57,6 +57,7 @@ const SECTIONS: [&str; 15] = [
     "identity",
     "encryption",
     "api",
+    "pages",
     "hsts",
     "identity_headers",
     "limits",

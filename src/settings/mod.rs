@@ -5,6 +5,7 @@
 
 pub mod backend;
 mod database;
+pub mod pages;
 pub mod provider;
 mod topology;
 
@@ -150,6 +151,7 @@ pub struct Reloadable {
     /// The keys that seal the tokens of providers. Present where such tokens are kept.
     pub encryption: Option<KeyRing>,
     pub api: Option<Api>,
+    pub pages: Arc<pages::Pages>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.
     pub hsts: Option<HeaderValue>,
     /// The identity headers of all routes, and the default names of those that are off. All of them

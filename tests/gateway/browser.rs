@@ -2,17 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, runtime};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, PASSWORD};
 use crate::support::upstream::Upstream;
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
 
 async fn submit_credentials(browser: &Browser, login: &str, password: &str) {
     browser.find("#login").await.clear().await.unwrap();

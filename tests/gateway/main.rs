@@ -66,6 +66,7 @@ mod oidc;
 mod open_streams;
 mod openapi;
 mod overload;
+mod page_look;
 mod password_cost;
 mod profile;
 mod proxying;

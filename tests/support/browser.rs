@@ -15,6 +15,14 @@ use super::client::connect_socket;
 use super::ports;
 use super::wait::{DEADLINE, eventually};
 
+/// A runtime for a test.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
 /// A window of a browser of its own.
 pub struct Browser {
     pub client: Client,
@@ -116,6 +124,15 @@ impl Browser {
             request("computedrole").await,
             request("computedlabel").await,
         )
+    }
+
+    /// What axe-core, whose source is given, finds wrong with the page.
+    pub async fn violations(&self, axe: &str) -> Vec<String> {
+        self.client.execute(axe, Vec::new()).await.unwrap();
+        let script = "const done = arguments[0]; axe.run().then(found => done(found.violations))";
+        let found = self.client.execute_async(script, Vec::new()).await.unwrap();
+        let violations = found.as_array().unwrap().iter();
+        violations.map(Value::to_string).collect()
     }
 
     /// Ends it in good order.

@@ -17,6 +17,7 @@ pub mod http2;
 pub mod http2_upstream;
 pub mod issuer;
 pub mod nodes;
+pub mod npm;
 pub mod open_streams;
 pub mod ports;
 pub mod postgres;

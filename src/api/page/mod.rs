@@ -24,6 +24,7 @@ use crate::pipeline::html_page;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
+use crate::settings::pages::Pages;
 
 /// Routes of the pages.
 pub(super) fn routes() -> Router<ApiState> {
@@ -40,40 +41,34 @@ struct PageError {
 }
 
 impl PageError {
-    /// Records and reports a form that another site submitted.
-    fn cross_site_form(state: &ApiState, client: &Client) -> PageError {
-        state
-            .events
-            .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
-        let text = "This form was sent from elsewhere, or it was too old. Please try again.";
-        PageError {
-            text: text.to_owned(),
-            rejection: Some(Refusal::CsrfRejected.into()),
-        }
-    }
-}
-
-impl From<Rejection> for PageError {
-    fn from(rejection: Rejection) -> PageError {
+    /// The error of a form that was rejected.
+    fn new(rejection: Rejection, pages: &Pages) -> PageError {
+        let texts = &pages.texts;
         let fields = rejection.fields().iter();
-        let text = match rejection.refusal {
-            Refusal::InvalidCredentials => "The name or the password is wrong.".to_owned(),
-            Refusal::ValidationFailed => fields
+        let text = match (pages.message(rejection.refusal), rejection.refusal) {
+            (Some(own), _) => own.to_owned(),
+            (None, Refusal::InvalidCredentials) => texts.wrong_credentials.clone(),
+            (None, Refusal::ValidationFailed) => fields
                 .map(|(field, problem)| format!("The {field} {problem}."))
                 .collect::<Vec<_>>()
                 .join(" "),
-            Refusal::RateLimited => {
-                "Too many attempts. Please wait before you try again.".to_owned()
-            }
-            refusal if refusal.status().is_server_error() => {
-                "This does not work at the moment. Please try again soon.".to_owned()
-            }
-            refusal => refusal.message().to_owned(),
+            (None, Refusal::RateLimited) => texts.too_many_attempts.clone(),
+            (None, Refusal::CsrfRejected) => texts.foreign_form.clone(),
+            (None, refusal) if refusal.status().is_server_error() => texts.unavailable.clone(),
+            (None, refusal) => refusal.message().to_owned(),
         };
         PageError {
             text,
             rejection: Some(rejection),
         }
+    }
+
+    /// Records and reports a form that another site submitted.
+    fn cross_site_form(state: &ApiState, client: &Client, pages: &Pages) -> PageError {
+        state
+            .events
+            .record(Event::new(EventKind::CsrfRejected).ip(client.ip));
+        PageError::new(Refusal::CsrfRejected.into(), pages)
     }
 }
 
@@ -101,9 +96,9 @@ fn page_response(
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if let Ok(policy) =
-        HeaderValue::try_from(html_page::content_security_policy(&form_action(settings)))
-    {
+    let logo = settings.pages.logo.as_ref();
+    let policy = html_page::content_security_policy(&form_action(settings), logo);
+    if let Ok(policy) = HeaderValue::try_from(policy) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     if let Some(cookie) = token.and_then(|token| token.cookie(&settings.sessions.cookie)) {

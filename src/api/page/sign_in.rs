@@ -6,6 +6,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use url::Url;
 
@@ -41,12 +42,12 @@ pub(super) async fn show(
         Ok(false) if matches!(caller, Some(Caller(Ok(None)))) => {
             let is_cookie_kept = !comes_from_sign_in(request.headers(), &client, settings);
             (!is_cookie_kept).then(|| PageError {
-                text: COOKIE_NOT_KEPT.to_owned(),
+                text: settings.pages.texts.cookie_not_kept.clone(),
                 rejection: None,
             })
         }
         Ok(false) => None,
-        Err(unknown) => Some(PageError::from(unknown)),
+        Err(unknown) => Some(PageError::new(unknown, &settings.pages)),
     };
     let response = form_response(settings, request.headers(), &target, "", problem);
     let is_rejected = |Caller(found): Caller| {
@@ -58,10 +59,6 @@ pub(super) async fn show(
     }
     response
 }
-
-/// Shown when the browser returns from the sign-in form without a cookie.
-const COOKIE_NOT_KEPT: &str = "You are not signed in. If you have just signed in, your browser did not \
-    keep the cookie: allow cookies for this site, and open it by an address that begins with https://.";
 
 /// Whether the sign-in page redirected the browser here, which means that it did not keep the
 /// cookie.
@@ -96,13 +93,19 @@ pub(super) async fn submit(
         &settings.sessions.cookie,
     ) {
         sign_in::count_unread(&state, settings, Refusal::CsrfRejected);
-        return Ok(again("", PageError::cross_site_form(&state, &client)));
+        return Ok(again(
+            "",
+            PageError::cross_site_form(&state, &client, &settings.pages),
+        ));
     }
     let mut limits = Vec::new();
     let signed_in = sign_in(&state, settings, &client, &parts, &sent, &mut limits).await;
     let (signed_in, backend_cookies) = match signed_in {
         Ok(signed_in) => signed_in,
-        Err(refused) => return Ok(again(&sent.login, refused.with_decisions(limits).into())),
+        Err(refused) => {
+            let problem = PageError::new(refused.with_decisions(limits), &settings.pages);
+            return Ok(again(&sent.login, problem));
+        }
     };
     let mut response = see_other(target);
     let session_cookie = sign_in::session_cookie(settings, &signed_in);
@@ -202,6 +205,20 @@ fn login_member<'b>(backend: &'b BackendSettings, login: &str) -> &'b str {
     }
 }
 
+/// The links to all providers, in the order of the configuration.
+fn provider_links<'s>(settings: &'s Reloadable, target: &str) -> Vec<html::ProviderLink<'s>> {
+    let back = utf8_percent_encode(target, NON_ALPHANUMERIC);
+    let providers = settings.identity.providers.iter();
+    let links = providers.map(|provider| html::ProviderLink {
+        title: &provider.title,
+        start: page_path(
+            settings,
+            &format!("/auth/start/{}?return_to={back}", provider.name),
+        ),
+    });
+    links.collect()
+}
+
 fn form_response(
     settings: &Reloadable,
     headers: &HeaderMap,
@@ -210,11 +227,17 @@ fn form_response(
     problem: Option<PageError>,
 ) -> Response {
     let token = FormToken::for_form(headers, &settings.sessions.cookie);
-    let page = html::sign_in(&html::SignInForm {
-        action: &page_path(settings, SIGN_IN_PAGE),
-        return_to: target,
-        token: token.as_ref().map_or("", FormToken::as_str),
-        login,
+    let action = page_path(settings, SIGN_IN_PAGE);
+    let has_passwords = settings.identity.source != IdentitySource::NoPasswords;
+    let page = html::sign_in(&html::SignInPage {
+        pages: &settings.pages,
+        providers: provider_links(settings, target),
+        form: has_passwords.then(|| html::PasswordForm {
+            action: &action,
+            return_to: target,
+            token: token.as_ref().map_or("", FormToken::as_str),
+            login,
+        }),
         problem: problem.as_ref(),
     });
     page_response(problem, page, token.as_ref(), settings)

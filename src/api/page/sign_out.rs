@@ -29,7 +29,10 @@ pub(super) async fn show(
     match is_signed_in(caller.as_deref()) {
         Ok(true) => form_response(settings, request.headers(), None),
         Ok(false) => signed_out_response(settings),
-        Err(unknown) => form_response(settings, request.headers(), Some(unknown.into())),
+        Err(unknown) => {
+            let problem = PageError::new(unknown, &settings.pages);
+            form_response(settings, request.headers(), Some(problem))
+        }
     }
 }
 
@@ -51,11 +54,15 @@ pub(super) async fn submit(
         &sent.token,
         &settings.sessions.cookie,
     ) {
-        return Ok(again(PageError::cross_site_form(&state, &client)));
+        return Ok(again(PageError::cross_site_form(
+            &state,
+            &client,
+            &settings.pages,
+        )));
     }
     let caller = caller.map(|Extension(caller)| caller);
     if let Err(unknown) = is_signed_in(caller.as_ref()) {
-        return Ok(again(unknown.into()));
+        return Ok(again(PageError::new(unknown, &settings.pages)));
     }
     let presented = presented_credential(&parts.headers, settings);
     let session = match caller.map(|Caller(found)| found) {
@@ -66,7 +73,7 @@ pub(super) async fn submit(
     if let Some(session) = session
         && let Err(error) = session.end(&state, settings, &client).await
     {
-        return Ok(again(error.into()));
+        return Ok(again(PageError::new(error, &settings.pages)));
     }
     Ok(signed_out_response(settings))
 }
@@ -79,6 +86,7 @@ fn form_response(
     let token = FormToken::for_form(headers, &settings.sessions.cookie);
     let secret = token.as_ref().map_or("", FormToken::as_str);
     let page = html::sign_out(
+        &settings.pages,
         &page_path(settings, SIGN_OUT_PAGE),
         secret,
         problem.as_ref(),
@@ -88,6 +96,6 @@ fn form_response(
 
 /// Clears the cookie even without a session, in case it is invalid.
 fn signed_out_response(settings: &Reloadable) -> Response {
-    let page = html::signed_out(&page_path(settings, SIGN_IN_PAGE));
+    let page = html::signed_out(&settings.pages, &page_path(settings, SIGN_IN_PAGE));
     clear_cookie(page_response(None, page, None, settings))
 }

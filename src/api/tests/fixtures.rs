@@ -67,6 +67,7 @@ pub(super) fn reloadable() -> Reloadable {
             providers: Vec::new(),
         },
         encryption: None,
+        pages: Arc::default(),
         hsts: None,
         api: Some(settings::Api {
             prefix: "/api/v1".to_owned(),

@@ -4,6 +4,7 @@
 pub(super) mod backend;
 pub(super) mod identity;
 pub(super) mod listeners;
+pub(super) mod pages;
 pub(super) mod provider;
 pub(super) mod routing;
 pub(super) mod storage;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use identity::{Api, Identity, IdentityHeaders, Sessions};
 use listeners::{Admin, Listener};
+use pages::Pages;
 use provider::Encryption;
 use routing::limit::Limit;
 use routing::route::Route;
@@ -54,6 +56,9 @@ pub(super) struct File {
     /// The gateway's own endpoints. `null`: none.
     #[serde(default = "default_api")]
     pub(super) api: Option<Api>,
+    /// Brand, language and texts of the sign-in pages and of the error pages.
+    #[serde(default)]
+    pub(super) pages: Pages,
     /// `Strict-Transport-Security` on responses that the gateway itself sends over TLS: pages, API
     /// responses, errors. `null`: not sent.
     #[serde(default = "default_hsts")]

@@ -11,6 +11,7 @@ mod identity;
 mod limits;
 mod listeners;
 mod origins;
+mod pages;
 mod providers;
 mod routes;
 mod storage;
@@ -47,6 +48,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let offered = offered_endpoints(file, context);
     let cookie = &file.sessions.cookie;
     let api = api::api(endpoints, offered, cookie, &root.key("api"), context);
+    let pages = pages::pages(&file.pages, &root.key("pages"), context);
     let identity_headers = headers::identity_headers(&file.identity_headers, context);
     let outage = file.store.on_outage.limits;
     let limits = limits::limits(&file.limits, outage, &root.key("limits"), context);
@@ -73,6 +75,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
             identity: identity?,
             encryption: encryption?,
             api: api?,
+            pages,
             hsts: headers::hsts(file.hsts.as_ref()),
             identity_header_names,
             limits: limits.into_values().collect(),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use http::header::{self, HeaderValue};
 use maud::html;
@@ -12,7 +12,8 @@ use super::{NO_STORE, ResponseContext, VARY_ACCEPT, write_rejection};
 use crate::pipeline::fields::{FieldKind, Fields, text_of};
 use crate::pipeline::header_fields::{FieldBuffer, FieldSink};
 use crate::pipeline::html_page;
-use crate::rejection::Rejection;
+use crate::rejection::{Refusal, Rejection};
+use crate::settings::pages::{Logo, Pages};
 use crate::telemetry::request_id::RequestId;
 
 /// The format of an error body, selected by the client.
@@ -59,16 +60,22 @@ impl ErrorFormat {
         formats.find_map(|(name, format)| media_type.eq_ignore_ascii_case(name).then_some(format))
     }
 
-    /// The headers of every error in this format.
-    fn head(self) -> &'static RenderedFields {
+    /// The headers of every error in this format; of pages, with this logo.
+    fn head(self, logo: Option<&Logo>) -> &'static RenderedFields {
         static JSON: LazyLock<RenderedFields> = LazyLock::new(|| head("application/json"));
         static PROBLEM: LazyLock<RenderedFields> =
             LazyLock::new(|| head("application/problem+json"));
-        static HTML: LazyLock<RenderedFields> = LazyLock::new(|| head("text/html; charset=utf-8"));
-        match self {
-            ErrorFormat::Json => &JSON,
-            ErrorFormat::Problem => &PROBLEM,
-            ErrorFormat::Html => &HTML,
+        static PLAIN_PAGE: LazyLock<RenderedFields> = LazyLock::new(|| page_head(None));
+        static INLINE_LOGO: LazyLock<RenderedFields> =
+            LazyLock::new(|| page_head(Some(&Logo::Inline(String::new()))));
+        static LINKED_LOGO: LazyLock<RenderedFields> =
+            LazyLock::new(|| page_head(Some(&Logo::Path(String::new()))));
+        match (self, logo) {
+            (ErrorFormat::Json, _) => &JSON,
+            (ErrorFormat::Problem, _) => &PROBLEM,
+            (ErrorFormat::Html, None) => &PLAIN_PAGE,
+            (ErrorFormat::Html, Some(Logo::Inline(_))) => &INLINE_LOGO,
+            (ErrorFormat::Html, Some(Logo::Path(_))) => &LINKED_LOGO,
         }
     }
 }
@@ -80,15 +87,21 @@ struct RenderedFields {
 }
 
 fn head(content_type: &'static str) -> RenderedFields {
-    let mut fields = vec![
+    rendered(vec![
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, NO_STORE.clone()),
         (header::VARY, VARY_ACCEPT.clone()),
-    ];
-    if content_type.starts_with("text/html") {
-        let policy = HeaderValue::try_from(html_page::content_security_policy("'none'"));
-        fields.extend(policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
-    }
+    ])
+}
+
+fn page_head(logo: Option<&Logo>) -> RenderedFields {
+    let mut fields = head("text/html; charset=utf-8").fields;
+    let policy = HeaderValue::try_from(html_page::content_security_policy("'none'", logo));
+    fields.extend(policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
+    rendered(fields)
+}
+
+fn rendered(fields: FieldBuffer) -> RenderedFields {
     let mut lines: Vec<u8> = Vec::new();
     for (name, value) in &fields {
         lines.add(name, value);
@@ -103,14 +116,25 @@ pub(super) struct ErrorResponse {
     pub(super) format: ErrorFormat,
     /// Whether the challenge names what is wrong with a bearer token.
     pub(super) names_token_error: bool,
-    /// The address of the sign-in page that a page links to.
+    /// For a page.
+    pub(super) page: Option<Box<PageContext>>,
+}
+
+/// What a page shows beside the rejection.
+#[derive(Debug, Default)]
+pub(super) struct PageContext {
+    /// Absent where no request was read.
+    pub(super) pages: Option<Arc<Pages>>,
+    /// The address of the sign-in page that it links to.
     pub(super) sign_in: Option<String>,
 }
 
 impl ErrorResponse {
     /// Writes the headers that describe the body, and those of the rejection.
     pub(super) fn write_fields(&self, context: &ResponseContext<'_>, sink: &mut dyn FieldSink) {
-        let RenderedFields { fields, lines } = self.format.head();
+        let pages = self.page.as_ref().and_then(|page| page.pages.as_ref());
+        let logo = pages.and_then(|pages| pages.logo.as_ref());
+        let RenderedFields { fields, lines } = self.format.head(logo);
         sink.add_rendered(lines, &mut fields.iter().map(|(name, value)| (name, value)));
         write_rejection(&self.rejection, self.names_token_error, context, sink);
     }
@@ -121,7 +145,11 @@ impl ErrorResponse {
         let texts = RefusalTexts::of(refusal).filter(|_| rejection.own_message().is_none());
         match self.format {
             ErrorFormat::Html => {
-                let page = page(rejection, request_id.as_str(), self.sign_in.as_deref());
+                let (default, none) = (PageContext::default(), Pages::default());
+                let context = self.page.as_deref().unwrap_or(&default);
+                let pages = context.pages.as_deref().unwrap_or(&none);
+                let link = context.sign_in.as_deref();
+                let page = page(pages, rejection, request_id.as_str(), link);
                 out.extend_from_slice(page.as_bytes());
             }
             ErrorFormat::Json => {
@@ -171,28 +199,51 @@ fn write_violated_policies(out: &mut Vec<u8>, rejection: &Rejection) {
 }
 
 /// A page for browsers, with a link to sign in where that helps.
-fn page(rejection: &Rejection, request_id: &str, sign_in: Option<&str>) -> String {
-    let refusal = rejection.refusal;
+fn page(pages: &Pages, rejection: &Rejection, request_id: &str, sign_in: Option<&str>) -> String {
+    let (texts, refusal) = (&pages.texts, rejection.refusal);
     let status = refusal.status();
-    let title = status.canonical_reason().unwrap_or_default();
-    let message = rejection.message();
+    let concerns_sign_in = concerns_sign_in(refusal);
+    let title = match concerns_sign_in {
+        true => &*texts.sign_in_failed,
+        false => status.canonical_reason().unwrap_or_default(),
+    };
+    let own = pages.message(refusal);
+    let message = own.unwrap_or(rejection.message());
     let is_repeated = message.trim_end_matches('.').eq_ignore_ascii_case(title);
+    // Texts that the configuration does not replace are in English.
+    let foreign = (pages.language != "en").then_some("en");
+    let of_message = foreign.filter(|_| own.is_none());
     let body = html! {
-        h1 { (title) }
+        h1 lang=[foreign.filter(|_| !concerns_sign_in)] { (title) }
         @if !is_repeated {
-            p { (message) }
+            p lang=[of_message] dir=[of_message.map(|_| "ltr")] { (message) }
         }
         @match super::retry_after_seconds(rejection) {
-            Some(1) => p { "Please try again in 1 second." },
-            Some(seconds) => p { "Please try again in " (seconds) " seconds." },
+            Some(1) => p { (texts.retry_soon) },
+            Some(seconds) => p { (texts.retry_after.replace("{seconds}", &seconds.to_string())) },
             None => {},
         }
         @if let Some(address) = sign_in {
-            p { a href=(address) { "Sign in" } }
+            p {
+                a .button href=(address) {
+                    @if concerns_sign_in { (texts.try_again) } @else { (texts.sign_in) }
+                }
+            }
         }
-        p { small { (refusal.code()) " " (request_id) } }
+        p { small lang=[foreign] dir="ltr" { (refusal.code()) " " (request_id) } }
     };
-    html_page::document(&status.to_string(), &body).into_string()
+    html_page::document(pages, title, &body).into_string()
+}
+
+/// Whether a rejection is the outcome of a sign-in at a provider.
+fn concerns_sign_in(refusal: Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::FlowInvalid
+            | Refusal::SignInRefused
+            | Refusal::ProviderError
+            | Refusal::ProviderUnavailable
+    )
 }
 
 #[cfg(test)]
@@ -260,7 +311,7 @@ mod tests {
             rejection,
             format,
             names_token_error: false,
-            sign_in: None,
+            page: None,
         };
         let mut body = Vec::new();
         response.write_body(&RequestId::keep_or_generate(Some(b"id")), &mut body);

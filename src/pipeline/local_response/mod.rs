@@ -7,9 +7,11 @@ mod grpc;
 mod refusal_texts;
 mod sign_in;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 pub use complete::ResponseContext;
-use error_body::{ErrorFormat, ErrorResponse};
+use error_body::{ErrorFormat, ErrorResponse, PageContext};
 pub use grpc::{CallOutcome, end_call};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -104,7 +106,8 @@ fn error(rejection: Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap)
     let fields = request.head.fields;
     let format = ErrorFormat::negotiate(fields);
     let status = rejection.refusal.status();
-    let link = format == ErrorFormat::Html && status == StatusCode::UNAUTHORIZED;
+    let is_page = format == ErrorFormat::Html;
+    let page = is_page.then(|| Box::new(page_context(status, request)));
     LocalResponse {
         status,
         may_keep: true,
@@ -113,9 +116,18 @@ fn error(rejection: Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap)
         content: Content::Error(ErrorResponse {
             format,
             names_token_error: names_token_error(rejection.refusal, fields),
-            sign_in: link.then(|| sign_in::address(request)).flatten(),
+            page,
             rejection,
         }),
+    }
+}
+
+fn page_context(status: StatusCode, request: &RejectedRequest<'_>) -> PageContext {
+    let settings = request.context.settings;
+    let link = status == StatusCode::UNAUTHORIZED;
+    PageContext {
+        pages: settings.map(|settings| Arc::clone(&settings.pages)),
+        sign_in: link.then(|| sign_in::address(request)).flatten(),
     }
 }
 
