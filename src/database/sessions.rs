@@ -261,22 +261,6 @@ impl Database {
         Ok(())
     }
 
-    /// Copies a user's email, name, roles and scopes to the user's active sessions.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn update_session_identity(&self, user: &str) -> Result<(), Error> {
-        // Copied within the database: a user row that was read before may be outdated.
-        let update = self.pool.sql(
-            "UPDATE user_sessions SET name = users.name, \
-             email = CASE WHEN users.email = users.id THEN '' ELSE users.email END, \
-             roles = users.roles, scopes = users.scopes, revision = revision + 1 \
-             FROM users WHERE users.id = $1 AND user_id = $1 AND is_active",
-        );
-        self.pool.write(update.bind(user)).await?;
-        Ok(())
-    }
-
     /// Replaces refresh tokens, unless they have changed since they were read; returns whether it did.
     ///
     /// # Errors

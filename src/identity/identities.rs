@@ -2,8 +2,10 @@
 //! the identities that users and operators link and unlink.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{AccountError, Accounts, UserIdentity, normalize};
+use crate::auth::session::{EndReason, SessionId};
 use crate::clock;
 use crate::database::{
     AssertedIdentity, FirstSignIn, IdentitySignIn, LinkOutcome, UnlinkOutcome, User, WaysToSignIn,
@@ -11,7 +13,8 @@ use crate::database::{
 use crate::events::{Event, EventKind};
 use crate::rejection::{CallbackFault, Refusal};
 use crate::settings::provider::UserStorage;
-use crate::settings::{Identity, IdentitySource};
+use crate::settings::{Identity, IdentitySource, Reloadable};
+use crate::store::SessionListQuery;
 
 impl Accounts {
     /// Finds the user of an identity, or creates or joins one where the provider's settings permit it.
@@ -60,7 +63,7 @@ impl Accounts {
         if user.disabled {
             return Err(CallbackFault::ProviderUserDisabled.into());
         }
-        Ok(with_permissions_of(user, Some(&identity)))
+        Ok(user.with_permissions_of(&identity))
     }
 
     /// Links an identity to a user; `ip` is that of the user, `None` for an operator. Its roles and
@@ -103,32 +106,67 @@ impl Accounts {
         Ok(self.database.identities_of(user).await?)
     }
 
-    /// Unlinks an identity from a user; `ip` is as in [`Accounts::link_identity`].
+    /// Unlinks an identity from a user, and ends the sessions of sign-ins with it: someone else may
+    /// have used it.
     ///
     /// # Errors
     /// `NOT_FOUND`, `LAST_IDENTITY`, or an unavailable store or database: the identity may then be
     /// unlinked already.
     pub async fn unlink_identity(
         &self,
-        settings: &Identity,
+        settings: &Reloadable,
         user: &str,
         id: &str,
-        ip: Option<IpAddr>,
+        by: UnlinkedBy,
     ) -> Result<(), AccountError> {
-        let providers = providers_of_rows(settings);
+        let providers = providers_of_rows(&settings.identity);
         let ways = WaysToSignIn {
-            password: settings.source == IdentitySource::Builtin,
+            password: settings.identity.source == IdentitySource::Builtin,
             providers: &providers,
         };
+        let row = self.database.user(user).await?.ok_or(Refusal::NotFound)?;
+        let linked = self.database.identities_of(user).await?;
+        let identity = unlinked(ways.judge_unlinking(&row, linked, id))?;
+        let idle = settings.sessions.idle_timeout;
+        // The sessions end first: until that is certain, the identity stays, and the request can be
+        // repeated.
+        self.end_sessions_of(&identity, by, idle).await?;
         let now = clock::unix_millis();
-        match self.database.unlink_identity(user, id, ways, now).await? {
-            UnlinkOutcome::Unlinked(identity) => {
-                self.report_identity(EventKind::IdentityUnlinked, &identity, ip);
-                Ok(())
+        let outcome = self.database.unlink_identity(user, id, ways, now).await?;
+        let identity = unlinked(outcome)?;
+        self.report_identity(EventKind::IdentityUnlinked, &identity, by.address());
+        // Sessions opened in the meantime.
+        self.end_sessions_of(&identity, by, idle).await?;
+        Ok(self.sessions.update_identity(user).await?)
+    }
+
+    /// Ends the sessions of sign-ins with an identity, except for the one that unlinks it.
+    async fn end_sessions_of(
+        &self,
+        identity: &UserIdentity,
+        by: UnlinkedBy,
+        idle: Option<Duration>,
+    ) -> Result<(), AccountError> {
+        let query = SessionListQuery {
+            status: None,
+            address: None,
+            idle,
+            limit: usize::MAX,
+            cursor: None,
+        };
+        let page = self.sessions.list(&identity.user, query).await?;
+        let (kept, reason) = match by {
+            UnlinkedBy::User(session, _) => (session, EndReason::Terminated),
+            UnlinkedBy::Operator => (None, EndReason::Admin),
+        };
+        for entry in page.entries {
+            let session = &entry.session;
+            if session.ended.is_none() && identity.is_of(session) && Some(session.id) != kept {
+                self.end_session(session, reason, by.address(), None)
+                    .await?;
             }
-            UnlinkOutcome::NotFound => Err(Refusal::NotFound.into()),
-            UnlinkOutcome::Last => Err(Refusal::LastIdentity.into()),
         }
+        Ok(())
     }
 
     fn report_identity(&self, kind: EventKind, identity: &UserIdentity, ip: Option<IpAddr>) {
@@ -142,26 +180,34 @@ impl Accounts {
     }
 }
 
+/// Who unlinks an identity.
+#[derive(Debug, Clone, Copy)]
+pub enum UnlinkedBy {
+    /// The user, with the session and the address of the call.
+    User(Option<SessionId>, IpAddr),
+    Operator,
+}
+
+impl UnlinkedBy {
+    fn address(self) -> Option<IpAddr> {
+        match self {
+            UnlinkedBy::User(_, ip) => Some(ip),
+            UnlinkedBy::Operator => None,
+        }
+    }
+}
+
+fn unlinked(outcome: UnlinkOutcome) -> Result<UserIdentity, Refusal> {
+    match outcome {
+        UnlinkOutcome::Unlinked(identity) => Ok(*identity),
+        UnlinkOutcome::NotFound => Err(Refusal::NotFound),
+        UnlinkOutcome::Last => Err(Refusal::LastIdentity),
+    }
+}
+
 /// The providers whose users are in the database.
 fn providers_of_rows(settings: &Identity) -> Vec<&str> {
     let providers = settings.providers.iter();
     let providers = providers.filter(|it| matches!(it.users, UserStorage::Database { .. }));
     providers.map(|provider| &*provider.name).collect()
-}
-
-/// Adds the roles and scopes of an identity to those of its user.
-fn with_permissions_of(mut user: User, identity: Option<&UserIdentity>) -> User {
-    if let Some(identity) = identity {
-        add_missing(&mut user.roles, &identity.roles);
-        add_missing(&mut user.scopes, &identity.scopes);
-    }
-    user
-}
-
-fn add_missing(list: &mut Vec<String>, more: &[String]) {
-    for item in more {
-        if !list.contains(item) {
-            list.push(item.clone());
-        }
-    }
 }

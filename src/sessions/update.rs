@@ -86,9 +86,10 @@ impl Sessions {
         Ok(self.store.set_identity(&[id], identity).await?)
     }
 
-    /// Copies a user's email, name, roles and scopes to all of their sessions. Of concurrent changes
-    /// the last one in the database wins: the sessions are listed before the user is read, and none
-    /// goes back to an earlier version.
+    /// Copies a user's email, name, roles and scopes to all of their sessions; a session of a sign-in
+    /// at a provider has those of its identity in addition. Of concurrent changes the last one in the
+    /// database wins: the sessions are listed before the user is read, and none goes back to an earlier
+    /// version.
     ///
     /// # Errors
     /// When store or database does not respond.
@@ -98,10 +99,22 @@ impl Sessions {
             durable.update_identity(user).await?;
         }
         let sessions = sessions?;
-        if let Some(user) = self.database.user(user).await? {
-            self.store
+        let Some(user) = self.database.user(user).await? else {
+            return Ok(());
+        };
+        // After the user: a later change of an identity then has a later version.
+        let identities = self.database.identities_of(&user.id).await?;
+        if identities.is_empty() {
+            return Ok(self
+                .store
                 .set_identity(&sessions, identity_of(&user))
-                .await?;
+                .await?);
+        }
+        for id in sessions {
+            if let Some(entry) = self.store.session(id).await? {
+                let user = user.clone().in_session(&entry.session, &identities);
+                self.store.set_identity(&[id], identity_of(&user)).await?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::{AssertedIdentity, LOCK, LinkOutcome, UnlinkOutcome, UserIdentity, WaysToSignIn};
 use super::{User, read_identity};
 use crate::auth::session::Millis;
+use crate::database::sql::Transaction;
 use crate::database::{Database, Error};
 
 /// Number of identities that a user may have.
@@ -66,30 +67,44 @@ impl Database {
             return finish(transaction, UnlinkOutcome::NotFound).await;
         };
         let linked = transaction.run(self.identities_statement(user)).await?;
-        let linked: Vec<UserIdentity> =
-            linked.iter().map(read_identity).collect::<Result<_, _>>()?;
-        let (unlinked, others): (Vec<_>, Vec<_>) = linked.into_iter().partition(|it| it.id == id);
-        let Some(unlinked) = unlinked.into_iter().next() else {
-            return finish(transaction, UnlinkOutcome::NotFound).await;
-        };
-        if !can_sign_in(&owner, &others, ways) {
-            return finish(transaction, UnlinkOutcome::Last).await;
+        let linked = linked.iter().map(read_identity).collect::<Result<_, _>>()?;
+        let outcome = ways.judge_unlinking(&owner, linked, id);
+        if let UnlinkOutcome::Unlinked(_) = outcome {
+            let delete = self.pool.sql("DELETE FROM user_identities WHERE id = $1");
+            transaction.run(delete.bind(id)).await?;
+            self.mark_user_changed(&mut transaction, user, now).await?;
         }
-        let delete = self.pool.sql("DELETE FROM user_identities WHERE id = $1");
-        transaction.run(delete.bind(id)).await?;
-        self.mark_user_changed(&mut transaction, user, now).await?;
-        finish(transaction, UnlinkOutcome::Unlinked(Box::new(unlinked))).await
+        finish(transaction, outcome).await
     }
 }
 
-/// Whether a user with these identities has a way to sign in.
-fn can_sign_in(user: &User, identities: &[UserIdentity], ways: WaysToSignIn<'_>) -> bool {
-    let has_password = ways.password && user.password_hash.is_some();
-    let is_usable = |identity: &UserIdentity| ways.providers.contains(&&*identity.provider);
-    has_password || identities.iter().any(is_usable)
+impl WaysToSignIn<'_> {
+    /// The outcome of unlinking one of the user's identities.
+    pub fn judge_unlinking(
+        self,
+        user: &User,
+        linked: Vec<UserIdentity>,
+        id: &str,
+    ) -> UnlinkOutcome {
+        let (unlinked, others): (Vec<_>, Vec<_>) = linked.into_iter().partition(|it| it.id == id);
+        match unlinked.into_iter().next() {
+            None => UnlinkOutcome::NotFound,
+            Some(identity) if self.can_sign_in(user, &others) => {
+                UnlinkOutcome::Unlinked(Box::new(identity))
+            }
+            Some(_) => UnlinkOutcome::Last,
+        }
+    }
+
+    /// Whether a user with these identities has a way to sign in.
+    fn can_sign_in(self, user: &User, identities: &[UserIdentity]) -> bool {
+        let has_password = self.password && user.password_hash.is_some();
+        let is_usable = |identity: &UserIdentity| self.providers.contains(&&*identity.provider);
+        has_password || identities.iter().any(is_usable)
+    }
 }
 
-async fn finish<T>(transaction: crate::database::sql::Transaction, outcome: T) -> Result<T, Error> {
+async fn finish<T>(transaction: Transaction, outcome: T) -> Result<T, Error> {
     transaction.commit().await?;
     Ok(outcome)
 }

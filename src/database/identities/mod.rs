@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::sql::{Row, Statement, Transaction};
 use super::users::{encode_list, read_user};
 use super::{Database, Error, User};
-use crate::auth::session::Millis;
+use crate::auth::session::{Millis, Session};
 
 const COLUMNS: &str = "SELECT id, user_id, provider, issuer, subject, email, roles, scopes, \
                        created_at, last_sign_in_at FROM user_identities ";
@@ -40,6 +40,46 @@ pub struct UserIdentity {
     pub created_at: Millis,
     /// At most a minute behind.
     pub last_sign_in_at: Option<Millis>,
+}
+
+impl UserIdentity {
+    /// Whether a session was opened by a sign-in with this identity.
+    pub fn is_of(&self, session: &Session) -> bool {
+        session.provider.as_ref().is_some_and(|sign_in| {
+            *sign_in.provider == *self.provider && sign_in.subject == self.subject
+        })
+    }
+
+    fn has_permissions(&self) -> bool {
+        !(self.roles.is_empty() && self.scopes.is_empty())
+    }
+}
+
+impl User {
+    /// The same user with the roles and scopes of an identity in addition, as in its sessions.
+    #[must_use]
+    pub fn with_permissions_of(mut self, identity: &UserIdentity) -> User {
+        add_missing(&mut self.roles, &identity.roles);
+        add_missing(&mut self.scopes, &identity.scopes);
+        self
+    }
+
+    /// The same user as in a session of theirs.
+    #[must_use]
+    pub fn in_session(self, session: &Session, identities: &[UserIdentity]) -> User {
+        match identities.iter().find(|identity| identity.is_of(session)) {
+            Some(identity) => self.with_permissions_of(identity),
+            None => self,
+        }
+    }
+}
+
+fn add_missing(list: &mut Vec<String>, more: &[String]) {
+    for item in more {
+        if !list.contains(item) {
+            list.push(item.clone());
+        }
+    }
 }
 
 /// An identity as a provider asserts it at a sign-in.
@@ -118,6 +158,73 @@ impl Database {
     pub async fn identities_of(&self, user: &str) -> Result<Vec<UserIdentity>, Error> {
         let rows = self.pool.read(self.identities_statement(user)).await?;
         rows.iter().map(read_identity).collect()
+    }
+
+    /// Reads the user of a session as the session has them: with the roles and scopes of the identity
+    /// that opened it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn user_in_session(&self, session: &Session) -> Result<Option<User>, Error> {
+        let Some(user) = self.user(&session.user).await? else {
+            return Ok(None);
+        };
+        if session.provider.is_none() {
+            return Ok(Some(user));
+        }
+        let identities = self.identities_of(&user.id).await?;
+        Ok(Some(user.in_session(session, &identities)))
+    }
+
+    /// Copies a user's email, name, roles and scopes to the user's active sessions, with the roles and
+    /// scopes of the identity that opened each.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn update_session_identity(&self, user: &str) -> Result<(), Error> {
+        // Of concurrent changes, each writes what it reads here, and the last one reads all of them.
+        let mut transaction = self.pool.begin(user).await?;
+        let Some(row) = self.find_user_by(&mut transaction, "id", user).await? else {
+            return Ok(transaction.commit().await?);
+        };
+        let identities = transaction.run(self.identities_statement(user)).await?;
+        transaction.run(self.copy_user_statement(&row)).await?;
+        // The latest used identity is first, and wins.
+        for identity in identities.iter().rev() {
+            let identity = read_identity(identity)?;
+            if identity.has_permissions() {
+                let copy = self.copy_permissions_statement(row.clone(), &identity);
+                transaction.run(copy).await?;
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    fn copy_user_statement(&self, user: &User) -> Statement {
+        self.pool
+            .sql(
+                "UPDATE user_sessions SET email = $1, name = $2, roles = $3, scopes = $4, \
+                 revision = revision + 1 WHERE user_id = $5 AND is_active",
+            )
+            .bind(&user.email)
+            .bind(&user.name)
+            .bind(encode_list(&user.roles))
+            .bind(encode_list(&user.scopes))
+            .bind(&user.id)
+    }
+
+    fn copy_permissions_statement(&self, user: User, identity: &UserIdentity) -> Statement {
+        let user = user.with_permissions_of(identity);
+        self.pool
+            .sql(
+                "UPDATE user_sessions SET roles = $1, scopes = $2 WHERE user_id = $3 \
+                 AND provider = $4 AND provider_subject = $5 AND is_active",
+            )
+            .bind(encode_list(&user.roles))
+            .bind(encode_list(&user.scopes))
+            .bind(&user.id)
+            .bind(&identity.provider)
+            .bind(&identity.subject)
     }
 
     fn identities_statement(&self, user: &str) -> Statement {

@@ -283,8 +283,25 @@ impl Accounts {
         user: User,
         client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
+        let origin = SessionOrigin::Local;
+        self.open_user_session(settings, user, origin, client_info)
+            .await
+    }
+
+    /// Opens a session for a user of the database, unless the user changes in the meantime.
+    ///
+    /// # Errors
+    /// As [`Accounts::sign_in_without_password`]; `SIGN_IN_REFUSED` where the user signs in at a
+    /// provider.
+    pub(super) async fn open_user_session(
+        &self,
+        settings: &Reloadable,
+        user: User,
+        origin: SessionOrigin,
+        client_info: &ClientInfo,
+    ) -> Result<SignedIn, AccountError> {
         let signed_in = self
-            .open_session(settings, user, SessionOrigin::Local, client_info)
+            .open_session(settings, user, origin, client_info)
             .await?;
         match self.confirm_user_unchanged(&signed_in).await {
             Ok(()) => Ok(signed_in),
@@ -361,18 +378,32 @@ impl Accounts {
     /// would not have covered the new session.
     async fn confirm_user_unchanged(&self, signed_in: &SignedIn) -> Result<(), AccountError> {
         let before = &signed_in.user;
-        let after = self.database.user(&before.id).await?;
         let session = &signed_in.session.session;
-        match after {
-            Some(after) if after == *before => Ok(()),
-            Some(after) if !after.disabled && after.password_hash == before.password_hash => {
-                Ok(self.sessions.update_identity(&after.id).await?)
+        if let Some(after) = self.database.user(&before.id).await?
+            && !after.disabled
+            && after.password_hash == before.password_hash
+        {
+            if after.updated_at == before.updated_at {
+                return Ok(());
             }
-            _ => {
-                self.end_session(session, EndReason::UserDisabled, None, None)
-                    .await?;
-                Err(Refusal::InvalidCredentials.into())
+            if self.has_identity_of(session).await? {
+                return Ok(self.sessions.update_identity(&after.id).await?);
             }
         }
+        self.end_session(session, EndReason::UserDisabled, None, None)
+            .await?;
+        Err(match session.provider {
+            Some(_) => CallbackFault::ProviderUserDisabled.into(),
+            None => Refusal::InvalidCredentials.into(),
+        })
+    }
+
+    /// Whether the user still has the identity that opened a session, if one did.
+    async fn has_identity_of(&self, session: &Session) -> Result<bool, AccountError> {
+        if session.provider.is_none() {
+            return Ok(true);
+        }
+        let identities = self.database.identities_of(&session.user).await?;
+        Ok(identities.iter().any(|identity| identity.is_of(session)))
     }
 }

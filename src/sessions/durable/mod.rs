@@ -295,7 +295,7 @@ impl DurableSessions {
 
     /// Copies the identity of a session to the store: its user's, or its own if its user has no row.
     async fn copy_identity(&self, store: &Store, session: &Session, now: Millis) {
-        let Ok(user) = self.database.user(&session.user).await else {
+        let Ok(user) = self.database.user_in_session(session).await else {
             return;
         };
         let identity = match &user {
