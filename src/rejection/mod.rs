@@ -49,6 +49,17 @@ pub struct DisclosedDetails {
     pub fields: Vec<(String, String)>,
     /// For `insufficient_scope`: all scopes that are required.
     pub required_scope: Option<String>,
+    /// For `insufficient_user_authentication`: the sign-in that is required.
+    pub required_sign_in: Option<RequiredSignIn>,
+}
+
+/// The sign-in that a step-up challenge requires (RFC 9470).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequiredSignIn {
+    /// One of these; empty for any.
+    pub acr: Vec<String>,
+    /// In seconds.
+    pub max_age: Option<u64>,
 }
 
 /// Log details beside the code and the reason of a rejection.

@@ -78,6 +78,9 @@ reasons! {
     UserLacksScope = "the user lacks a scope: `portcullis users set-roles --scope` grants it",
     TokenLacksScope = "the token lacks a scope",
     UserLacksRole = "the user has none of the roles",
+    OtherProvider = "the user did not sign in at a required provider",
+    AcrNotMet = "the sign-in has none of the required acr values",
+    SignInTooOld = "the user signed in longer ago than max_auth_age",
     OverLimit = "over a limit",
     LimitUnchecked = "a limit cannot be checked and denies without",
 

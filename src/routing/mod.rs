@@ -7,6 +7,7 @@ mod host;
 pub mod name_set;
 mod path;
 mod pattern;
+mod sign_in_requirements;
 mod table;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use http::{HeaderName, HeaderValue, Method};
 pub use name_set::NameSet;
 pub use path::{Path, PathError};
 pub use pattern::{PatternError, strip_prefix, stripped_part};
+pub use sign_in_requirements::{SignInRequirements, UnmetSignIn};
 pub use table::{ExplainedRoute, RouteTable};
 
 use crate::limits::Limit;
@@ -102,15 +104,18 @@ pub enum OnUnauthenticated {
     Redirect,
 }
 
-/// Requirements on the user: any of the roles, and all of the scopes.
+/// Requirements on the user and on their sign-in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requirements {
+    /// Any of these.
     pub roles: Vec<String>,
+    /// All of these.
     pub scopes: Vec<String>,
+    pub sign_in: Option<Box<SignInRequirements>>,
 }
 
 impl Requirements {
-    /// Whether a user with these roles and scopes meets the requirements.
+    /// Whether a user has the required roles and scopes.
     pub fn is_met_by(&self, roles: &[String], scopes: &[String]) -> bool {
         self.has_required_role(roles) && self.has_required_scopes(scopes)
     }

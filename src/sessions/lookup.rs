@@ -19,6 +19,7 @@ use crate::store::{Query, QueryResult, SessionLookup, StoreError};
 static NO_REQUIREMENTS: Requirements = Requirements {
     roles: Vec::new(),
     scopes: Vec::new(),
+    sign_in: None,
 };
 
 /// A session as this gateway saw it last.

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::claim::Claim;
 use super::memo::Recalled;
-use super::{
-    Admission, Identity, Permit, Rejection, charges, check_requirements, reject_over_limit,
-};
+use super::{Admission, Identity, Permit, Rejection, charges, reject_over_limit};
 use crate::auth::session::Session;
 use crate::limits::{Charge, Decision};
 use crate::pipeline::facts::RequestFacts;
@@ -25,7 +23,7 @@ impl Admission<'_> {
         claimed: &Claim,
     ) -> Result<Permit, Rejection> {
         let last_seen = self.last_seen(claimed);
-        let after = charges_of_known_user(route, facts, claimed, last_seen.session.as_deref());
+        let after = self.charges_of_known_user(route, facts, claimed, last_seen.session.as_deref());
         let charges = LookupCharges {
             before_auth: before,
             require: &route.require,
@@ -49,7 +47,7 @@ impl Admission<'_> {
             verdict => self.identity_of(claimed, verdict, facts, found.confirmed_at),
         };
         let identity = identity.map_err(|rejected| named(with_decisions(rejected, &decisions)))?;
-        check_requirements(&route.require, &identity, &decisions)?;
+        self.check_requirements(&route.require, &identity, &decisions)?;
         if after.is_none() || found.is_restored {
             let late = self
                 .charge_identity_limits(route, facts, claimed, &identity)
@@ -120,32 +118,34 @@ impl Admission<'_> {
         }
         last_seen
     }
-}
 
-/// The limits with identity, where the user is known before the look-up. The user of a session
-/// never changes, so a session that was seen before has a known user.
-fn charges_of_known_user(
-    route: &Route,
-    facts: &RequestFacts<'_>,
-    claimed: &Claim,
-    last_seen: Option<&Session>,
-) -> Option<Vec<Charge>> {
-    let user = match &claimed.credential {
-        Credential::Token(claims, _) => {
-            let identity = Identity::from_token(claims);
-            return Some(
-                match route.require.is_met_by(identity.roles(), identity.scopes()) {
+    /// The limits with identity, where the user and the sign-in are known before the look-up. Both
+    /// never change, so those of a session that was seen before are known.
+    fn charges_of_known_user(
+        &self,
+        route: &Route,
+        facts: &RequestFacts<'_>,
+        claimed: &Claim,
+        last_seen: Option<&Session>,
+    ) -> Option<Vec<Charge>> {
+        let user = match &claimed.credential {
+            Credential::Token(claims, _) => {
+                let identity = Identity::from_token(claims);
+                return Some(match self.is_admitted(&route.require, &identity) {
                     true => charges::for_identity(route, facts, None, &identity).collect(),
                     false => Vec::new(),
-                },
-            );
+                });
+            }
+            Credential::SessionToken(_, claims) => claims.user.as_str(),
+            Credential::Session(_) => last_seen?.user.as_str(),
+        };
+        if !self.meets_sign_in(&route.require, last_seen, facts.now) {
+            return None;
         }
-        Credential::SessionToken(_, claims) => claims.user.as_str(),
-        Credential::Session(_) => last_seen?.user.as_str(),
-    };
-    let token = claimed.token().map(Arc::as_ref);
-    let subject = (user, claimed.session(), token);
-    Some(charges::after_auth(route, facts, Some(subject)))
+        let token = claimed.token().map(Arc::as_ref);
+        let subject = (user, claimed.session(), token);
+        Some(charges::after_auth(route, facts, Some(subject)))
+    }
 }
 
 /// The same rejection, with the decisions that its response must carry.

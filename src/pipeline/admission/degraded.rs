@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use super::claim::Claim;
-use super::{
-    Admission, Identity, Permit, Rejection, charges, check_requirements, reject_over_limit,
-};
+use super::{Admission, Identity, Permit, Rejection, charges, reject_over_limit};
 use crate::limits::{Charge, Decision, OnOutage};
 use crate::pipeline::facts::RequestFacts;
 use crate::rejection::{Reason, Refusal};
@@ -57,7 +55,7 @@ impl Admission<'_> {
         };
         let mut all = before.to_vec();
         if let Ok(identity) = &identity
-            && route.require.is_met_by(identity.roles(), identity.scopes())
+            && self.is_admitted(&route.require, identity)
         {
             let session = claimed.session();
             all.extend(charges::for_identity(route, facts, session, identity));
@@ -69,7 +67,7 @@ impl Admission<'_> {
             decisions: decisions.clone(),
             ..refused
         })?;
-        check_requirements(&route.require, &identity, &decisions)?;
+        self.check_requirements(&route.require, &identity, &decisions)?;
         Ok(Permit::of(route, identity, decisions))
     }
 

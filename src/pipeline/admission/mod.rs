@@ -7,7 +7,7 @@ use crate::events::Events;
 use crate::limits::{Charge, Decision};
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::{DisclosedDetails, Reason, Refusal, Rejection, RejectionDetails};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Auth, Requirements, Route};
 use crate::sessions::{CredentialCheck, LookupCharges, Sessions, Verdict};
 use crate::store::Store;
@@ -21,6 +21,7 @@ mod degraded;
 mod identity;
 mod memo;
 mod rejection_details;
+mod requirements;
 mod services;
 mod verdict;
 
@@ -318,52 +319,4 @@ fn reject_over_limit(decisions: Vec<Decision>) -> Result<Vec<Decision>, Rejectio
         decisions,
         ..Rejection::new(Refusal::RateLimited, Reason::OverLimit)
     })
-}
-
-fn check_requirements(
-    require: &Requirements,
-    identity: &Identity,
-    decisions: &[Decision],
-) -> Result<(), Rejection> {
-    if require.is_met_by(identity.roles(), identity.scopes()) {
-        return Ok(());
-    }
-    let scopes = require.scopes.iter().map(String::as_str);
-    let missing: Vec<&str> = scopes
-        .filter(|scope| !identity.scopes().iter().any(|own| own == scope))
-        .collect();
-    let lacks_scope = !missing.is_empty();
-    let lacks_role = !require.has_required_role(identity.roles());
-    let details = RejectionDetails {
-        role: lacks_role.then(|| require.roles.join(",")),
-        scope: lacks_scope.then(|| missing.join(" ")),
-        ..RejectionDetails::default()
-    };
-    Err(Rejection {
-        decisions: decisions.to_vec(),
-        disclosed: lacks_scope.then(|| {
-            Box::new(DisclosedDetails {
-                required_scope: Some(require.scopes.join(" ")),
-                ..DisclosedDetails::default()
-            })
-        }),
-        caller: Some(identity.principal.clone()),
-        details: Some(Box::new(details)),
-        ..Rejection::new(
-            if lacks_scope {
-                Refusal::InsufficientScope
-            } else {
-                Refusal::Forbidden
-            },
-            missing_reason(lacks_scope, identity),
-        )
-    })
-}
-
-fn missing_reason(lacks_scope: bool, identity: &Identity) -> Reason {
-    match (lacks_scope, identity.session()) {
-        (true, Some(_)) => Reason::UserLacksScope,
-        (true, None) => Reason::TokenLacksScope,
-        (false, _) => Reason::UserLacksRole,
-    }
 }

@@ -226,11 +226,30 @@ fn write_challenge(rejection: &Rejection, names_token_error: bool, sink: &mut dy
         );
         // A scope that no header can carry is not sent.
         let _ = sink.add_text(&header::WWW_AUTHENTICATE, text.as_bytes());
+    } else if refusal == Refusal::InsufficientAuthentication {
+        let challenge = step_up_challenge(rejection);
+        let _ = sink.add_text(&header::WWW_AUTHENTICATE, challenge.as_bytes());
     } else if refusal.status() == StatusCode::UNAUTHORIZED {
         let texts = RefusalTexts::of(refusal).filter(|_| names_token_error);
         let challenge = texts.map_or(&CHALLENGE, |texts| &texts.token_error);
         sink.add(&header::WWW_AUTHENTICATE, challenge);
     }
+}
+
+/// The challenge of RFC 9470, section 3.
+fn step_up_challenge(rejection: &Rejection) -> String {
+    let mut challenge =
+        "Bearer realm=\"portcullis\", error=\"insufficient_user_authentication\"".to_owned();
+    let disclosed = rejection.disclosed.as_ref();
+    if let Some(required) = disclosed.and_then(|it| it.required_sign_in.as_ref()) {
+        if !required.acr.is_empty() {
+            challenge.push_str(&format!(", acr_values=\"{}\"", required.acr.join(" ")));
+        }
+        if let Some(max_age) = required.max_age {
+            challenge.push_str(&format!(", max_age=\"{max_age}\""));
+        }
+    }
+    challenge
 }
 
 /// Whether the challenge names an error: only where a bearer token was presented and is the cause.

@@ -258,7 +258,12 @@ impl Admission<'_> {
         let verdict = Verdict::Valid(principal);
         let identity = self.identity_of(claimed, verdict, facts, facts.now).ok()?;
         let require = &route.require;
-        if !require.is_met_by(identity.roles(), identity.scopes()) {
+        // A sign-in becomes too old with time alone.
+        let ages = require
+            .sign_in
+            .as_ref()
+            .is_some_and(|it| it.max_age.is_some());
+        if ages || !self.is_admitted(require, &identity) {
             return None;
         }
         let session = claimed.session();
