@@ -280,6 +280,7 @@ mod tests {
             let require = Requirements {
                 roles: list(roles),
                 scopes: list(scopes),
+                sign_in: None,
             };
             let is_met = require.is_met_by(&list(held_roles), &list(held_scopes));
             assert_eq!(

@@ -10,7 +10,7 @@ use super::super::response;
 use super::{AdminState, ReloadOutcome};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
-use crate::routing::{Auth, HostPattern, PathPattern, Route};
+use crate::routing::{Auth, HostPattern, PathPattern, Requirements, Route};
 use crate::settings::Reloadable;
 
 /// `GET /admin/routes`, in configuration order.
@@ -51,9 +51,20 @@ fn route_view(settings: &Reloadable, route: &Route) -> Value {
             Auth::Optional => "optional",
             Auth::None => "none",
         },
-        "require": {"roles": route.require.roles, "scopes": route.require.scopes},
+        "require": describe_requirements(&route.require),
         "limits": limits,
         "upstream": settings.upstreams.get(route.upstream).map(|upstream| &*upstream.name),
+    })
+}
+
+fn describe_requirements(require: &Requirements) -> Value {
+    let sign_in = require.sign_in.as_deref().cloned().unwrap_or_default();
+    json!({
+        "roles": require.roles,
+        "scopes": require.scopes,
+        "providers": sign_in.providers,
+        "acr": sign_in.acr,
+        "max_auth_age_seconds": sign_in.max_age.map(|age| age.as_secs_f64()),
     })
 }
 

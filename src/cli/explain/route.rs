@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Request, credential, write_line};
 use crate::limits::{Algorithm, KeyPart, Limit};
-use crate::routing::{self, Auth, Route};
+use crate::routing::{self, Auth, Route, SignInRequirements};
 use crate::settings::{Settings, Upstream};
 
 /// Writes what applies to the request on its route, and what is sent upstream.
@@ -33,6 +33,9 @@ pub(super) fn describe_route(
         let scopes = route.require.scopes.join(", ");
         write_line(output, "require", &format!("all scopes of {scopes}"));
     }
+    if let Some(sign_in) = &route.require.sign_in {
+        explain_sign_in(sign_in, output);
+    }
     for (limits, stage) in [
         (&route.limits_before, "before"),
         (&route.limits_after, "after"),
@@ -58,6 +61,26 @@ pub(super) fn describe_route(
         .as_ref()
         .map_or_else(String::new, |query| format!("?{query}"));
     write_line(output, "sent", &format!("{} {sent}{query}", request.method));
+}
+
+fn explain_sign_in(require: &SignInRequirements, output: &mut String) {
+    let mut line = |text: String| write_line(output, "require", &text);
+    if !require.providers.is_empty() {
+        line(format!(
+            "sign-in at any of {}",
+            require.providers.join(", ")
+        ));
+    }
+    if !require.acr.is_empty() {
+        line(format!(
+            "sign-in with any acr of {}",
+            require.acr.join(", ")
+        ));
+    }
+    if let Some(age) = require.max_age {
+        let age = humantime::format_duration(age);
+        line(format!("sign-in at most {age} ago"));
+    }
 }
 
 fn describe_limit(limit: &Limit) -> String {

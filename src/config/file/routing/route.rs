@@ -25,7 +25,7 @@ pub(in crate::config) struct Route {
     /// always receive 401.
     #[serde(default)]
     pub(in crate::config) on_unauthenticated: OnUnauthenticated,
-    /// Roles and scopes that the user must have. Without them, the response is 403.
+    /// What the user and their sign-in must have.
     #[serde(default)]
     pub(in crate::config) require: Require,
     /// Names of limits. All of them are decided together.
@@ -109,11 +109,20 @@ pub(in crate::config) enum OnUnauthenticated {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Require {
-    /// Roles of which the user needs at least one.
+    /// Roles of which the user needs at least one. Without it, the response is 403.
     pub(in crate::config) roles: Vec<String>,
-    /// Scopes of which the user needs all. A session has the scopes of its user
+    /// Scopes of which the user needs all. Without them, the response is 403. A session has the scopes of its user
     /// (`portcullis users set-roles --scope`).
     pub(in crate::config) scopes: Vec<String>,
+    /// Names of providers, at one of which the user must have signed in. Otherwise, the response is
+    /// 403.
+    pub(in crate::config) providers: Vec<String>,
+    /// Authentication context class references (`acr`), one of which the sign-in at a provider must
+    /// have. Otherwise, the response is 401 with the challenge of RFC 9470, or, with
+    /// `on_unauthenticated: redirect`, another sign-in.
+    pub(in crate::config) acr: Vec<String>,
+    /// Maximum time since the user authenticated. After it, as for `acr`. `null`: any.
+    pub(in crate::config) max_auth_age: Option<Time>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]

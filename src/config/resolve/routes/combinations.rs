@@ -17,7 +17,14 @@ pub(super) fn check(
         let message = "\"strip_prefix\" needs \"match.prefix\"";
         context.error_at_key(&location.key("strip_prefix"), message);
     }
-    let requires = !raw.require.roles.is_empty() || !raw.require.scopes.is_empty();
+    let require = &raw.require;
+    let lists = [
+        &require.roles,
+        &require.scopes,
+        &require.providers,
+        &require.acr,
+    ];
+    let requires = lists.iter().any(|list| !list.is_empty()) || require.max_auth_age.is_some();
     if raw.auth == file::Auth::None && requires {
         let message = "\"require\" needs the user, who is unknown with \"auth: none\"";
         context.error_at_key(&location.key("require"), message);

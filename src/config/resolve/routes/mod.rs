@@ -11,17 +11,19 @@ use crate::config::file::storage::Algorithm;
 use crate::config::units::Time;
 use crate::limits::{KeyPart, Limit};
 use crate::routing::{
-    Auth, Cors, HeaderEdits, IdentityHeaders, OnUnauthenticated, PathAmbiguities, Requirements,
-    Route, TimeoutOverrides,
+    Auth, Cors, HeaderEdits, IdentityHeaders, OnUnauthenticated, PathAmbiguities, Route,
+    TimeoutOverrides,
 };
 
 mod combinations;
 mod matches;
+mod requirements;
 
 /// Definitions that routes refer to.
 struct References<'a> {
     limits: &'a BTreeMap<String, Arc<Limit>>,
     upstreams: Vec<&'a str>,
+    providers: Vec<&'a str>,
     /// `None` without a signing key.
     signing: Option<Algorithm>,
     /// Whether the gateway has its own endpoints.
@@ -39,6 +41,7 @@ pub(super) fn routes(
     let references = References {
         limits,
         upstreams: file.upstreams.keys().map(String::as_str).collect(),
+        providers: file.identity.providers.keys().map(String::as_str).collect(),
         signing: file.tokens.signing.as_ref().map(|key| key.algorithm),
         endpoints: file.api.is_some(),
         identity_headers,
@@ -111,6 +114,8 @@ fn route(
         &location.key("upstream"),
         context,
     );
+    let require =
+        requirements::requirements(&raw.require, references, &location.key("require"), context);
     let cors = raw
         .cors
         .as_ref()
@@ -124,10 +129,7 @@ fn route(
         matches: matches?,
         auth: auth(raw.auth),
         on_unauthenticated: on_unauthenticated(raw.on_unauthenticated),
-        require: Requirements {
-            roles: raw.require.roles.clone(),
-            scopes: raw.require.scopes.clone(),
-        },
+        require,
         limits_before,
         limits_after,
         upstream: upstream.unwrap_or_default(),

@@ -1,26 +1,24 @@
-//! With and without the memo, every request is decided alike, whatever has changed before.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+//! A gateway with sessions, tokens and routes, for decisions with and without the memo.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::{Method, Version};
-use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::super::*;
+use super::{Change, ChangeOrigin, Configuration, Outcome, RECALLED, SignIn};
 use crate::auth::session::{ClientBinding, EndReason, OnSessionLimit, Session, SessionToken};
 use crate::auth::token::fixtures::{self, NOW};
 use crate::auth::token::{Algorithm, KeySource};
 use crate::config;
 use crate::database::Database;
 use crate::events::Events;
-use crate::limits::Decision;
 use crate::pipeline::admission::Permit;
 use crate::pipeline::facts::{RequestHead, client_origin};
 use crate::pipeline::fields::{Fields, tests::list};
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::{Reason, Refusal, Rejection};
+use crate::rejection::Rejection;
 use crate::sessions::Sessions;
 use crate::settings::{self, ForwardedBy};
 use crate::store::{CacheKey, SessionIdentity, Store, user_hash};
@@ -31,8 +29,8 @@ use crate::telemetry::request_id::RequestId;
 const LONG_AGO: u64 = 1_700_000_000;
 /// The key of its user.
 const FOREIGN_USER: &str = "https://idp.example\0idp:u1";
-/// Requests that the memo has decided, in all cases.
-static RECALLED: AtomicUsize = AtomicUsize::new(0);
+/// Number of routes.
+pub(super) const ROUTE_COUNT: usize = 7;
 
 const ROUTES: &str = "
 listeners: [{bind: '127.0.0.1:1'}]
@@ -48,90 +46,41 @@ routes:
   - {name: limited, match: {prefix: /limited}, limits: [by-user, by-address], upstream: behind}
   - {name: tight, match: {prefix: /tight}, limits: [few], upstream: behind}
   - {name: staff, match: {prefix: /staff}, require: {roles: [staff]}, upstream: behind}
+  - {name: strong, match: {prefix: /strong}, require: {acr: [mfa]}, limits: [by-user], upstream: behind}
+  - {name: corp, match: {prefix: /corp}, require: {providers: [corp]}, upstream: behind}
+  - {name: recent, match: {prefix: /recent}, require: {max_auth_age: 1h}, limits: [few], upstream: behind}
+identity:
+  providers:
+    corp: {issuer: 'https://id.example.com', client_id: portcullis, client_auth: none, allow: anyone}
 ";
 
-/// What may happen between two requests.
-#[derive(Debug, Clone)]
-enum Change {
-    /// The session ends.
-    End(ChangeOrigin),
-    /// The user gains or loses the role `staff`.
-    Roles(ChangeOrigin, bool),
-    /// The token with this key is revoked.
-    Blacklist(ChangeOrigin, &'static str),
-    /// All tokens of the foreign user are revoked.
-    CutOff(ChangeOrigin),
-    GlobalCutOff,
-    /// An invalidation arrives.
-    Invalidate(usize),
-    Flush,
-    /// The connection for invalidations is lost, or confirmed.
-    Lose,
-    Confirm,
-    /// The gateway's clock moves, in seconds.
-    Clock(u64),
-    Reload(Configuration),
-}
-
-/// Where a change is made.
-#[derive(Debug, Clone, Copy)]
-enum ChangeOrigin {
-    Here,
-    /// On another gateway: its invalidation has not arrived yet.
-    Elsewhere,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Configuration {
-    is_idle_at_once: bool,
-    has_other_keys: bool,
-    binds_address: bool,
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let configuration = (any::<bool>(), any::<bool>(), any::<bool>());
-    let configuration = configuration.prop_map(|(idle, keys, binds)| Configuration {
-        is_idle_at_once: idle,
-        has_other_keys: keys,
-        binds_address: binds,
-    });
-    let place = || prop_oneof![Just(ChangeOrigin::Here), Just(ChangeOrigin::Elsewhere)];
-    let key = prop_oneof![Just("t1"), Just("foreign")];
-    prop_oneof![
-        1 => place().prop_map(Change::End),
-        3 => (place(), any::<bool>()).prop_map(|(place, staff)| Change::Roles(place, staff)),
-        1 => (place(), key).prop_map(|(place, key)| Change::Blacklist(place, key)),
-        1 => place().prop_map(Change::CutOff),
-        1 => Just(Change::GlobalCutOff),
-        3 => (0..4_usize).prop_map(Change::Invalidate),
-        2 => Just(Change::Flush),
-        1 => Just(Change::Lose),
-        3 => Just(Change::Confirm),
-        1 => (0..70_u64).prop_map(Change::Clock),
-        1 => configuration.prop_map(Change::Reload),
-    ]
-}
-
 /// A gateway with one user's session, a token of it, and a token of another issuer.
-struct Fixture {
+pub(super) struct Fixture {
     store: Store,
     elsewhere: Store,
     sessions: Sessions,
     metrics: Arc<Metrics>,
     events: Events,
     snapshot: Snapshot,
-    memo: Memo,
+    pub(super) memo: Memo,
     id: SessionId,
     credentials: [(&'static str, String); 3],
     now: Millis,
     _folder: tempfile::TempDir,
 }
 
-fn session(id: SessionId) -> Session {
+fn session(id: SessionId, sign_in: SignIn) -> Session {
     let now = crate::clock::unix_millis();
+    let provider = match sign_in {
+        SignIn::Password => None,
+        SignIn::Provider { is_strong, before } => Some(json!({
+            "provider": "corp", "subject": "1", "authenticated_at": now - before * 1000,
+            "acr": is_strong.then_some("mfa"),
+        })),
+    };
     let record = json!({
         "id": id, "user": "u1", "email": "ann@example.com", "ip": "127.0.0.1",
-        "created_at": now, "expires_at": now + 86_400_000,
+        "created_at": now, "expires_at": now + 86_400_000, "provider": provider,
     });
     serde_json::from_value(record).unwrap()
 }
@@ -157,7 +106,7 @@ fn snapshot(configuration: Configuration, metrics: &Metrics) -> Snapshot {
 }
 
 impl Fixture {
-    async fn new() -> Fixture {
+    pub(super) async fn new(sign_in: SignIn) -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let database = settings::DatabaseSettings::Sqlite(folder.path().join("people.db"));
         let database = Database::open(&database).await.unwrap();
@@ -179,7 +128,7 @@ impl Fixture {
             binds_address: false,
         };
         let limit = OnSessionLimit::EvictOldest;
-        let session = session(id);
+        let session = session(id, sign_in);
         let created = store.create_session(&session, None, 5, limit, None);
         created.await.unwrap();
         let snapshot = snapshot(configuration, &metrics);
@@ -207,7 +156,7 @@ impl Fixture {
         }
     }
 
-    async fn apply(&mut self, change: &Change) {
+    pub(super) async fn apply(&mut self, change: &Change) {
         let store = |place| match place {
             ChangeOrigin::Here => &self.store,
             ChangeOrigin::Elsewhere => &self.elsewhere,
@@ -255,13 +204,13 @@ impl Fixture {
         }
     }
 
-    fn confirm(&self) {
+    pub(super) fn confirm(&self) {
         let cache = self.store.near_cache();
         cache.confirm_up_to(Instant::now(), Duration::from_secs(3600));
     }
 
     /// Decides a request with this memo.
-    async fn admit(
+    pub(super) async fn admit(
         &self,
         memo: &Memo,
         credential: usize,
@@ -309,7 +258,7 @@ impl Fixture {
     }
 
     /// Checks that the memo decides a request as no memo does.
-    async fn check(&self, credential: usize, route: usize, address: u8) {
+    pub(super) async fn check(&self, credential: usize, route: usize, address: u8) {
         let with = self.admit(&self.memo, credential, route, address).await;
         let without = Memo::default();
         let without = self.admit(&without, credential, route, address).await;
@@ -322,79 +271,4 @@ impl Fixture {
             .map(|(name, left)| (name.clone(), left.saturating_sub(1)));
         assert!(charged.eq(without.limits));
     }
-}
-
-/// The parts of a decision that have to agree.
-struct Outcome {
-    verdict: Result<(String, Vec<String>, Option<SessionId>, CredentialKind), Refused>,
-    limits: Vec<(Arc<str>, u64)>,
-}
-
-/// The refusal, its reason, whether the cookie is cleared, and the user.
-type Refused = (Refusal, Option<Reason>, bool, Option<String>);
-
-impl Outcome {
-    fn of(decided: Result<Permit, Rejection>) -> Outcome {
-        let (verdict, decisions) = match decided {
-            Ok(permit) => {
-                let identity = permit.identity.unwrap();
-                let session = identity.session().map(|session| session.id);
-                let verdict = (
-                    identity.user().to_owned(),
-                    identity.roles().to_vec(),
-                    session,
-                    identity.credential_kind,
-                );
-                (Ok(verdict), permit.decisions)
-            }
-            Err(refused) => {
-                // As the log line names it.
-                let user = refused.details.and_then(|details| details.user);
-                let user = user.or_else(|| refused.caller.map(|it| it.user().to_owned()));
-                let why = (refused.refusal, refused.reason, refused.clear_cookie, user);
-                (Err(why), refused.decisions)
-            }
-        };
-        let left = |it: &Decision| (Arc::clone(&it.limit.name), it.remaining);
-        let limits = decisions.iter().map(left).collect();
-        Outcome { verdict, limits }
-    }
-}
-
-#[test]
-fn memo_and_caches_decide_alike() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let request = (0..3_usize, 0..4_usize, 1..3_u8);
-    let step = (prop::option::weighted(0.5, change()), request);
-    let steps = prop::collection::vec(step, 1..25);
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(192)
-    });
-    let outcome = runner.run(&steps, |steps| {
-        runtime.block_on(async {
-            let mut fixture = Fixture::new().await;
-            fixture.confirm();
-            for (change, (credential, route, address)) in steps {
-                // One request that is looked up, one that is added, one that is recalled.
-                for _ in 0..3 {
-                    fixture.check(credential, route, address).await;
-                }
-                if let Some(change) = &change {
-                    fixture.apply(change).await;
-                }
-                for credential in 0..3 {
-                    for route in 0..4 {
-                        fixture.check(credential, route, address).await;
-                    }
-                }
-            }
-        });
-        Ok(())
-    });
-    outcome.unwrap();
-    assert!(RECALLED.load(Ordering::Relaxed) > 1_000);
 }
