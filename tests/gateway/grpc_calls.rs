@@ -57,6 +57,10 @@ fn with_refusals(config: Config) -> Config {
         "name": "admins", "match": { "prefix": "/admins" }, "auth": "required",
         "upstream": "echo", "require": { "roles": ["admin"] },
     });
+    let strong = json!({
+        "name": "strong", "match": { "prefix": "/strong" }, "auth": "required",
+        "upstream": "echo", "require": { "acr": ["mfa"] },
+    });
     let dead = json!({
         "name": "dead", "match": { "prefix": "/dead" }, "auth": "none", "upstream": "dead",
     });
@@ -68,6 +72,7 @@ fn with_refusals(config: Config) -> Config {
     let nothing = json!({ "servers": ["http://127.0.0.1:1"], "protocol": "h2" });
     config
         .route(roles)
+        .route(strong)
         .route(dead)
         .route(limited)
         .set("/limits/few", limit)
@@ -94,6 +99,10 @@ async fn errors_are_reported_as_grpc_status() {
         "7",
         "FORBIDDEN",
     );
+    let stronger = call(&gateway, "/strong/Echo", &cookie).await;
+    assert_refused(&stronger, "16", "INSUFFICIENT_AUTHENTICATION");
+    let challenge = stronger.headers["www-authenticate"].to_str().unwrap();
+    assert!(challenge.contains("acr_values=\"mfa\""), "{challenge}");
     assert_refused(
         &call(&gateway, "/public/%2e%2e/Echo", &[]).await,
         "3",

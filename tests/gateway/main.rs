@@ -92,6 +92,7 @@ mod sign_in_page;
 mod sign_out_everywhere;
 mod slow_and_stale;
 mod slow_readers;
+mod step_up;
 mod store_data_lost;
 mod store_outage;
 mod stream_use;

@@ -108,14 +108,17 @@ async fn each_stage_spends_its_limits() {
         let roles = Requirements {
             roles: vec!["root".into(), "owner".into()],
             scopes: vec![],
+            ..Requirements::default()
         };
         let scopes = Requirements {
             roles: vec![],
             scopes: vec!["read".into(), "write".into()],
+            ..Requirements::default()
         };
         let met = Requirements {
             roles: vec!["root".into(), "a\nb%".into()],
             scopes: vec!["read".into()],
+            ..Requirements::default()
         };
         let (_, verdicts) = decide(
             &store,
