@@ -88,6 +88,7 @@ reasons! {
     UnknownUser = "no user has this name",
     WrongPassword = "the password is wrong",
     UserDisabled = "the user is disabled",
+    ReservedUserId = "the user's ID begins with the prefix of another source",
     BackendRejected = "the backend rejected the credentials",
     TooManyFailures = "too many failures to sign in to this account",
 

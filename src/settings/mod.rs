@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 pub use topology::{RedisAddress, RedisNode, RedisTls, Sentinels, Topology};
 
+use crate::auth::reserved_prefixes::ReservedPrefixes;
 use crate::auth::sealing::KeyRing;
 use crate::auth::{session, token};
 use crate::limits::{Limit, OnOutage};
@@ -199,6 +200,8 @@ pub struct Identity {
     pub source: IdentitySource,
     /// In the order of the file.
     pub providers: Vec<Arc<provider::Provider>>,
+    /// Prefixes with which the ID of a user of `source` or of the database must not begin.
+    pub reserved_prefixes: ReservedPrefixes,
 }
 
 impl Identity {

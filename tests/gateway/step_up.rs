@@ -13,7 +13,7 @@ use crate::support::upstream::Upstream;
 const CODE: &str = "INSUFFICIENT_AUTHENTICATION";
 const CHALLENGE: &str = "Bearer realm=\"portcullis\", error=\"insufficient_user_authentication\"";
 
-fn route(name: &str, require: Value) -> Value {
+fn route(name: &str, require: &Value) -> Value {
     json!({
         "name": name, "match": { "prefix": format!("/{name}") }, "upstream": "echo",
         "require": require, "limits": ["counted"],
@@ -33,15 +33,15 @@ fn with_routes(config: Config) -> Config {
             "counted",
             json!({ "limit": 1000, "window": "1h", "key": "user" }),
         )
-        .route(route("recent", json!({ "max_auth_age": "1h" })))
+        .route(route("recent", &json!({ "max_auth_age": "1h" })))
         .route(route(
             "strong",
-            json!({ "acr": ["mfa", "phr"], "max_auth_age": "90s" }),
+            &json!({ "acr": ["mfa", "phr"], "max_auth_age": "90s" }),
         ))
-        .route(route("corp", json!({ "providers": ["corp"] })))
+        .route(route("corp", &json!({ "providers": ["corp"] })))
         .route(route(
             "staff",
-            json!({ "roles": ["staff"], "acr": ["mfa"] }),
+            &json!({ "roles": ["staff"], "acr": ["mfa"] }),
         ))
         .route(json!({
             "name": "page", "match": { "prefix": "/page" }, "upstream": "echo",

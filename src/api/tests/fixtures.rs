@@ -64,6 +64,7 @@ pub(super) fn reloadable() -> Reloadable {
             attempts_per_address: rate(100),
             failures_per_account: rate(3),
             source: settings::IdentitySource::Builtin,
+            reserved_prefixes: Default::default(),
             providers: Vec::new(),
         },
         encryption: None,

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
+use crate::auth::reserved_prefixes::ReservedPrefixes;
 use crate::auth::session::Millis;
 
 /// An arbitrary time: 2027-01-15.
@@ -59,6 +60,7 @@ pub(crate) fn trusted(keys: KeySource) -> TrustedIssuer {
             scopes: "scope".to_owned(),
         },
         user_prefix: "idp:".to_owned(),
+        reserved_prefixes: ReservedPrefixes::default(),
         require_session: false,
     }
 }

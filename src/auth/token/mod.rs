@@ -27,6 +27,7 @@ pub use key::{Key, KeyError};
 pub use mint::{AccessTokenClaims, SignError};
 use sha2::{Digest, Sha256};
 
+use crate::auth::reserved_prefixes::ReservedPrefixes;
 use crate::auth::session::{Millis, SessionId};
 
 /// Configured tokens: the gateway's own, their keys, and trusted issuers.
@@ -54,6 +55,8 @@ pub struct TrustedIssuer {
     pub algorithms: Vec<Algorithm>,
     pub claims: ClaimNames,
     pub user_prefix: String,
+    /// Empty for an issuer with a prefix of its own.
+    pub reserved_prefixes: ReservedPrefixes,
     pub require_session: bool,
 }
 

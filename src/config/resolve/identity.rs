@@ -2,6 +2,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::backend;
+use super::providers::prefixes;
 use crate::auth::credential::FORM_COOKIES;
 use crate::auth::session::{ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionRules};
 use crate::config::context::ResolveContext;
@@ -179,6 +180,7 @@ pub(super) fn identity(
         failures_per_account,
         source,
         providers: providers?,
+        reserved_prefixes: prefixes::reserved(file, None),
     })
 }
 

@@ -40,7 +40,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let store = storage::store(&file.store, &root.key("store"), context);
     let database = database::database(&file.database, &root.key("database"), context);
     let endpoints = enabled_api(file);
-    let tokens = tokens::tokens(&file.tokens, signing(file, endpoints), context);
+    let tokens = tokens::tokens(file, signing(file, endpoints), context);
     let sessions = identity::sessions(&file.sessions, &root.key("sessions"), context);
     let encryption = encryption::encryption(&file.encryption, &root.key("encryption"), context);
     let providers = providers::providers(file, file.api.is_some(), context);

@@ -3,10 +3,12 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 
 use super::providers::addresses::parse_secure;
+use super::providers::prefixes;
+use crate::auth::reserved_prefixes::ReservedPrefixes;
 use crate::auth::token::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
-use crate::config::file::storage as file;
+use crate::config::file::{File, storage as file};
 use crate::config::keys;
 
 /// What the gateway signs tokens for.
@@ -21,10 +23,11 @@ pub(super) enum Signing {
 
 /// Resolves keys and issuers.
 pub(super) fn tokens(
-    raw: &file::Tokens,
+    file: &File,
     signs: Signing,
     context: &mut ResolveContext<'_>,
 ) -> Option<Arc<Tokens>> {
+    let raw = &file.tokens;
     let location = ConfigPath::root().key("tokens");
     let signing = match &raw.signing {
         Some(key) => signing_key(key, &location.key("signing"), context).map(Some),
@@ -38,7 +41,7 @@ pub(super) fn tokens(
             others
         });
     }
-    let trusted = trusted_issuers(raw, &location.key("trusted_issuers"), context);
+    let trusted = trusted_issuers(file, &location.key("trusted_issuers"), context);
     let key = |name| location.key(name);
     let issuer = context.require_non_empty(&key("issuer"), &raw.issuer);
     let audience = context.require_non_empty(&key("audience"), &raw.audience);
@@ -161,11 +164,12 @@ fn algorithm(raw: file::Algorithm) -> Algorithm {
 }
 
 fn trusted_issuers(
-    raw: &file::Tokens,
+    file: &File,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<Vec<Arc<TrustedIssuer>>> {
     let mut complete = Some(Vec::new());
+    let raw = &file.tokens;
     let mut names: Vec<&str> = vec![raw.issuer.as_str()];
     for (index, one) in raw.trusted_issuers.iter().enumerate() {
         let location = location.item(index);
@@ -174,7 +178,7 @@ fn trusted_issuers(
             context.error(&location.key("issuer"), message);
         }
         names.push(&one.issuer);
-        let issuer = trusted_issuer(one, &location, context);
+        let issuer = trusted_issuer(one, file, &location, context);
         complete = complete.zip(issuer).map(|(mut all, issuer)| {
             all.push(Arc::new(issuer));
             all
@@ -185,6 +189,7 @@ fn trusted_issuers(
 
 fn trusted_issuer(
     raw: &file::TrustedIssuer,
+    file: &File,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<TrustedIssuer> {
@@ -205,6 +210,10 @@ fn trusted_issuer(
             scopes: raw.claims.scopes.clone(),
         },
         user_prefix: raw.user_prefix.clone(),
+        reserved_prefixes: match raw.user_prefix.is_empty() {
+            true => prefixes::reserved(file, Some(&raw.issuer)),
+            false => ReservedPrefixes::default(),
+        },
         require_session: raw.require_session,
     })
 }

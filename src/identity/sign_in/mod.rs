@@ -2,12 +2,14 @@
 
 pub(super) mod by_backend;
 mod new_session;
+mod user_checks;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 pub use new_session::SessionOrigin;
 use new_session::{new_session, refresh_expiry, session_entry};
+use user_checks::check_user_id;
 
 use super::normalize::{self, LoginName};
 use super::passwords::HashSlot;
@@ -15,11 +17,11 @@ use super::refresh_token::RefreshToken;
 use super::sign_in_attempt::SignInAttempt;
 use super::throttle::{self, FailureCounters};
 use super::{AccountError, Accounts, CheckedUser, ClientInfo, SignedIn, address_key};
-use crate::auth::session::{EndReason, Session, SessionToken};
+use crate::auth::session::{EndReason, SessionToken};
 use crate::database::{self, User};
 use crate::events::{Event, EventKind};
 use crate::limits::Decision;
-use crate::rejection::{CallbackFault, Reason, Refusal, Rejection};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::settings::{Identity, Reloadable};
 use crate::store::{CreateOutcome, InitialRefreshToken};
 use crate::telemetry::metrics::LimitOutcome;
@@ -322,6 +324,7 @@ impl Accounts {
         origin: SessionOrigin,
         client_info: &ClientInfo,
     ) -> Result<SignedIn, AccountError> {
+        check_user_id(settings, &user, &origin)?;
         let now = self.sessions.now().await?;
         let token = SessionToken::random();
         let session = new_session(settings, &user, &token, &origin, client_info, now);
@@ -351,59 +354,5 @@ impl Accounts {
             expires_in: settings.tokens.access_ttl,
             refresh_token: refresh.expose(),
         })
-    }
-
-    /// Verifies that no logout at the provider has overtaken the sign-in: it would not have found the
-    /// new session.
-    async fn confirm_not_logged_out(
-        &self,
-        session: &Session,
-        origin: &SessionOrigin,
-    ) -> Result<(), AccountError> {
-        let SessionOrigin::Provider { start, .. } = origin else {
-            return Ok(());
-        };
-        let overtaken = self.sessions.is_overtaken_by_logout(session, *start).await;
-        match overtaken.inspect_err(|_| self.abandon(session))? {
-            false => Ok(()),
-            true => {
-                self.end_session(session, EndReason::Backchannel, None, None)
-                    .await?;
-                Err(Rejection::from(CallbackFault::LoggedOut).into())
-            }
-        }
-    }
-
-    /// Verifies that the user did not change while the session was opened: a concurrent change
-    /// would not have covered the new session.
-    async fn confirm_user_unchanged(&self, signed_in: &SignedIn) -> Result<(), AccountError> {
-        let before = &signed_in.user;
-        let session = &signed_in.session.session;
-        if let Some(after) = self.database.user(&before.id).await?
-            && !after.disabled
-            && after.password_hash == before.password_hash
-        {
-            if after.updated_at == before.updated_at {
-                return Ok(());
-            }
-            if self.has_identity_of(session).await? {
-                return Ok(self.sessions.update_identity(&after.id).await?);
-            }
-        }
-        self.end_session(session, EndReason::UserDisabled, None, None)
-            .await?;
-        Err(match session.provider {
-            Some(_) => CallbackFault::ProviderUserDisabled.into(),
-            None => Refusal::InvalidCredentials.into(),
-        })
-    }
-
-    /// Whether the user still has the identity that opened a session, if one did.
-    async fn has_identity_of(&self, session: &Session) -> Result<bool, AccountError> {
-        if session.provider.is_none() {
-            return Ok(true);
-        }
-        let identities = self.database.identities_of(&session.user).await?;
-        Ok(identities.iter().any(|identity| identity.is_of(session)))
     }
 }

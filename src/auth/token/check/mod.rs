@@ -192,10 +192,14 @@ impl TokenIssuer<'_> {
             }),
             TokenIssuer::Trusted(index, trusted) => {
                 let names = &trusted.claims;
+                let user = payload.user(&names.user)?;
+                if trusted.reserved_prefixes.cover(&user) {
+                    return Err("the user begins with the prefix of another source");
+                }
                 let session = trusted.require_session.then(|| payload.session());
                 Ok(Claims {
                     trusted: Some(*index),
-                    user: format!("{}{}", trusted.user_prefix, payload.user(&names.user)?),
+                    user: format!("{}{user}", trusted.user_prefix),
                     session: session.transpose()?,
                     email: payload.email(&names.email)?,
                     roles: payload.string_list(&names.roles, &[','])?,

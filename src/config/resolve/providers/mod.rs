@@ -4,7 +4,7 @@ pub(super) mod addresses;
 mod allow;
 mod claims;
 mod client;
-mod prefixes;
+pub(super) mod prefixes;
 mod requests;
 mod users;
 

@@ -1,6 +1,7 @@
 //! Prefixes of user IDs: no two sources may produce the same user.
 
 use super::users::prefix;
+use crate::auth::reserved_prefixes::ReservedPrefixes;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::File;
@@ -47,6 +48,20 @@ pub(super) fn check(
         check_collisions(&source, &others, &location, context);
         others.push(source);
     }
+}
+
+/// Returns the prefixes that are reserved toward a source without prefix, except for those of sources
+/// with the same issuer.
+pub(in crate::config::resolve) fn reserved(file: &File, issuer: Option<&str>) -> ReservedPrefixes {
+    let providers = file.identity.providers.iter();
+    let providers = providers.filter(|(_, raw)| raw.users == file::Users::External);
+    let providers = providers.map(|(name, raw)| (raw.issuer.as_deref(), prefix(raw, name)));
+    let trusted = file.tokens.trusted_issuers.iter();
+    let trusted = trusted.map(|raw| (Some(raw.issuer.as_str()), raw.user_prefix.clone()));
+    let others = providers.chain(trusted);
+    let others = others.filter(|(other, _)| issuer.is_none() || *other != issuer);
+    let prefixes: Vec<String> = others.map(|(_, prefix)| prefix).collect();
+    ReservedPrefixes::new(prefixes.iter().map(String::as_str))
 }
 
 fn trusted(raw: &TrustedIssuer) -> Source<'_> {
