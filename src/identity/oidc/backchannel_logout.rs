@@ -16,8 +16,8 @@ use crate::auth::session::{EndReason, Millis};
 use crate::auth::token::provider_token::{LogoutTarget, LogoutToken};
 use crate::clock;
 use crate::events::{Event, EventKind};
-use crate::identity::Accounts;
-use crate::rejection::{CallbackFault, Refusal};
+use crate::identity::{AccountError, Accounts};
+use crate::rejection::{CallbackFault, Refusal, Rejection};
 use crate::sessions::SessionError;
 use crate::settings::Reloadable;
 use crate::settings::provider::{Provider, UserStorage};
@@ -37,7 +37,7 @@ pub enum LogoutFailure {
     /// The logout token fails this check.
     Refused(CallbackFault),
     /// It is not certain that the logout is in force.
-    Unavailable,
+    Unavailable(AccountError),
 }
 
 /// The logout tokens that this gateway repeats.
@@ -147,7 +147,7 @@ impl Accounts {
         let label = match &outcome {
             Ok(()) => BackchannelOutcome::Ok,
             Err(LogoutFailure::Refused(_)) => BackchannelOutcome::Refused,
-            Err(LogoutFailure::Unavailable) => BackchannelOutcome::Unavailable,
+            Err(LogoutFailure::Unavailable(_)) => BackchannelOutcome::Unavailable,
         };
         self.metrics.count_backchannel_logout(name, label);
         if let Err(LogoutFailure::Refused(fault)) = &outcome {
@@ -166,7 +166,9 @@ impl Accounts {
         let (leeway, now) = (settings.tokens.leeway, clock::unix_millis());
         let verified = provider.verify_logout_token(token, leeway, now).await;
         let verified = verified.map_err(|fault| match fault.refusal() {
-            Refusal::ProviderUnavailable => LogoutFailure::Unavailable,
+            Refusal::ProviderUnavailable => {
+                LogoutFailure::Unavailable(Rejection::from(fault).into())
+            }
             _ => LogoutFailure::Refused(fault),
         })?;
         let requested_at = self.sessions.now().await.unwrap_or(now);
@@ -182,11 +184,7 @@ impl Accounts {
         let ttl = remaining.min(MAX_TOKEN_TTL);
         let used = match performed {
             Ok(()) => self.store.use_logout_token(requested.token_use, ttl).await,
-            Err(error) => {
-                report_delay(&requested, &error);
-                self.repeat_logout(requested);
-                return Err(LogoutFailure::Unavailable);
-            }
+            Err(error) => return Err(self.delay_logout(requested, error)),
         };
         match used {
             Ok(true) => {
@@ -194,12 +192,21 @@ impl Accounts {
                 Ok(())
             }
             Ok(false) => Err(LogoutFailure::Refused(CallbackFault::LogoutReplayed)),
-            Err(error) => {
-                report_delay(&requested, &error.into());
-                self.repeat_logout(requested);
-                Err(LogoutFailure::Unavailable)
-            }
+            Err(error) => Err(self.delay_logout(requested, error.into())),
         }
+    }
+
+    /// Repeats a logout that could not be ensured, in the background.
+    fn delay_logout(&self, requested: RequestedLogout, error: SessionError) -> LogoutFailure {
+        let provider = &*requested.logout.provider;
+        let reason: &dyn std::error::Error = &error;
+        tracing::warn!(
+            provider,
+            error = reason,
+            "a logout of a provider is not ensured yet"
+        );
+        self.repeat_logout(requested);
+        LogoutFailure::Unavailable(error.into())
     }
 
     /// Ends the sessions and rejects the bearer tokens, as far as possible.
@@ -267,9 +274,4 @@ impl Accounts {
         self.events
             .record(event.provider(&requested.logout.provider));
     }
-}
-
-fn report_delay(requested: &RequestedLogout, error: &SessionError) {
-    let (provider, error) = (&*requested.logout.provider, error as &dyn std::error::Error);
-    tracing::warn!(provider, error, "a logout of a provider is not ensured yet");
 }

@@ -1,5 +1,6 @@
 //! Index of sign-ins, logout marks and used logout tokens.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::auth::provider_logout::SignInGroup;
@@ -34,16 +35,16 @@ impl Redis {
     ) -> Result<Vec<String>, StoreError> {
         let mut commands = redis::pipe();
         for group in groups {
-            commands.cmd("HKEYS").arg(self.keys.sign_in_users(group));
+            commands.cmd("HGETALL").arg(self.keys.sign_in_users(group));
         }
         let mut users = Vec::new();
         for reply in self.execute_all(&commands).await? {
             // Another type counts as none: it was not written by a sign-in.
-            let encoded: Vec<Vec<u8>> = match decode_reply(reply) {
-                Err(StoreError::Malformed) => Vec::new(),
+            let encoded: HashMap<Vec<u8>, Vec<u8>> = match decode_reply(reply) {
+                Err(StoreError::Malformed) => HashMap::new(),
                 encoded => encoded?,
             };
-            users.extend(encoded.iter().filter_map(|user| decode_user_id(user)));
+            users.extend(encoded.keys().filter_map(|user| decode_user_id(user)));
         }
         users.sort_unstable();
         users.dedup();
