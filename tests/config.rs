@@ -90,6 +90,60 @@ fn examples_of_the_full_file_are_valid() {
     }
 }
 
+/// Each block of YAML in the page is a part of a file.
+#[test]
+fn samples_of_the_provider_page_are_valid() {
+    let page = fs::read_to_string(root().join("docs/sign-in-providers.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("client.pem");
+    let generated = portcullis(&[
+        "keys",
+        "generate",
+        "--algorithm",
+        "ES256",
+        "--out",
+        key.to_str().unwrap(),
+    ]);
+    assert!(generated.status.success(), "{}", stderr(&generated));
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).collect();
+    assert!(blocks.len() >= 14, "{}", blocks.len());
+    for (index, block) in blocks.into_iter().enumerate() {
+        let sample = block.split("```").next().unwrap().trim_end();
+        let indent = sample.len() - sample.trim_start().len();
+        let lines = sample.lines().map(|line| line.get(indent..).unwrap_or(""));
+        let sample = lines.collect::<Vec<_>>().join("\n");
+        let base: String = BASE
+            .lines()
+            .filter(|line| !(line.starts_with("routes:") && sample.contains("routes:")))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let file = folder.path().join(format!("{index}.yaml"));
+        fs::write(&file, format!("{base}tokens:\n{SIGNING}{sample}\n")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["check", "--config", file.to_str().unwrap()])
+            .envs(SECRETS.map(|name| (name, "secret")))
+            .env(
+                "ENCRYPTION_KEY",
+                "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+            )
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}{sample}", stderr(&output));
+    }
+}
+
+/// The variables of the samples.
+const SECRETS: [&str; 8] = [
+    "OIDC_SECRET",
+    "KEYCLOAK_SECRET",
+    "ENTRA_SECRET",
+    "GOOGLE_SECRET",
+    "OKTA_SECRET",
+    "AUTH0_SECRET",
+    "GITHUB_SECRET",
+    "FORGE_SECRET",
+];
+
 /// Each file says in its first lines what is probably not meant: `# warn LINE:COLUMN: message`.
 #[test]
 fn suspicious_settings_produce_warnings() {

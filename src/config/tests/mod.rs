@@ -2,25 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod providers;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
-use url::Url;
 
 use super::*;
-use crate::auth::sealing::{KeyRing, SealingKey};
-use crate::auth::token::Algorithm;
-use crate::routing::endpoints::OfferedEndpoints;
-use crate::settings::provider::{
-    Allow, AllowLists, ClientAuthentication, EmailDomain, Endpoints, Issuer, LogoutRules, Par,
-    Provider, ProviderClaims, ProviderKind, RecheckOutage, ResponseMode, TokenKeeping, UserStorage,
-    UserinfoUse,
-};
-use crate::settings::{Engine, IdentitySource, UpstreamTls};
+use crate::settings::Engine;
 
-const SMALL: &str = include_str!("../../config/portcullis.yaml");
-const FULL: &str = include_str!("../../config/portcullis.full.yaml");
+const SMALL: &str = include_str!("../../../config/portcullis.yaml");
+const FULL: &str = include_str!("../../../config/portcullis.full.yaml");
 
 fn settings(text: &str) -> Result<Settings, Diagnostics> {
     parse_with(text, Path::new("/etc/portcullis/a.yaml"), &|_| None)
@@ -182,172 +174,6 @@ fn secrets_are_never_in_error_messages() {
             let message = errors.to_string();
             assert!(!message.contains("hunter2"), "{new}: {message}");
         }
-    }
-}
-
-fn parse_providers(identity: &str) -> Settings {
-    parse_section(&format!("{SIGNING}identity: {{ {identity} }}")).unwrap()
-}
-
-const CORP: &str = "corp: { issuer: \"https://id.example.com\", client_id: a, client_secret: b, \
-                    allow: { domains: [Example.com, \"*.example.org\"] } }";
-
-#[test]
-fn provider_has_the_documented_defaults() {
-    let settings = parse_providers(&format!("providers: {{ {CORP} }}"));
-    let identity = &settings.reloadable.identity;
-    let corp = identity.provider("corp").unwrap();
-    let texts = |list: &[&str]| {
-        list.iter()
-            .map(|text| (*text).to_owned())
-            .collect::<Vec<_>>()
-    };
-    let expected = Provider {
-        name: "corp".into(),
-        title: "corp".to_owned(),
-        kind: ProviderKind::Oidc,
-        issuer: Some(Issuer::Exact("https://id.example.com".to_owned())),
-        endpoints: Endpoints::default(),
-        client_id: "a".to_owned(),
-        client_auth: ClientAuthentication::SecretBasic("b".into()),
-        scopes: texts(&["openid", "email", "profile"]),
-        authorization_params: Vec::new(),
-        response_mode: ResponseMode::Query,
-        par: Par::Auto,
-        extra_audiences: Vec::new(),
-        algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
-        claims: ProviderClaims {
-            user: texts(&["sub"]),
-            email: texts(&["email"]),
-            email_verified: texts(&["email_verified"]),
-            name: texts(&["name"]),
-            roles: Vec::new(),
-            scopes: Vec::new(),
-        },
-        roles_map: None,
-        userinfo: UserinfoUse::Auto,
-        trust_email: false,
-        allow: Allow::Listed(AllowLists {
-            domains: vec![
-                EmailDomain::Exact("example.com".to_owned()),
-                EmailDomain::Subdomains("example.org".to_owned()),
-            ],
-            ..AllowLists::default()
-        }),
-        users: UserStorage::External {
-            prefix: "corp:".to_owned(),
-        },
-        session_ttl: None,
-        tokens: TokenKeeping {
-            keep: false,
-            recheck: None,
-            on_outage: RecheckOutage::Continue,
-        },
-        logout: LogoutRules {
-            at_provider: true,
-            back_channel: true,
-        },
-        timeout: Duration::from_secs(5),
-        tls: UpstreamTls::default(),
-    };
-    assert_eq!(**corp, expected);
-}
-
-#[test]
-fn github_is_filled_in() {
-    let github = "kind: github, client_id: a, client_secret: b, allow: { groups: [\"org:ACME\"] }";
-    let settings = parse_providers(&format!("providers: {{ github: {{ {github} }} }}"));
-    let github = &settings.reloadable.identity.providers[0];
-    let userinfo = github.endpoints.userinfo.as_ref().map(Url::as_str);
-    assert_eq!(userinfo, Some("https://api.github.com/user"));
-    assert_eq!(github.issuer, None);
-    assert_eq!(github.scopes, ["read:user", "user:email", "read:org"]);
-    assert_eq!(github.claims.user, ["id"]);
-    assert_eq!(github.claims.roles, ["groups"]);
-}
-
-#[test]
-fn providers_are_in_the_order_of_the_file() {
-    let named = |name: &str| {
-        format!(
-            "{name}: {{ issuer: \"https://{name}.example\", client_id: a, client_auth: none, allow: anyone }}"
-        )
-    };
-    let all = ["b", "c", "a"].map(named).join(", ");
-    let settings = parse_providers(&format!("providers: {{ {all} }}"));
-    let providers = &settings.reloadable.identity.providers;
-    let names: Vec<&str> = providers.iter().map(|provider| &*provider.name).collect();
-    assert_eq!(names, ["b", "c", "a"]);
-}
-
-#[test]
-fn passwords_exist_beside_providers_only_where_their_source_is_written() {
-    let of_rows = CORP.replace("] } }", "] }, users: database }");
-    let backend = "upstream: { login: \"POST http://127.0.0.1:1/login\", user_id: /id }";
-    for (identity, passwords, users) in [
-        (String::new(), true, true),
-        (format!("providers: {{ {CORP} }}"), false, false),
-        (
-            format!("builtin: {{}}, providers: {{ {CORP} }}"),
-            true,
-            true,
-        ),
-        (format!("{backend}, providers: {{ {CORP} }}"), true, false),
-        (format!("providers: {{ {of_rows} }}"), false, true),
-    ] {
-        let settings = parse_providers(&identity);
-        let api = settings.reloadable.api.unwrap();
-        assert_eq!(
-            api.offered,
-            OfferedEndpoints { passwords, users },
-            "{identity}"
-        );
-        let has_none = settings.reloadable.identity.source == IdentitySource::NoPasswords;
-        assert_eq!(has_none, !passwords, "{identity}");
-    }
-}
-
-#[test]
-fn prefix_may_be_empty_for_the_only_source_and_shared_with_its_issuer() {
-    let bare = CORP.replace("client_id: a", "client_id: a, user_prefix: \"\"");
-    assert!(parse_section(&format!("{SIGNING}identity: {{ providers: {{ {bare} }} }}")).is_ok());
-    let beside = format!("{SIGNING}identity: {{ builtin: {{}}, providers: {{ {bare} }} }}");
-    assert!(parse_section(&beside).is_err());
-    for (issuer, accepted) in [
-        ("https://id.example.com", true),
-        ("https://other.example", false),
-    ] {
-        let trusted = format!(
-            "trusted_issuers: [{{ issuer: \"{issuer}\", jwks_url: \"https://a/k\", audience: a, user_prefix: \"corp:\" }}]"
-        );
-        let tokens = SIGNING.replace(" } }", &format!(" }}, {trusted} }}"));
-        let section = format!("{tokens}identity: {{ providers: {{ {CORP} }} }}");
-        assert_eq!(parse_section(&section).is_ok(), accepted, "{issuer}");
-    }
-}
-
-#[test]
-fn encryption_keys_are_read() {
-    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
-    let section = format!("{SIGNING}encryption: {{ key: {key}=, also: [{key}] }}");
-    let encryption = parse_section(&section).unwrap().reloadable.encryption;
-    let expected = SealingKey::new(*b"0123456789abcdef0123456789abcdef");
-    assert_eq!(
-        encryption,
-        Some(KeyRing {
-            current: expected.clone(),
-            older: vec![expected]
-        })
-    );
-}
-
-#[test]
-fn limits_of_sign_ins_may_stand_above_their_source() {
-    let limits = "sign_in_limits: { attempts_per_address: { limit: 7, window: 1m } }";
-    for identity in [limits.to_owned(), format!("builtin: {{ {limits} }}")] {
-        let identity = parse_providers(&identity).reloadable.identity;
-        assert_eq!(identity.attempts_per_address.limit, 7);
-        assert_eq!(identity.failures_per_account.limit, 10);
     }
 }
 
