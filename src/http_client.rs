@@ -13,6 +13,8 @@ use url::Url;
 pub struct HttpClientConfig<'a> {
     /// For a whole request. `None`: the caller sets a deadline.
     pub timeout: Option<Duration>,
+    /// For making a connection. `None`: as long as the deadline of the request permits.
+    pub connect_timeout: Option<Duration>,
     /// Whether the proxies that the environment names are used.
     pub environment_proxies: bool,
     /// Whether a connection is closed after its request.
@@ -55,6 +57,9 @@ impl HttpClient {
             .retry(reqwest::retry::never());
         if let Some(timeout) = config.timeout {
             builder = builder.timeout(timeout);
+        }
+        if let Some(timeout) = config.connect_timeout {
+            builder = builder.connect_timeout(timeout);
         }
         if !config.environment_proxies {
             builder = builder.no_proxy();

@@ -10,6 +10,8 @@ use portcullis::auth::session::{Millis, OnSessionLimit};
 use portcullis::auth::token::AccessTokenClaims;
 use portcullis::database::Database;
 use portcullis::events::Events;
+use portcullis::identity::Accounts;
+use portcullis::identity::oidc::ProviderTokens;
 use portcullis::pipeline::admission::{Admission, Memo, Permit};
 use portcullis::pipeline::facts::{RequestFacts, RequestHead, client_origin};
 use portcullis::pipeline::fields::{Field, FieldList, Fields};
@@ -33,6 +35,7 @@ pub(crate) struct Fixture {
     sessions: Sessions,
     events: Events,
     memo: Memo,
+    provider_tokens: ProviderTokens,
     _folder: tempfile::TempDir,
 }
 
@@ -49,17 +52,29 @@ impl Fixture {
         let entered = runtime.enter();
         let directory = runtime.block_on(Database::open(&settings.boot.database));
         let store = Store::open(&settings.boot.store, Arc::clone(&metrics)).connect();
+        let directory = directory.expect("a database");
+        let events = Events::new(store.clone());
+        let sessions = Sessions::new(
+            store.clone(),
+            &settings.boot.store,
+            directory.clone(),
+            Arc::clone(&metrics),
+            false,
+        );
+        let accounts = Accounts::new(
+            directory,
+            sessions.clone(),
+            store.clone(),
+            Arc::clone(&metrics),
+            events.clone(),
+        );
+        let provider_tokens = ProviderTokens::new(accounts.expect("randomness"));
         drop(entered);
         Fixture {
             snapshot: Snapshot::offline(settings.reloadable, &metrics),
-            sessions: Sessions::new(
-                store.clone(),
-                &settings.boot.store,
-                directory.expect("a database"),
-                Arc::clone(&metrics),
-                false,
-            ),
-            events: Events::new(store.clone()),
+            sessions,
+            events,
+            provider_tokens,
             memo: Memo::default(),
             runtime,
             metrics,
@@ -115,6 +130,7 @@ impl Fixture {
             metrics: &self.metrics,
             events: &self.events,
             memo: &self.memo,
+            provider_tokens: &self.provider_tokens,
             request_id: &portcullis::telemetry::request_id::RequestId::EMPTY,
         };
         let list: FieldList<'_> = headers.iter().map(Field::from).collect();

@@ -51,6 +51,7 @@ pub enum EventKind {
     BackchannelLogoutRefused,
     ProviderUnavailable,
     ProviderBack,
+    ProviderEndedSession,
 }
 
 impl EventKind {
@@ -87,6 +88,7 @@ impl EventKind {
             EventKind::BackchannelLogoutRefused => "backchannel_logout_refused",
             EventKind::ProviderUnavailable => "provider_unavailable",
             EventKind::ProviderBack => "provider_back",
+            EventKind::ProviderEndedSession => "provider_ended_session",
         }
     }
 }

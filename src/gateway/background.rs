@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Services;
+use crate::auth::session::Session;
 use crate::events::{Event, EventKind};
-use crate::identity::oidc::ProviderStatus;
+use crate::identity::oidc::{ProviderStatus, TokenContext};
 use crate::proxy::listener::ListenerState;
 use crate::store::StoreError;
 use crate::telemetry::metrics::CleanUpStatus;
@@ -14,6 +15,8 @@ use crate::telemetry::metrics::CleanUpStatus;
 const USE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which changes of the providers' status are recorded.
 const STATUS_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for exchanges of provider tokens.
+const EXCHANGE_TIME: Duration = Duration::from_secs(10);
 /// Interval at which expired data is removed and counted.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 /// Time in which the connections to the store are established, before the first cleanup.
@@ -42,15 +45,37 @@ pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
     tokio::spawn(services.store.clone().run_limit_reconciliation());
     tokio::spawn(run_every(
         USE_WRITE_INTERVAL,
-        services.sessions.clone(),
-        |sessions| async move { sessions.write_uses().await },
+        services.clone(),
+        |services| async move { write_uses(&services).await },
     ));
+    let snapshot = Arc::clone(&services.snapshot);
+    let current = move || {
+        let snapshot = snapshot.load();
+        let keys = snapshot.settings.encryption.clone()?;
+        Some((keys, snapshot.providers.clone()))
+    };
+    tokio::spawn(services.provider_tokens.clone().revoke_dropped(current));
     tokio::spawn(run_every(
         STATUS_REPORT_INTERVAL,
         services.clone(),
         |services| async move { report_providers(&services) },
     ));
     tokio::spawn(run_cleanups(services.clone(), listeners.to_vec()));
+}
+
+/// Writes the uses of sessions, and rechecks those that their providers have to confirm.
+async fn write_uses(services: &Services) {
+    let snapshot = services.snapshot.load_full();
+    let now = services.store.clock();
+    let used = |session: &Arc<Session>| {
+        let context = TokenContext::of(&snapshot.settings, &snapshot.providers, session);
+        if let Some(context) = context {
+            services
+                .provider_tokens
+                .session_used(&context, session, now);
+        }
+    };
+    services.sessions.write_uses(used).await;
 }
 
 /// Records providers that stopped or began to respond, at most one change of each per interval.
@@ -81,6 +106,7 @@ async fn run_every<T: Clone, F: Future<Output = ()>>(
 
 /// Writes pending data before the process ends.
 pub(super) async fn flush_all(services: &Services) {
+    services.provider_tokens.finish(EXCHANGE_TIME).await;
     services.store.return_all_units().await;
     services.store.report_admitted().await;
     services.sessions.flush_uses().await;

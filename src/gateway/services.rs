@@ -12,6 +12,7 @@ use crate::api::{ApiState, CountOpenStreams};
 use crate::database::Database;
 use crate::events::Events;
 use crate::identity::Accounts;
+use crate::identity::oidc::ProviderTokens;
 use crate::pipeline::snapshot::Snapshot;
 use crate::proxy::open_streams::OpenStreams;
 use crate::sessions::Sessions;
@@ -39,6 +40,8 @@ pub struct Services {
     pub sessions: Sessions,
     /// Users, sign-in and sign-out.
     pub accounts: Accounts,
+    /// Tokens of providers that sessions keep.
+    pub provider_tokens: ProviderTokens,
     /// Responses that end with their session or token.
     pub open_streams: Arc<OpenStreams>,
     /// Starting, serving or draining.
@@ -82,6 +85,7 @@ impl Services {
             store,
             events,
             sessions,
+            provider_tokens: ProviderTokens::new(accounts.clone()),
             accounts,
             open_streams: Arc::new(OpenStreams::new(workers, Arc::clone(&metrics))),
             metrics,

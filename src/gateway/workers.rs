@@ -191,6 +191,7 @@ fn build_worker(index: usize, services: Services, access_log: AccessLog, via: Vi
             metrics: Arc::clone(&services.metrics),
             events: services.events,
             memo: Memo::default(),
+            provider_tokens: services.provider_tokens,
         },
         metrics: services.metrics,
         access_log,

@@ -82,11 +82,23 @@ callback_faults! {
         MetadataUnavailable = "the provider's metadata is not available",
         KeysUnavailable = "the provider's keys are not available",
         Unreachable = "the provider cannot be reached",
+        /// The request was sent, and the provider may have processed it.
+        ConnectionLost = "the connection to the provider was lost",
         TimedOut = "the provider did not respond within timeout",
         /// 429.
         TooManyRequests = "the provider responded with 429",
         /// 5xx.
         ServerFailed = "the provider responded with a status of 5xx",
+        /// An outage that lasts longer than `tokens.on_outage`.
+        SessionUnconfirmed = "the provider has not confirmed the session for longer than on_outage",
+        // Provider tokens.
+        RefreshPaused = "an exchange of the tokens failed a moment ago",
+        RefreshInProgress = "another gateway is exchanging the tokens",
+        RefreshCutOff = "the exchange of the tokens was cut off",
+        RefreshTokenMissing = "the session has no refresh token",
+        RefreshTokenLost = "an exchange that was lost may have used up the refresh token",
+        TokenNotRenewed = "the provider does not renew the token",
+        TokensSealed = "no key of encryption opens the tokens of the session",
         /// The bound of concurrent calls.
         TooManyCalls = "too many calls to the provider are in progress",
     }
@@ -147,6 +159,12 @@ callback_faults! {
         ClaimMalformed = "a mapped claim has a wrong type",
         /// `users: database`.
         EmailUnusable = "the provider gives no usable verified email",
+    }
+    StoreUnavailable {
+        TokensUnavailable = "the tokens of the session cannot be read or written",
+    }
+    SessionRevoked {
+        SessionEndedByProvider = "the session has ended, or its provider has ended it",
     }
     UserExists {
         IdentityTaken = "the identity belongs to another user",

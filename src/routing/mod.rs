@@ -49,11 +49,27 @@ pub struct Route {
     pub forward_credentials: bool,
     /// Whether the upstream receives a signed assertion of the user's identity.
     pub assertion: bool,
+    /// The field in which the upstream receives a token of the session's provider.
+    pub provider_token: Option<ProviderTokenField>,
     pub allow_in_path: PathAmbiguities,
     pub cors: Option<Cors>,
     pub identity_headers: Arc<IdentityHeaders>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+}
+
+/// A field with a token of the provider at which a session signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderTokenField {
+    /// In `Authorization`, the token is a bearer token; under any other name it is the whole value.
+    pub header: HeaderName,
+    pub token: ProviderTokenKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderTokenKind {
+    Access,
+    Id,
 }
 
 /// Conditions that a request must meet.

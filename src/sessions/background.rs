@@ -1,7 +1,10 @@
 //! Background jobs: integrity checks of the store, the revocation log, uses of sessions.
 
+use std::sync::Arc;
+
 use super::Sessions;
 use super::source::SessionSource;
+use crate::auth::session::Session;
 use crate::store::CacheKey;
 use crate::telemetry::metrics::CleanUpKind;
 
@@ -34,9 +37,15 @@ impl Sessions {
         }
     }
 
-    /// Writes the uses of sessions; those that cannot be written remain for the next call.
-    pub async fn write_uses(&self) {
+    /// Writes the uses of sessions; those that cannot be written remain for the next call. `used` receives
+    /// the used sessions that this gateway caches.
+    pub async fn write_uses(&self, used: impl Fn(&Arc<Session>)) {
         let uses = self.store.near_cache().take_uses();
+        for one in &uses {
+            if let Some(session) = self.store.near_cache().session(one.session) {
+                used(&session);
+            }
+        }
         if let SessionSource::Durable(durable) = self.source()
             && let Err(error) = durable.write_uses(&self.store, &uses).await
         {
@@ -49,7 +58,7 @@ impl Sessions {
 
     /// Writes the uses of sessions to the database at once, before the process ends.
     pub async fn flush_uses(&self) {
-        self.write_uses().await;
+        self.write_uses(|_| {}).await;
         if let SessionSource::Durable(durable) = self.source()
             && let Err(error) = durable.flush_uses(&self.store).await
         {

@@ -150,7 +150,7 @@ pub struct Reloadable {
     pub sessions: session::SessionRules,
     pub identity: Identity,
     /// The keys that seal the tokens of providers. Present where such tokens are kept.
-    pub encryption: Option<KeyRing>,
+    pub encryption: Option<Arc<KeyRing>>,
     pub api: Option<Api>,
     pub pages: Arc<pages::Pages>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.

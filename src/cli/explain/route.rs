@@ -50,6 +50,9 @@ pub(super) fn describe_route(
         if route.assertion {
             write_line(output, "assertion", &format!("for {}", upstream.name));
         }
+        if let Some(field) = &route.provider_token {
+            write_line(output, "provider token", &format!("in {}", field.header));
+        }
     }
     let sent = if route.strip_prefix {
         routing::strip_prefix(&request.path, &route.matches.path)

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::auth::sealing::{KeyRing, SealingKey};
@@ -11,7 +13,7 @@ pub(super) fn encryption(
     raw: &file::Encryption,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
-) -> Option<Option<KeyRing>> {
+) -> Option<Option<Arc<KeyRing>>> {
     let also = previous_keys(&raw.also, &location.key("also"), context);
     if raw.key.is_none() && raw.key_file.is_none() {
         if !raw.also.is_empty() {
@@ -24,10 +26,11 @@ pub(super) fn encryption(
     let text = context.read_secret(location, "key", raw.key.as_ref(), file)?;
     let at = location.key(if file.is_some() { "key_file" } else { "key" });
     let key = parse_key(&text, &at, context)?;
-    Some(Some(KeyRing {
+    let ring = KeyRing {
         current: key,
         older: also?,
-    }))
+    };
+    Some(Some(Arc::new(ring)))
 }
 
 fn previous_keys(

@@ -9,7 +9,9 @@ use crate::config::file::identity::{
     HeaderNames, IdentityHeaders as WrittenNames, RouteIdentityHeaders,
 };
 use crate::config::file::routing::route as file;
-use crate::routing::{HeaderEdits, IdentityHeaders, NameSet};
+use crate::routing::{
+    HeaderEdits, IdentityHeaders, NameSet, ProviderTokenField, ProviderTokenKind,
+};
 
 /// Headers of one connection or message, which cannot be configured (RFC 9110, section 7.6.1).
 const CONNECTION_HEADERS: [&str; 10] = [
@@ -211,14 +213,60 @@ fn cgi_name(name: &HeaderName) -> String {
         .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-/// Resolves the header edits of a route.
+/// Resolves the field in which an upstream receives a provider's token.
+pub(super) fn provider_token_field(
+    raw: &file::ProviderToken,
+    edits: &file::HeaderEdits,
+    identity: &IdentityHeaders,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<ProviderTokenField> {
+    let location = location.key("header");
+    let header = header_name(&raw.header, &location, context)?;
+    let normalized = cgi_name(&header);
+    let is_same = |text: &String| {
+        let name = HeaderName::from_bytes(text.as_bytes());
+        name.is_ok_and(|name| cgi_name(&name) == normalized)
+    };
+    let is_identity_header = identity.all().any(|one| one.as_str() == normalized);
+    let is_cookie = matches!(normalized.as_str(), "cookie" | "set-cookie");
+    if is_connection_header(&header)
+        || is_gateway_header(&header)
+        || is_identity_header
+        || is_cookie
+    {
+        let message =
+            format!("\"{header}\" has another meaning and cannot carry a provider's token");
+        context.error(&location, message);
+    } else if header.as_str() != normalized {
+        let message = "the name must consist of letters, digits and \"-\"; other characters make it \
+                       ambiguous";
+        context.error(&location, message);
+    } else if edits.set.keys().any(is_same) {
+        let message = format!("\"{header}\" is also set by \"request_headers\"");
+        context.error(&location, message);
+    }
+    let token = match raw.token {
+        file::ProviderTokenKind::Access => ProviderTokenKind::Access,
+        file::ProviderTokenKind::Id => ProviderTokenKind::Id,
+    };
+    Some(ProviderTokenField { header, token })
+}
+
+/// Resolves the header edits of a route, whose upstream may receive a provider's token.
 pub(super) fn header_edits(
     raw: &file::HeaderEdits,
+    provider_token: Option<&ProviderTokenField>,
     direction: EditDirection<'_>,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> HeaderEdits {
-    let (mut set, mut remove) = (Vec::new(), Vec::new());
+    let mut set = Vec::new();
+    // The client's own field of that name passes in no spelling.
+    let mut remove: Vec<_> = provider_token
+        .map(|field| field.header.clone())
+        .into_iter()
+        .collect();
     for (text, value) in &raw.set {
         let location = location.key("set").key(text);
         let Some(name) = header_name_at_key(text, &location, context) else {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -40,6 +41,16 @@ pub(super) struct ProviderRequest {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+}
+
+/// A response that has not come before the deadline, and may still come.
+pub(super) struct LateResponse(JoinHandle<Result<ProviderResponse, CallbackFault>>);
+
+impl LateResponse {
+    /// Waits for the response; `None`: there is none.
+    pub(super) async fn wait(self) -> Option<ProviderResponse> {
+        self.0.await.ok()?.ok()
+    }
 }
 
 /// A response of a provider that is neither 429 nor 5xx.
@@ -83,6 +94,10 @@ impl Caller {
         self.client.clone()
     }
 
+    pub(super) fn series(&self) -> &ProviderSeries {
+        &self.series
+    }
+
     /// For one call.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
@@ -102,6 +117,31 @@ impl Caller {
         let result = response.and_then(|response| read(&response));
         self.observe(endpoint, result.as_ref().err().copied(), started.elapsed());
         result
+    }
+
+    /// Sends a request once, as [`Caller::call`] does, but does not give up at the deadline: the response
+    /// may come for as long as `grace` afterward.
+    pub(super) async fn call_patiently<T>(
+        self: &Arc<Self>,
+        endpoint: ProviderEndpoint,
+        request: ProviderRequest,
+        grace: Duration,
+        read: impl FnOnce(Result<ProviderResponse, CallbackFault>) -> (T, Option<CallbackFault>),
+    ) -> Result<T, LateResponse> {
+        let (caller, started) = (Arc::clone(self), Instant::now());
+        let deadline = started + self.timeout;
+        let mut task = tokio::spawn(async move {
+            let exchange = caller.exchange(endpoint, request, deadline + grace);
+            exchange.await
+        });
+        let Ok(joined) = timeout_at(deadline, &mut task).await else {
+            self.observe(endpoint, Some(CallbackFault::TimedOut), started.elapsed());
+            return Err(LateResponse(task));
+        };
+        let response = joined.unwrap_or(Err(CallbackFault::ConnectionLost));
+        let (result, fault) = read(response);
+        self.observe(endpoint, fault, started.elapsed());
+        Ok(result)
     }
 
     async fn exchange(
@@ -155,7 +195,8 @@ impl Caller {
 
     fn fault_of(&self, endpoint: ProviderEndpoint, error: &HttpError) -> CallbackFault {
         let fault = match error {
-            HttpError::Connect(_) | HttpError::Exchange(_) => CallbackFault::Unreachable,
+            HttpError::Connect(_) => CallbackFault::Unreachable,
+            HttpError::Exchange(_) => CallbackFault::ConnectionLost,
             HttpError::TooLarge(_) => CallbackFault::ResponseTooLarge,
         };
         tracing::warn!(
@@ -237,6 +278,9 @@ pub(super) fn build_client(settings: &Provider) -> Result<HttpClient, HttpError>
             .as_ref()
             .is_some_and(|issuer| issuer.text().starts_with("http:"));
     HttpClient::new(&HttpClientConfig {
+        // Before the deadline of the call, so that a request that was never sent is told from one whose
+        // response is lost.
+        connect_timeout: Some(settings.timeout * 9 / 10),
         // A proxy would read a client secret that is not encrypted.
         environment_proxies: !is_plain,
         // A reused connection may have been closed, which would leave unknown whether a code was

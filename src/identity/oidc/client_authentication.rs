@@ -21,11 +21,11 @@ use crate::settings::provider::ClientAuthentication;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The parameters of a request to a provider. They hold secrets and are not printed.
-pub(super) struct Form(Serializer<'static, String>);
+pub(super) struct Form(String);
 
 impl Form {
     pub(super) fn new() -> Form {
-        Form(Serializer::new(String::new()))
+        Form(String::new())
     }
 
     #[must_use]
@@ -35,7 +35,8 @@ impl Form {
     }
 
     pub(super) fn push(&mut self, name: &str, value: &str) {
-        self.0.append_pair(name, value);
+        let mut serializer = Serializer::new(std::mem::take(&mut self.0));
+        self.0 = serializer.append_pair(name, value).finish();
     }
 }
 
@@ -80,7 +81,7 @@ impl ProviderClient {
             method: Method::POST,
             url,
             headers,
-            body: form.0.finish().into(),
+            body: form.0.into(),
         })
     }
 

@@ -15,6 +15,7 @@ mod end_session;
 pub(crate) mod fixtures;
 mod github;
 mod health;
+mod kept_tokens;
 mod metadata;
 mod probe;
 mod providers;
@@ -30,10 +31,11 @@ pub use authorization::AuthorizationRequest;
 pub use backchannel_logout::LogoutFailure;
 pub(super) use backchannel_logout::PendingLogouts;
 pub use health::ProviderStatus;
+pub use kept_tokens::{ProviderTokens, TokenContext};
 pub use metadata::{MetadataError, ProviderMetadata, discovery_url};
 pub use probe::{ProbeError, ProviderProbe, probe};
 pub use providers::{ProviderClient, Providers};
-pub use token_endpoint::TokenResponse;
+pub use token_endpoint::{LateSuccessor, RefreshOutcome, TokenResponse};
 pub use user::ProviderUser;
 
 #[cfg(test)]

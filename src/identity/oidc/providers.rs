@@ -9,7 +9,7 @@ use super::metadata::ProviderMetadata;
 use super::redeemed_codes::RedeemedCodes;
 use crate::rejection::CallbackFault;
 use crate::settings::provider::{Provider, ProviderKind};
-use crate::telemetry::metrics::{Metrics, ProviderSeries};
+use crate::telemetry::metrics::{Metrics, ProviderSeries, RecheckOutcome};
 
 /// The providers of a configuration, in its order.
 #[derive(Clone, Default)]
@@ -92,6 +92,11 @@ impl ProviderClient {
 
     pub fn settings(&self) -> &Arc<Provider> {
         &self.settings
+    }
+
+    /// Counts an exchange of the tokens of a session.
+    pub(super) fn count_recheck(&self, outcome: RecheckOutcome) {
+        self.caller.series().count_recheck(outcome);
     }
 
     /// Whether the provider responds, as far as its calls show.

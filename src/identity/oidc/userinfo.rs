@@ -35,6 +35,31 @@ impl ProviderClient {
         UserClaims::new(of_token.into_iter().chain(userinfo.as_ref())).read(self.settings())
     }
 
+    /// Reads the user anew after a refresh without an ID token: from userinfo, and what it lacks from the
+    /// claims of an earlier ID token. `None`: userinfo is not to be queried.
+    ///
+    /// # Errors
+    ///
+    /// As above. `SubjectChanged`: the access token is another user's.
+    pub async fn read_user_again(
+        &self,
+        access_token: &SecretString,
+        subject: &str,
+        earlier: Option<&Map<String, Value>>,
+    ) -> Result<Option<ProviderUser>, CallbackFault> {
+        let settings = self.settings();
+        let has_endpoint = self.discovered().await?.metadata.userinfo.is_some();
+        if settings.userinfo == UserinfoUse::Never || !has_endpoint {
+            return Ok(None);
+        }
+        let userinfo = self.userinfo(access_token).await?;
+        if userinfo.get("sub").and_then(Value::as_str) != Some(subject) {
+            return Err(CallbackFault::SubjectChanged);
+        }
+        let claims = UserClaims::new([Some(&userinfo), earlier].into_iter().flatten());
+        claims.read(settings).map(Some)
+    }
+
     /// Queries userinfo if it is needed beside an ID token. Its `sub` must be that of the token:
     /// otherwise the access token is another user's (section 5.3.2).
     async fn userinfo_beside(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 pub use crate::auth::principal::Principal;
 use crate::events::Events;
+use crate::identity::oidc::ProviderTokens;
 use crate::limits::{Charge, Decision};
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::snapshot::Snapshot;
@@ -20,6 +21,7 @@ mod confirm;
 mod degraded;
 mod identity;
 mod memo;
+mod provider_token;
 mod rejection_details;
 mod requirements;
 mod services;
@@ -42,6 +44,7 @@ pub struct Admission<'a> {
     pub metrics: &'a Metrics,
     pub events: &'a Events,
     pub memo: &'a Memo,
+    pub provider_tokens: &'a ProviderTokens,
     /// The request's identifier, for its events.
     pub request_id: &'a RequestId,
 }
@@ -114,6 +117,10 @@ impl Admission<'_> {
             self.memorize(route, presented, &claimed, facts);
         }
         match confirmed {
+            Ok(permit) if self.concerns_provider(route, permit.session()) => {
+                // Boxed: few requests are forwarded with a provider's token.
+                Box::pin(self.add_provider_token(permit, facts)).await
+            }
             Ok(permit) => Ok(permit),
             // A stale cookie is ignored on a route with optional authentication.
             Err(refused)
@@ -238,6 +245,7 @@ impl Admission<'_> {
             identity: None,
             decisions,
             clear_cookie,
+            provider_token: None,
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Admission, Memo};
 use crate::events::Events;
+use crate::identity::oidc::ProviderTokens;
 use crate::pipeline::snapshot::Snapshot;
 use crate::sessions::Sessions;
 use crate::store::Store;
@@ -18,6 +19,7 @@ pub struct AdmissionServices {
     pub metrics: Arc<Metrics>,
     pub events: Events,
     pub memo: Memo,
+    pub provider_tokens: ProviderTokens,
 }
 
 impl AdmissionServices {
@@ -30,6 +32,7 @@ impl AdmissionServices {
             metrics: &self.metrics,
             events: &self.events,
             memo: &self.memo,
+            provider_tokens: &self.provider_tokens,
             request_id,
         }
     }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
+use http::{HeaderName, HeaderValue};
+
 use crate::auth::principal::Principal;
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::Claims;
@@ -153,9 +155,16 @@ pub struct Permit {
     pub decisions: Vec<Decision>,
     /// The session of the presented cookie has ended.
     pub clear_cookie: bool,
+    /// The field with the token of the session's provider, where the route asks for it.
+    pub provider_token: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Permit {
+    /// The caller's session.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.identity.as_ref()?.session()
+    }
+
     /// The permit of an identified caller.
     pub(super) fn of(route: &Arc<Route>, identity: Identity, decisions: Vec<Decision>) -> Permit {
         Permit {
@@ -163,6 +172,7 @@ impl Permit {
             identity: Some(identity),
             decisions,
             clear_cookie: false,
+            provider_token: None,
         }
     }
 }

@@ -62,6 +62,7 @@ routes: [{{name: one, match: {{prefix: /one}}, upstream: echo, {}}}]
             identity: None,
             decisions: Vec::new(),
             clear_cookie: self.clear_cookie,
+            provider_token: None,
         };
         let decisions = [decision(
             limit(Algorithm::SlidingLog, 5, 1000),

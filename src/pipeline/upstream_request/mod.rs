@@ -177,6 +177,10 @@ impl<'a> UpstreamHead<'a> {
         }
         sink.add_text(&X_REQUEST_ID, request.request_id.as_bytes())?;
         self.trace.write(sink)?;
+        if let Some(token) = &self.permit.provider_token {
+            let (name, value) = &**token;
+            sink.add(name, value);
+        }
         sink.add(&header::VIA, request.via.entry(request.version));
         if let Some(identity) = &self.permit.identity {
             identity::write(sink, &route.identity_headers, identity)?;

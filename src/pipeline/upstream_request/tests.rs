@@ -94,6 +94,7 @@ impl Forwarded<'_> {
             identity: self.identity.clone(),
             decisions: Vec::new(),
             clear_cookie: false,
+            provider_token: None,
         };
         let chain: Vec<_> = self.chain.iter().map(|ip| ip.parse().unwrap()).collect();
         let input = UpstreamRequest {

@@ -156,6 +156,7 @@ fn worker(services: Services, access_log: AccessLog) -> Worker {
             metrics: Arc::clone(&services.metrics),
             events: services.events,
             memo: Memo::default(),
+            provider_tokens: services.provider_tokens,
         },
         open_streams: services.open_streams,
         readiness: services.readiness,

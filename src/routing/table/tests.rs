@@ -41,6 +41,7 @@ fn route(name: &str, rule: &str) -> Route {
         timeouts: TimeoutOverrides::default(),
         forward_credentials: false,
         assertion: false,
+        provider_token: None,
         allow_in_path: PathAmbiguities::NONE,
         cors: None,
         request_headers: HeaderEdits::default(),

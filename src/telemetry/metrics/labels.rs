@@ -153,6 +153,13 @@ labels! {
         Unavailable = "unavailable",
     }
 
+    /// What an exchange of provider tokens says of a session.
+    RecheckOutcome {
+        Renewed = "renewed",
+        Ended = "ended",
+        Unknown = "unknown",
+    }
+
     /// Reason why a connection is closed before its first request.
     ConnectionRefusal {
         Connections = "connections",

@@ -27,7 +27,8 @@ mod sign_ins;
 
 pub use labels::{
     BackchannelOutcome, CacheName, CacheOutcome, CleanUpKind, CleanUpStatus, ConnectionRefusal,
-    FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome, ReloadStatus, StoreOperation,
+    FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome, RecheckOutcome, ReloadStatus,
+    StoreOperation,
 };
 pub use prometheus::IntCounter;
 pub use provider_series::ProviderSeries;
@@ -185,6 +186,8 @@ metrics! {
         "1 while a provider responds.";
     backchannel_logouts: IntCounterVec = "backchannel_logouts_total", ["provider", "outcome"], &[],
         "Back-channel logout requests of providers, by outcome.";
+    provider_rechecks: IntCounterVec = "provider_rechecks_total", ["provider", "outcome"], &[],
+        "Exchanges of the tokens that sessions keep of a provider with `tokens.recheck`, by what they say of the session.";
     last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
         "Load time of the running configuration, in Unix time.";
 }

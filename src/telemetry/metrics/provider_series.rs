@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::IntGauge;
 
-use super::{BackchannelOutcome, Metrics, ProviderEndpoint, ProviderOutcome};
+use super::{BackchannelOutcome, Metrics, ProviderEndpoint, ProviderOutcome, RecheckOutcome};
 
 /// The series of one provider, all of which exist from the start.
 #[derive(Debug, Clone)]
@@ -30,6 +30,10 @@ impl ProviderSeries {
             let labels = [provider, outcome.as_str()];
             metrics.backchannel_logouts.with_label_values(&labels);
         }
+        for outcome in RecheckOutcome::ALL {
+            let labels = [provider, outcome.as_str()];
+            metrics.provider_rechecks.with_label_values(&labels);
+        }
         metrics.initialize_provider_sign_in_series(provider);
         ProviderSeries {
             up: metrics.provider_up.with_label_values(&[&**provider]),
@@ -49,6 +53,15 @@ impl ProviderSeries {
             .provider_request_duration
             .with_label_values(&[&*self.provider, endpoint.as_str()])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts an exchange of the tokens of a session.
+    pub fn count_recheck(&self, outcome: RecheckOutcome) {
+        let labels = [&*self.provider, outcome.as_str()];
+        self.metrics
+            .provider_rechecks
+            .with_label_values(&labels)
+            .inc();
     }
 
     /// Sets whether the provider responds.

@@ -13,11 +13,11 @@ pub use authorization_response::{AuthorizationResponse, verify_authorization_res
 pub use fault::ProviderTokenFault;
 pub use id_token::{IdToken, IdTokenRequest, verify_id_token};
 pub use logout_token::{LogoutTarget, LogoutToken, verify_logout_token};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::claims::Payload;
 use super::jws::{Jws, SignatureStatus, TokenUse};
-use super::{Algorithm, Key};
+use super::{Algorithm, Key, jws};
 use crate::auth::session::Millis;
 
 /// Maximum length of a token, in bytes: that of a response of a provider.
@@ -165,6 +165,13 @@ impl ProviderTokenRules<'_> {
     fn leeway_millis(&self) -> Millis {
         millis(self.leeway)
     }
+}
+
+/// Returns the claims of an ID token that was verified before.
+pub fn kept_claims(token: &str) -> Option<Map<String, Value>> {
+    let payload = token.split('.').nth(1)?;
+    let payload = Payload::parse(&jws::decode(payload).ok()?).ok()?;
+    Some(payload.into_members())
 }
 
 /// Claims of a token whose signature, issuer, audience and times are right.

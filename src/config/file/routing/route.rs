@@ -53,6 +53,12 @@ pub(in crate::config) struct Route {
     /// audience.
     #[serde(default)]
     pub(in crate::config) assertion: bool,
+    /// Header in which the upstream receives a token of the provider at which the session signed in,
+    /// if the provider has `tokens.keep: true`. A token with less than 10 seconds left is refreshed
+    /// first. Requests of other sessions are forwarded without the header, and the client's own is
+    /// removed. `null`: none.
+    #[serde(default)]
+    pub(in crate::config) provider_token: Option<ProviderToken>,
     /// Ambiguous path syntax that is allowed, although two programs could interpret it differently.
     #[serde(default)]
     pub(in crate::config) allow_in_path: Vec<PathAmbiguity>,
@@ -68,6 +74,30 @@ pub(in crate::config) struct Route {
     /// Edits of response headers.
     #[serde(default)]
     pub(in crate::config) response_headers: HeaderEdits,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct ProviderToken {
+    /// Name of the header. `Authorization` carries `Bearer` and the token, any other header the token
+    /// alone.
+    #[serde(default = "authorization")]
+    pub(in crate::config) header: String,
+    /// The access token or the ID token.
+    #[serde(default)]
+    pub(in crate::config) token: ProviderTokenKind,
+}
+
+fn authorization() -> String {
+    "Authorization".to_owned()
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum ProviderTokenKind {
+    #[default]
+    Access,
+    Id,
 }
 
 fn ten_mebibytes() -> Option<Size> {

@@ -33,6 +33,14 @@ pub(super) fn check(
         let location = location.key("on_unauthenticated");
         check_redirect(raw.auth, references.endpoints, &location, context);
     }
+    if raw.provider_token.is_some() {
+        check_provider_token(
+            raw.auth,
+            references,
+            &location.key("provider_token"),
+            context,
+        );
+    }
     if raw.assertion {
         check_assertion(
             raw.auth,
@@ -56,6 +64,26 @@ fn check_redirect(
     if !endpoints {
         let message = "\"on_unauthenticated: redirect\" needs the gateway's own endpoints, and \
                        \"api\" is null";
+        context.error_at_key(location, message);
+    }
+}
+
+fn check_provider_token(
+    auth: file::Auth,
+    references: &References<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) {
+    if auth == file::Auth::None {
+        let message = "\"provider_token\" needs the session, which is unknown with \"auth: none\"";
+        context.error_at_key(location, message);
+    }
+    if !references.seals_tokens {
+        let message = "\"provider_token\" requires \"encryption.key\", with which the tokens are sealed; \
+                       `portcullis keys generate --algorithm A256GCM` creates one";
+        context.error_at_key(location, message);
+    } else if !references.keeps_tokens {
+        let message = "\"provider_token\" requires a provider with \"tokens.keep: true\"";
         context.error_at_key(location, message);
     }
 }

@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::headers::{EditDirection, header_edits, header_name, route_identity_headers};
+use super::headers::{
+    EditDirection, header_edits, header_name, provider_token_field, route_identity_headers,
+};
 use super::origins;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
@@ -11,8 +13,8 @@ use crate::config::file::storage::Algorithm;
 use crate::config::units::Time;
 use crate::limits::{KeyPart, Limit};
 use crate::routing::{
-    Auth, Cors, HeaderEdits, IdentityHeaders, OnUnauthenticated, PathAmbiguities, Route,
-    TimeoutOverrides,
+    Auth, Cors, HeaderEdits, IdentityHeaders, OnUnauthenticated, PathAmbiguities,
+    ProviderTokenField, Route, TimeoutOverrides,
 };
 
 mod combinations;
@@ -29,6 +31,10 @@ struct References<'a> {
     /// Whether the gateway has its own endpoints.
     endpoints: bool,
     identity_headers: &'a Arc<IdentityHeaders>,
+    /// Whether provider tokens can be sealed.
+    seals_tokens: bool,
+    /// Whether a provider's tokens are kept.
+    keeps_tokens: bool,
 }
 
 /// Resolves the routes, in file order.
@@ -45,6 +51,8 @@ pub(super) fn routes(
         signing: file.tokens.signing.as_ref().map(|key| key.algorithm),
         endpoints: file.api.is_some(),
         identity_headers,
+        seals_tokens: file.encryption.key.is_some() || file.encryption.key_file.is_some(),
+        keeps_tokens: file.identity.providers.values().any(|one| one.tokens.keep),
     };
     let all = ConfigPath::root().key("routes");
     let mut complete = Some(Vec::new());
@@ -121,8 +129,23 @@ fn route(
         .as_ref()
         .map(|cors| cors_rules(cors, &location.key("cors"), context));
     let identity_headers = identity_headers(raw, references, location, context);
-    let (request_headers, response_headers) =
-        route_header_edits(raw, &identity_headers, location, context);
+    let provider_token = raw.provider_token.as_ref().and_then(|field| {
+        let location = location.key("provider_token");
+        provider_token_field(
+            field,
+            &raw.request_headers,
+            &identity_headers,
+            &location,
+            context,
+        )
+    });
+    let (request_headers, response_headers) = route_header_edits(
+        raw,
+        &identity_headers,
+        provider_token.as_ref(),
+        location,
+        context,
+    );
     let route = Route {
         index: 0,
         name: raw.name.as_str().into(),
@@ -138,6 +161,7 @@ fn route(
         timeouts: timeouts(&raw.timeouts, &location.key("timeouts"), context),
         forward_credentials: raw.forward_credentials,
         assertion: raw.assertion,
+        provider_token,
         allow_in_path: path_ambiguities(&raw.allow_in_path),
         cors,
         request_headers,
@@ -166,6 +190,7 @@ fn on_unauthenticated(raw: file::OnUnauthenticated) -> OnUnauthenticated {
 fn route_header_edits(
     raw: &file::Route,
     identity_headers: &IdentityHeaders,
+    provider_token: Option<&ProviderTokenField>,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> (HeaderEdits, HeaderEdits) {
@@ -174,8 +199,14 @@ fn route_header_edits(
     let requests = location.key("request_headers");
     let responses = location.key("response_headers");
     (
-        header_edits(&raw.request_headers, upstream, &requests, context),
-        header_edits(&raw.response_headers, client, &responses, context),
+        header_edits(
+            &raw.request_headers,
+            provider_token,
+            upstream,
+            &requests,
+            context,
+        ),
+        header_edits(&raw.response_headers, None, client, &responses, context),
     )
 }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::ProviderOutcome as O;
 use super::*;
+use crate::identity::oidc::RefreshOutcome;
 use crate::rejection::{CallbackFault, CallbackFault as F, Refusal};
 
 async fn redeem(gateway: &Gateway) -> Result<TokenResponse, CallbackFault> {
@@ -90,12 +91,11 @@ async fn provider_with_id_tokens_must_send_one() {
         Some(CallbackFault::IdTokenMissing)
     );
     // A refresh need not return one.
-    let refreshed = gateway
-        .client()
-        .refresh(&SecretString::from("r"))
-        .await
-        .unwrap();
-    assert!(refreshed.id_token.is_none());
+    let refreshed = gateway.client().refresh(&SecretString::from("r")).await;
+    let RefreshOutcome::Used { successor, tokens } = refreshed else {
+        panic!("{refreshed:?}");
+    };
+    assert!(successor.is_none() && tokens.unwrap().id_token.is_none());
 }
 
 #[tokio::test]

@@ -4,15 +4,17 @@ use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::call::{ContentKind, ProviderResponse};
+use super::call::{ContentKind, ProviderRequest, ProviderResponse};
 use super::client_authentication::Form;
 use super::providers::ProviderClient;
 use crate::json;
 use crate::rejection::CallbackFault;
 use crate::telemetry::metrics::ProviderEndpoint;
+
+pub use refresh::{LateSuccessor, RefreshOutcome};
 
 /// The tokens of a response. They are not printed.
 #[derive(Clone)]
@@ -61,43 +63,39 @@ impl ProviderClient {
         Ok(tokens)
     }
 
-    /// Exchanges a refresh token, at most once.
-    ///
-    /// # Errors
-    ///
-    /// `GrantRejected` only if the provider clearly rejects the token. Every other fault leaves open
-    /// whether the token is valid, and whether it was used.
-    pub async fn refresh(
-        &self,
-        refresh_token: &SecretString,
-    ) -> Result<TokenResponse, CallbackFault> {
-        let form = Form::new()
-            .with("grant_type", "refresh_token")
-            .with("refresh_token", refresh_token.expose_secret());
-        self.request_tokens(form).await
-    }
-
     async fn request_tokens(&self, form: Form) -> Result<TokenResponse, CallbackFault> {
-        let discovered = self.discovered().await?;
-        let metadata = &discovered.metadata;
-        let request = self.authenticated_post(metadata.token.clone(), form, metadata)?;
-        let reports_errors = match self.settings().has_id_tokens() {
-            true => ErrorReports::ByStatus,
-            false => ErrorReports::AlsoInSuccess,
-        };
-        let read = |response: &ProviderResponse| read_response(response, reports_errors);
+        let request = self.token_request(form).await?;
+        let reports = self.error_reports();
+        let read = |response: &ProviderResponse| read_response(response, reports);
         let result = self
             .caller
             .call(ProviderEndpoint::Token, request, read)
             .await;
-        if let Err(fault @ (CallbackFault::ClientRejected | CallbackFault::RequestRejected)) =
-            result
+        self.log_fault_of_gateway(result.as_ref().err().copied());
+        result
+    }
+
+    async fn token_request(&self, form: Form) -> Result<ProviderRequest, CallbackFault> {
+        let discovered = self.discovered().await?;
+        let metadata = &discovered.metadata;
+        self.authenticated_post(metadata.token.clone(), form, metadata)
+    }
+
+    fn error_reports(&self) -> ErrorReports {
+        match self.settings().has_id_tokens() {
+            true => ErrorReports::ByStatus,
+            false => ErrorReports::AlsoInSuccess,
+        }
+    }
+
+    fn log_fault_of_gateway(&self, fault: Option<CallbackFault>) {
+        if let Some(fault @ (CallbackFault::ClientRejected | CallbackFault::RequestRejected)) =
+            fault
         {
             // The operator has to mend the registration of the client.
             let (provider, reason) = (&*self.settings().name, fault.as_str());
             tracing::error!(provider, reason, "the token endpoint rejected the gateway");
         }
-        result
     }
 }
 
@@ -195,6 +193,8 @@ fn lifetime(value: Option<&Value>) -> Result<Option<Duration>, CallbackFault> {
     let seconds = seconds.ok_or(CallbackFault::ResponseMalformed)?;
     Ok(Some(Duration::from_secs(seconds)))
 }
+
+mod refresh;
 
 #[cfg(test)]
 mod tests;

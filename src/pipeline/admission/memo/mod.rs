@@ -251,7 +251,8 @@ impl Admission<'_> {
             (_, session) => Principal::Session(Arc::clone(session?)),
         };
         if let Principal::Session(session) = &principal
-            && !self.binding_mismatches(session, facts).is_empty()
+            && (!self.binding_mismatches(session, facts).is_empty()
+                || self.concerns_provider(route, Some(session)))
         {
             return None;
         }

@@ -14,6 +14,8 @@ use crate::auth::token::{Algorithm, KeySource};
 use crate::config;
 use crate::database::Database;
 use crate::events::Events;
+use crate::identity::Accounts;
+use crate::identity::oidc::ProviderTokens;
 use crate::pipeline::admission::Permit;
 use crate::pipeline::facts::{RequestHead, client_origin};
 use crate::pipeline::fields::{Fields, tests::list};
@@ -63,6 +65,7 @@ pub(super) struct Fixture {
     events: Events,
     snapshot: Snapshot,
     pub(super) memo: Memo,
+    provider_tokens: ProviderTokens,
     id: SessionId,
     credentials: [(&'static str, String); 3],
     now: Millis,
@@ -132,6 +135,7 @@ impl Fixture {
         let created = store.create_session(&session, None, 5, limit, None);
         created.await.unwrap();
         let snapshot = snapshot(configuration, &metrics);
+        let (sessions, events, provider_tokens) = services(&store, settings, database, shared);
         let cookie = format!(
             "{}={}",
             snapshot.settings.sessions.cookie.name,
@@ -139,10 +143,11 @@ impl Fixture {
         );
         Fixture {
             elsewhere: store.of_another_gateway(settings),
-            sessions: Sessions::new(store.clone(), settings, database, shared, false),
-            events: Events::new(store.clone()),
+            sessions,
+            events,
             snapshot,
             memo: Memo::default(),
+            provider_tokens,
             id,
             credentials: [
                 ("authorization", format!("Bearer {own}")),
@@ -224,6 +229,7 @@ impl Fixture {
             metrics: &self.metrics,
             events: &self.events,
             memo,
+            provider_tokens: &self.provider_tokens,
             request_id: &RequestId::EMPTY,
         };
         let (name, value) = &self.credentials[credential];
@@ -271,4 +277,29 @@ impl Fixture {
             .map(|(name, left)| (name.clone(), left.saturating_sub(1)));
         assert!(charged.eq(without.limits));
     }
+}
+
+/// The services over a store.
+fn services(
+    store: &Store,
+    settings: &settings::Store,
+    database: Database,
+    metrics: Arc<Metrics>,
+) -> (Sessions, Events, ProviderTokens) {
+    let events = Events::new(store.clone());
+    let sessions = Sessions::new(
+        store.clone(),
+        settings,
+        database.clone(),
+        Arc::clone(&metrics),
+        false,
+    );
+    let accounts = Accounts::new(
+        database,
+        sessions.clone(),
+        store.clone(),
+        metrics,
+        events.clone(),
+    );
+    (sessions, events, ProviderTokens::new(accounts.unwrap()))
 }
