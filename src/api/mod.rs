@@ -9,6 +9,7 @@ mod backend;
 mod body;
 mod caller;
 mod cors;
+mod identities;
 mod openapi;
 mod page;
 mod presented_session;
@@ -148,6 +149,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(profile::show, profile::change))
         .routes(routes!(profile::change_password))
         .routes(routes!(avatar::show, avatar::put, avatar::remove))
+        .routes(routes!(identities::list))
+        .routes(routes!(identities::unlink))
         .routes(routes!(health))
         .routes(routes!(openapi::show))
         .routes(routes!(jwks))

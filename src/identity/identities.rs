@@ -71,8 +71,8 @@ impl Accounts {
     ///
     /// # Errors
     /// `USER_EXISTS` for an identity of another user, `FORBIDDEN` for too many, `NOT_FOUND` for a
-    /// user who does not exist or is disabled, or an unavailable database.
-    pub async fn link_identity(
+    /// user who does not exist, or an unavailable database.
+    pub(super) async fn link_identity(
         &self,
         user: &str,
         asserted: AssertedIdentity<'_>,
@@ -96,6 +96,27 @@ impl Accounts {
             LinkOutcome::TooMany => Err(Refusal::Forbidden.into()),
             LinkOutcome::NoUser => Err(Refusal::NotFound.into()),
         }
+    }
+
+    /// Links an identity that an operator names.
+    ///
+    /// # Errors
+    /// As for [`Accounts::link_identity`].
+    pub async fn link_named_identity(
+        &self,
+        user: &str,
+        name: &IdentityName,
+    ) -> Result<UserIdentity, AccountError> {
+        let asserted = AssertedIdentity {
+            provider: &name.provider,
+            issuer: &name.issuer,
+            subject: &name.subject,
+            email: None,
+            name: None,
+            roles: &[],
+            scopes: &[],
+        };
+        self.link_identity(user, asserted, None).await
     }
 
     /// Lists a user's identities, the latest used first.
@@ -177,6 +198,24 @@ impl Accounts {
             Some(ip) => event.ip(ip),
             None => event,
         });
+    }
+}
+
+/// An identity as an operator names it.
+#[derive(Debug, Clone)]
+pub struct IdentityName {
+    /// The provider's name in the configuration.
+    pub provider: String,
+    pub issuer: String,
+    pub subject: String,
+}
+
+impl IdentityName {
+    /// Whether it names this identity.
+    pub fn is_of(&self, identity: &UserIdentity) -> bool {
+        self.provider == identity.provider
+            && self.issuer == identity.issuer
+            && self.subject == identity.subject
     }
 }
 

@@ -29,7 +29,7 @@ pub use backend::BackendResponse;
 use backend::CurrentBackendClient;
 pub use error::AccountError;
 pub use field_errors::FieldErrors;
-pub use identities::UnlinkedBy;
+pub use identities::{IdentityName, UnlinkedBy};
 use oidc::PendingLogouts;
 use passwords::{HashError, Passwords};
 pub use profile::PasswordChange;

@@ -37,6 +37,8 @@ pub enum EndpointKind {
     OwnPasswords,
     /// About the users that the gateway keeps; absent where it keeps none.
     Users,
+    /// Identities at providers of the users that the gateway keeps.
+    Identities,
     /// An HTML page.
     Page,
 }
@@ -50,7 +52,7 @@ pub struct Endpoint {
     pub methods: &'static [(Method, CredentialUse)],
 }
 
-use EndpointKind::{Api, OwnPasswords, Page, Passwords, Users};
+use EndpointKind::{Api, Identities, OwnPasswords, Page, Passwords, Users};
 
 /// Which endpoints a configuration has beside those of every API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct OfferedEndpoints {
     pub passwords: bool,
     /// Whether users are in the gateway's database; only then does it have profiles.
     pub users: bool,
+    /// Whether users in the database sign in at providers.
+    pub identities: bool,
 }
 
 impl OfferedEndpoints {
@@ -69,6 +73,7 @@ impl OfferedEndpoints {
             Passwords => self.passwords,
             OwnPasswords => self.passwords && self.users,
             Users => self.users,
+            Identities => self.identities,
         }
     }
 }
@@ -96,6 +101,8 @@ pub static ENDPOINTS: &[Endpoint] = &[
         (Method::GET, Required), (Method::PUT, Required), (Method::POST, Required),
         (Method::DELETE, Required),
     ]),
+    endpoint("/profile/identities", Identities, &[(Method::GET, Required)]),
+    endpoint("/profile/identities/{id}", Identities, &[(Method::DELETE, Required)]),
     endpoint("/health", Api, &[(Method::GET, Ignored)]),
     endpoint("/openapi.json", Api, &[(Method::GET, Ignored)]),
     endpoint("/jwks.json", Api, &[(Method::GET, Ignored)]),
@@ -219,10 +226,15 @@ mod tests {
 
     #[test]
     fn missing_endpoints_are_routed() {
-        let exists = |path: &str, passwords, users| {
+        let exists = |path: &str, passwords: bool, users: bool| {
+            let identities = users && !passwords;
             let path = format!("/api/v1{path}");
             let path = Path::read(path.as_bytes()).unwrap();
-            let offered = OfferedEndpoints { passwords, users };
+            let offered = OfferedEndpoints {
+                passwords,
+                users,
+                identities,
+            };
             find_below(&path, "/api/v1", offered).is_some()
         };
         for (path, builtin, backend, rows_of_providers, providers) in [
@@ -231,6 +243,7 @@ mod tests {
             ("/auth/refresh", true, true, true, true),
             ("/profile", true, false, true, false),
             ("/profile/password", true, false, false, false),
+            ("/profile/identities", false, false, true, false),
             ("/sign-in", true, true, true, true),
         ] {
             assert_eq!(exists(path, true, true), builtin, "{path}");

@@ -96,7 +96,7 @@ fn password_meets_an_age_and_no_acr() {
                 "portcullis_auth_total",
                 &["outcome=\"insufficient_authentication\""]
             ),
-            9.0
+            5.0
         );
     }
 }

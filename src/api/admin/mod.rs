@@ -4,6 +4,7 @@
 mod events;
 mod guard;
 mod health;
+mod identities;
 mod limits;
 mod listener;
 mod listings;
@@ -104,6 +105,16 @@ fn operator_routes(state: &AdminState) -> Router<AdminState> {
         .route(
             "/admin/users/{id}",
             get(users::show).patch(users::change).delete(users::remove),
+        )
+        .route(
+            "/admin/users/{id}/identities",
+            get(identities::list)
+                .post(identities::link)
+                .delete(identities::unlink_named),
+        )
+        .route(
+            "/admin/users/{id}/identities/{identity}",
+            delete(identities::unlink),
         )
         .route(
             "/admin/users/{id}/sessions",

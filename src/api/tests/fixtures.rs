@@ -78,6 +78,7 @@ pub(super) fn reloadable() -> Reloadable {
             offered: OfferedEndpoints {
                 passwords: true,
                 users: true,
+                identities: true,
             },
         }),
         identity_header_names: NameSet::default(),

@@ -117,10 +117,11 @@ fn offered_endpoints(file: &File, context: &ResolveContext<'_>) -> OfferedEndpoi
     let identity = &file.identity;
     let passwords = identity::has_passwords(file, context);
     let has_rows = |provider: &Provider| provider.users == Users::Database;
+    let identities = identity.providers.values().any(has_rows);
     OfferedEndpoints {
         passwords,
-        users: identity.upstream.is_none() && passwords
-            || identity.providers.values().any(has_rows),
+        users: identity.upstream.is_none() && passwords || identities,
+        identities,
     }
 }
 

@@ -115,22 +115,32 @@ fn providers_are_in_the_order_of_the_file() {
 fn passwords_exist_beside_providers_only_where_their_source_is_written() {
     let of_rows = CORP.replace("] } }", "] }, users: database }");
     let backend = "upstream: { login: \"POST http://127.0.0.1:1/login\", user_id: /id }";
-    for (identity, passwords, users) in [
-        (String::new(), true, true),
-        (format!("providers: {{ {CORP} }}"), false, false),
+    for (identity, passwords, users, identities) in [
+        (String::new(), true, true, false),
+        (format!("providers: {{ {CORP} }}"), false, false, false),
         (
             format!("builtin: {{}}, providers: {{ {CORP} }}"),
             true,
             true,
+            false,
         ),
-        (format!("{backend}, providers: {{ {CORP} }}"), true, false),
-        (format!("providers: {{ {of_rows} }}"), false, true),
+        (
+            format!("{backend}, providers: {{ {CORP} }}"),
+            true,
+            false,
+            false,
+        ),
+        (format!("providers: {{ {of_rows} }}"), false, true, true),
     ] {
         let settings = parse_providers(&identity);
         let api = settings.reloadable.api.unwrap();
         assert_eq!(
             api.offered,
-            OfferedEndpoints { passwords, users },
+            OfferedEndpoints {
+                passwords,
+                users,
+                identities
+            },
             "{identity}"
         );
         let has_none = settings.reloadable.identity.source == IdentitySource::NoPasswords;

@@ -22,7 +22,7 @@ impl Database {
     ) -> Result<LinkOutcome, Error> {
         let mut transaction = self.pool.begin(LOCK).await?;
         let owner = self.find_user_by(&mut transaction, "id", user).await?;
-        if owner.is_none_or(|user| user.disabled) {
+        if owner.is_none() {
             return finish(transaction, LinkOutcome::NoUser).await;
         }
         if let Some(identity) = self.find_identity(&mut transaction, asserted).await? {

@@ -129,7 +129,7 @@ pub enum LinkOutcome {
     Taken,
     /// The user has [`MAX_IDENTITIES`](links::MAX_IDENTITIES).
     TooMany,
-    /// The user does not exist or is disabled.
+    /// The user does not exist.
     NoUser,
 }
 

@@ -24,6 +24,8 @@ pub(super) fn redirect_target(
     let route = request.route?;
     if route.on_unauthenticated != OnUnauthenticated::Redirect
         || refusal.status() != StatusCode::UNAUTHORIZED
+        // The page would return a browser with a session at once.
+        || refusal == Refusal::InsufficientAuthentication
     {
         return None;
     }

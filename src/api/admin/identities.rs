@@ -1,0 +1,131 @@
+//! Identities of users at providers, linked and unlinked by operators.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, Request, State};
+use axum::response::Response;
+use http::StatusCode;
+
+use super::super::body::BodyFields;
+use super::super::identities::{IdentitiesView, IdentityView};
+use super::super::{caller, response};
+use super::AdminState;
+use crate::auth::token::is_user_id;
+use crate::identity::{IdentityName, UnlinkedBy};
+use crate::pipeline::snapshot::Snapshot;
+use crate::rejection::{Refusal, Rejection};
+use crate::settings::Reloadable;
+use crate::settings::provider::{Issuer, Provider, TENANT_ID, UserStorage};
+
+/// `GET /admin/users/{id}/identities`.
+pub(super) async fn list(
+    State(state): State<AdminState>,
+    Path(id): Path<String>,
+) -> Result<Response, Rejection> {
+    let user = caller::find_user(&state.accounts, &id).await?;
+    let identities = state.accounts.identities_of(&user.id).await?;
+    Ok(response::data(&IdentitiesView::of(&identities)))
+}
+
+/// `POST /admin/users/{id}/identities` `{provider, subject, issuer?}`.
+pub(super) async fn link(
+    State(state): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Rejection> {
+    let user = caller::find_user(&state.accounts, &id).await?;
+    let named = read_name(&snapshot.settings, request).await?;
+    let identity = state.accounts.link_named_identity(&user.id, &named).await?;
+    let shown = IdentityView::of(&identity);
+    Ok(response::data_with_status(StatusCode::CREATED, &shown))
+}
+
+/// `DELETE /admin/users/{id}/identities` `{provider, subject, issuer?}`.
+pub(super) async fn unlink_named(
+    State(state): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Rejection> {
+    let user = caller::find_user(&state.accounts, &id).await?;
+    let named = read_name(&snapshot.settings, request).await?;
+    let identities = state.accounts.identities_of(&user.id).await?;
+    let identity = identities.iter().find(|identity| named.is_of(identity));
+    let identity = identity.ok_or(Refusal::NotFound)?;
+    unlink_by_id(&state, &snapshot.settings, &user.id, &identity.id).await
+}
+
+/// `DELETE /admin/users/{id}/identities/{identity}`.
+pub(super) async fn unlink(
+    State(state): State<AdminState>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
+    Path((id, identity)): Path<(String, String)>,
+) -> Result<Response, Rejection> {
+    let user = caller::find_user(&state.accounts, &id).await?;
+    unlink_by_id(&state, &snapshot.settings, &user.id, &identity).await
+}
+
+async fn unlink_by_id(
+    state: &AdminState,
+    settings: &Reloadable,
+    user: &str,
+    identity: &str,
+) -> Result<Response, Rejection> {
+    let by = UnlinkedBy::Operator;
+    let unlinked = state.accounts.unlink_identity(settings, user, identity, by);
+    unlinked.await?;
+    Ok(response::no_content())
+}
+
+/// Reads which identity a call is about. The issuer may be omitted where the provider has only one.
+async fn read_name(settings: &Reloadable, request: Request) -> Result<IdentityName, Rejection> {
+    let (parts, body) = request.into_parts();
+    let mut fields = BodyFields::read(&parts.headers, body).await?;
+    let name = fields.text("provider");
+    let subject = fields.text("subject");
+    let issuer = fields.optional_text("issuer");
+    if !subject.is_empty() && !is_user_id(&subject) {
+        fields.add_error("subject", "must be 1 to 255 visible characters");
+    }
+    let provider = settings.identity.provider(&name);
+    let provider = provider.filter(|it| matches!(it.users, UserStorage::Database { .. }));
+    if provider.is_none() && !name.is_empty() {
+        let problem = "must be a provider with \"users: database\"";
+        fields.add_error("provider", problem);
+    }
+    let issuer = match provider.map(|provider| issuer_of(provider, issuer)) {
+        Some(Some(issuer)) => issuer,
+        Some(None) => {
+            fields.add_error("issuer", "must be an issuer of the provider");
+            String::new()
+        }
+        None => String::new(),
+    };
+    fields.check()?;
+    Ok(IdentityName {
+        provider: name,
+        issuer,
+        subject,
+    })
+}
+
+/// The issuer of an identity, if it is one of the provider.
+fn issuer_of(provider: &Provider, given: Option<String>) -> Option<String> {
+    let only = match &provider.issuer {
+        Some(Issuer::Exact(name)) => name.as_str(),
+        // The users' issuer is the provider itself.
+        None => &provider.name,
+        Some(Issuer::Tenants { template, tenants }) => {
+            let is_tenants = |issuer: &String| {
+                let mut all = tenants.iter();
+                all.any(|tenant| template.replace(TENANT_ID, tenant) == *issuer)
+            };
+            return given.filter(is_tenants);
+        }
+    };
+    match given {
+        Some(issuer) if issuer != only => None,
+        _ => Some(only.to_owned()),
+    }
+}
