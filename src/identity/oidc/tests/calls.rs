@@ -47,8 +47,8 @@ fn token_lies(elsewhere: &LyingServer) -> Vec<(&'static str, Reply, F, O)> {
         ("endless", Reply::Endless, F::ResponseTooLarge, O::Error),
         ("a slow drip", Reply::Drip, F::TimedOut, O::Timeout),
         ("silence", Reply::Silence, F::TimedOut, O::Timeout),
-        ("a reset", Reply::Reset, F::Unreachable, O::Error),
-        ("not HTTP", Reply::Garbage, F::Unreachable, O::Error),
+        ("a reset", Reply::Reset, F::ConnectionLost, O::Error),
+        ("not HTTP", Reply::Garbage, F::ConnectionLost, O::Error),
     ]
 }
 
@@ -172,7 +172,7 @@ fn userinfo_lies(elsewhere: &LyingServer) -> Vec<(&'static str, Reply, F)> {
         ("a list", Reply::text(200, "[]"), F::ResponseMalformed),
         ("a duplicate", Reply::text(200, r#"{"sub":"1","sub":"2"}"#), F::ResponseMalformed),
         ("no user", Reply::text(200, "{}"), F::UserIdUnusable),
-        ("a reset", Reply::Reset, F::Unreachable),
+        ("a reset", Reply::Reset, F::ConnectionLost),
         ("a slow drip", Reply::Drip, F::TimedOut),
     ]
 }
