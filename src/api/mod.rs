@@ -16,6 +16,7 @@ mod presented_session;
 mod profile;
 mod query;
 mod response;
+mod return_to;
 mod session_changes;
 mod sessions;
 mod sign_in;

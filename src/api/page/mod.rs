@@ -4,7 +4,6 @@
 mod form_fields;
 mod form_token;
 mod html;
-mod return_to;
 mod sign_in;
 mod sign_out;
 

@@ -11,10 +11,10 @@ use serde_json::json;
 use url::Url;
 
 use super::super::response::{ResponseInfo, clear_cookie};
-use super::super::{ApiState, Caller, RequestId, backend, sign_in};
+use super::super::{ApiState, Caller, RequestId, backend, return_to, sign_in};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
-use super::{PageError, html, is_signed_in, page_path, page_response, return_to, see_other};
+use super::{PageError, html, is_signed_in, page_path, page_response, see_other};
 use crate::identity::normalize::AccountName;
 use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::limits::Decision;
