@@ -17,6 +17,8 @@ const DEFAULT_NAMES: [&str; 2] = ["__Host-portcullis", "portcullis"];
 ///
 /// Without the prefix, another host of the domain could set the cookie.
 pub const FORM_COOKIES: [&str; 2] = ["__Host-portcullis-form", "portcullis-form"];
+/// Beginnings of the names of the cookies that hold a sign-in at a provider: secure and insecure.
+pub const FLOW_COOKIE_PREFIXES: [&str; 2] = ["__Secure-portcullis-flow-", "portcullis-flow-"];
 
 /// The credential of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -295,7 +297,18 @@ static RESERVED_NAMES: [&str; 4] = {
 /// Whether a pair of a `Cookie` field is one of the gateway's cookies.
 fn is_own_cookie(pair: &[u8], name: &str) -> bool {
     split_pair(pair).is_some_and(|(key, _)| {
-        key == name.as_bytes() || RESERVED_NAMES.iter().any(|own| own.as_bytes() == key)
+        key == name.as_bytes()
+            || RESERVED_NAMES.iter().any(|own| own.as_bytes() == key)
+            || is_flow_cookie(key)
+    })
+}
+
+/// Whether a name is that of a cookie that holds a sign-in at a provider, in any case: some programs
+/// ignore the case of names.
+fn is_flow_cookie(name: &[u8]) -> bool {
+    FLOW_COOKIE_PREFIXES.iter().any(|prefix| {
+        let start = name.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
     })
 }
 
@@ -315,14 +328,15 @@ pub fn sets_own_cookie(set_cookie: &[u8], name: &str) -> bool {
         .unwrap_or(pair)
         .trim_ascii();
     let mut names = std::iter::once(name).chain(RESERVED_NAMES);
-    names.any(|name| {
-        // Browsers ignore the case of the prefixes, but other programs may not.
-        if has_prefix(name, "__Host-") || has_prefix(name, "__Secure-") {
-            set_name.eq_ignore_ascii_case(name.as_bytes())
-        } else {
-            set_name == name.as_bytes()
-        }
-    })
+    is_flow_cookie(set_name)
+        || names.any(|name| {
+            // Browsers ignore the case of the prefixes, but other programs may not.
+            if has_prefix(name, "__Host-") || has_prefix(name, "__Secure-") {
+                set_name.eq_ignore_ascii_case(name.as_bytes())
+            } else {
+                set_name == name.as_bytes()
+            }
+        })
 }
 
 #[cfg(test)]

@@ -175,6 +175,16 @@ fn only_own_cookies_are_stripped() {
         Some("a=1;b=\"2\";  c ; portcullisx=3"),
     );
     check(&["a=1", "portcullis=a", "b=2"], Some("a=1; b=2"));
+    for flow in [
+        "portcullis-flow-=a",
+        "portcullis-flow-0123456789abcdef=a",
+        "Portcullis-Flow-0=a",
+        "__Secure-portcullis-flow-0=a",
+        " __secure-PORTCULLIS-flow-0 =a",
+    ] {
+        check(&["a=1", flow, "b=2"], Some("a=1; b=2"));
+    }
+    check(&["portcullis-flo=1"], Some("portcullis-flo=1"));
 }
 
 /// A cookie of one host.
@@ -291,8 +301,21 @@ fn upstream_cannot_set_own_cookies() {
         ";",
         "=",
         "\"portcullis\"=x",
+        "xportcullis-flow-0=x",
+        "a=portcullis-flow-0=x",
     ] {
         check(other.as_bytes(), "portcullis", false);
+    }
+    for flow in [
+        "portcullis-flow-0=x; Path=/",
+        "portcullis-flow-",
+        " PORTCULLIS-flow-0 =x",
+        "=portcullis-flow-0=x",
+        "__Secure-portcullis-flow-0=x",
+        "__secure-Portcullis-Flow-0=x; Domain=example.com",
+        "= \t__SECURE-portcullis-flow-0=x",
+    ] {
+        check(flow.as_bytes(), "sid", true);
     }
     check(b"portcullis=\xff", "portcullis", true);
     for ours in [
