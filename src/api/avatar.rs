@@ -74,6 +74,7 @@ pub(super) async fn show(
     )),
     responses(
         (status = 200, description = "The avatar is stored", body = Success<AvatarView>),
+        (status = 403, description = "The caller is a user of a provider"),
         (status = 404, description = "The caller is not a user of this gateway"),
     ),
 )]
@@ -82,7 +83,7 @@ pub(super) async fn put(
     caller: AuthenticatedCaller,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let user = caller.find_user(&state).await?;
+    let user = caller.find_user_to_change(&state).await?;
     let (parts, body) = request.into_parts();
     if !may_be_picture(&parts.headers) {
         return Err(Refusal::UnsupportedMediaType.into());
@@ -101,6 +102,7 @@ pub(super) async fn put(
     tag = "profile",
     responses(
         (status = 204, description = "The avatar is deleted"),
+        (status = 403, description = "The caller is a user of a provider"),
         (status = 404, description = "The caller has no avatar"),
     ),
 )]
@@ -108,7 +110,7 @@ pub(super) async fn remove(
     State(state): State<ApiState>,
     caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
-    let user = caller.find_user(&state).await?;
+    let user = caller.find_user_to_change(&state).await?;
     state.accounts.drop_avatar(&user.id).await?;
     Ok(response::no_content())
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{ApiState, Caller};
 use crate::auth::credential::{self, PresentedCredential};
-use crate::auth::session::SessionId;
+use crate::auth::session::{Session, SessionId};
 use crate::events::{Event, EventKind};
 use crate::identity::{Accounts, User};
 use crate::pipeline::admission::{CredentialKind, Identity};
@@ -80,6 +80,21 @@ impl AuthenticatedCaller {
     /// The user's key in the store and the database.
     pub(super) fn user_key(&self) -> Cow<'_, str> {
         self.identity.user_key()
+    }
+
+    /// The caller's session, if a provider keeps its user: only the session knows them.
+    pub(super) fn external_session(&self) -> Option<&Session> {
+        let session = self.identity.session()?;
+        let is_external = session.provider.is_some() && !self.settings().identity.has_row(session);
+        is_external.then_some(session)
+    }
+
+    /// Loads the user from the database to change it; users of a provider are changed there.
+    pub(super) async fn find_user_to_change(&self, state: &ApiState) -> Result<User, Rejection> {
+        if self.external_session().is_some() {
+            return Err(Refusal::Forbidden.into());
+        }
+        self.find_user(state).await
     }
 
     /// Loads the user from the database; users of other issuers are not found.

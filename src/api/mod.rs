@@ -10,6 +10,7 @@ mod body;
 mod caller;
 mod cors;
 mod identities;
+mod oidc;
 mod openapi;
 mod page;
 mod presented_session;
@@ -139,6 +140,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(sign_out::sign_out))
         .routes(alias("/auth/signout", routes!(sign_out::sign_out)))
         .routes(routes!(sign_out::sign_out_everywhere))
+        .routes(routes!(oidc::providers::list))
+        .routes(routes!(oidc::start::start))
+        .routes(routes!(oidc::callback::query, oidc::callback::form))
         .routes(routes!(sessions::list, sessions::end_others))
         .routes(routes!(
             sessions::show_current,

@@ -12,7 +12,7 @@ use super::body::BodyFields;
 use super::caller::AuthenticatedCaller;
 use super::response::{self, ResponseInfo};
 use super::view::{self, ProfileView, Success};
-use crate::identity::{PasswordChange, User, UserPatch};
+use crate::identity::{PasswordChange, User, UserPatch, user_from_session};
 use crate::rejection::Rejection;
 use crate::store::CachedProfile;
 
@@ -33,6 +33,10 @@ pub(super) async fn show(
     State(state): State<ApiState>,
     caller: AuthenticatedCaller,
 ) -> Result<Response, Rejection> {
+    if let Some(session) = caller.external_session() {
+        let user = user_from_session(session);
+        return Ok(response::data(&view::profile(&user, None)));
+    }
     let key = caller.user_key();
     let lease = match state.store.profile(&key).await {
         Ok(CachedProfile::Hit(text)) => match RawValue::from_string(text) {
@@ -86,6 +90,7 @@ struct ProfileChange {
     request_body = ProfileChange,
     responses(
         (status = 200, description = "The changed profile", body = Success<ProfileView>),
+        (status = 403, description = "The caller is a user of a provider"),
         (status = 404, description = "The caller is not a user of this gateway"),
     ),
 )]
@@ -94,7 +99,7 @@ pub(super) async fn change(
     caller: AuthenticatedCaller,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let before = caller.find_user(&state).await?;
+    let before = caller.find_user_to_change(&state).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     reject_changed_names(&mut fields, &before);
@@ -149,6 +154,7 @@ struct NewPassword {
     request_body = NewPassword,
     responses(
         (status = 204, description = "The password is changed"),
+        (status = 403, description = "The caller is a user of a provider"),
         (status = 404, description = "The caller is not a user of this gateway"),
         (status = 429, description = "Too many failed attempts"),
     ),
@@ -158,7 +164,7 @@ pub(super) async fn change_password(
     caller: AuthenticatedCaller,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let user = caller.find_user(&state).await?;
+    let user = caller.find_user_to_change(&state).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     let typed = NewPassword {

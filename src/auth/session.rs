@@ -348,6 +348,23 @@ pub struct CookieRules {
     pub path: String,
 }
 
+impl CookieRules {
+    /// Whether a browser accepts the cookie from this host and sends it with this path (RFC 6265,
+    /// sections 5.1.3 and 5.1.4). The host is in lower case and without port.
+    pub fn is_sent_to(&self, host: &str, path: &str) -> bool {
+        let is_of_host = self.domain.as_ref().is_none_or(|domain| {
+            let domain = domain.trim_start_matches('.');
+            let labels = host.strip_suffix(domain);
+            labels.is_some_and(|labels| labels.is_empty() || labels.ends_with('.'))
+        });
+        let rest = path.strip_prefix(self.path.as_str());
+        let is_below = rest.is_some_and(|rest| {
+            rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
+        });
+        is_of_host && is_below
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameSite {
     Strict,

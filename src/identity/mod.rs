@@ -25,8 +25,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use backend::BackendResponse;
 use backend::CurrentBackendClient;
+pub use backend::{BackendResponse, user_from_session};
 pub use error::AccountError;
 pub use field_errors::FieldErrors;
 pub use identities::{IdentityName, UnlinkedBy};
@@ -135,6 +135,11 @@ impl Accounts {
     /// Counts a sign-in; `None` means that it succeeded.
     pub fn count_sign_in(&self, method: SignInMethod, refusal: Option<Refusal>) {
         self.metrics.count_sign_in(method, refusal);
+    }
+
+    /// Counts a sign-in at a provider; `None` means that it succeeded.
+    pub fn count_provider_sign_in(&self, provider: &str, refusal: Option<Refusal>) {
+        self.metrics.count_provider_sign_in(provider, refusal);
     }
 
     /// Whether the database of users responds.

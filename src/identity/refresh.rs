@@ -10,7 +10,7 @@ use crate::auth::session::{ClientBinding, EndReason, Session, SessionId, Session
 use crate::auth::token;
 use crate::events::{Event, EventKind};
 use crate::rejection::Refusal;
-use crate::settings::{IdentitySource, Reloadable};
+use crate::settings::Reloadable;
 use crate::store::{RefreshRotation, Reuse, RotationOutcome, SessionEntry};
 
 /// Label of the refresh token key among those derived from the signing key.
@@ -131,13 +131,11 @@ impl Accounts {
         from: IpAddr,
     ) -> Result<SignedIn, AccountError> {
         let session = &entry.session;
-        let user = match &settings.identity.source {
-            IdentitySource::Builtin => self.database.user(&session.user).await?,
+        let user = match settings.identity.has_row(session) {
+            true => self.database.user(&session.user).await?,
             // The backend or the provider verified the user at sign-in; it is not called again
             // while the session lasts.
-            IdentitySource::Backend(_) | IdentitySource::NoPasswords => {
-                Some(backend::user_from_session(session))
-            }
+            false => Some(backend::user_from_session(session)),
         };
         let Some(user) = user.filter(|user| !user.disabled) else {
             self.end_session(session, EndReason::UserDisabled, Some(from), None)

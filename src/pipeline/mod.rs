@@ -10,6 +10,7 @@ use self::admission::{Admission, CredentialKind, Identity, Permit};
 use self::destination::Destination;
 use self::facts::RequestFacts;
 use self::fields::{FieldKind, Fields, text_of};
+use self::sign_in_start::SignInRedirect;
 use self::via::Via;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Cors, PathAmbiguities, Route};
@@ -17,6 +18,7 @@ use crate::settings::{Boot, Reloadable};
 
 pub mod admission;
 pub mod assertions;
+pub mod browser_navigation;
 pub mod client_response;
 pub mod destination;
 pub mod facts;
@@ -26,6 +28,7 @@ pub mod hop_by_hop;
 pub mod html_page;
 pub mod local_response;
 pub mod same_origin;
+pub mod sign_in_start;
 pub mod snapshot;
 pub mod upstream_request;
 pub mod via;
@@ -40,10 +43,19 @@ pub enum Step {
     Respond(StatusCode, Vec<(HeaderName, HeaderValue)>),
     /// A response that reports the rejection.
     Reject(Rejection),
-    /// A call of one of the gateway's own endpoints, by its path below the prefix.
-    CallApi(String),
+    /// A call of one of the gateway's own endpoints.
+    CallApi(EndpointCall),
     /// The request goes to an upstream.
     Forward(Permit),
+}
+
+/// A call of one of the gateway's own endpoints.
+#[derive(Debug)]
+pub struct EndpointCall {
+    /// Below the prefix.
+    pub path: String,
+    /// Present where the request was for another address, and starts a sign-in.
+    pub sign_in: Option<Box<SignInRedirect>>,
 }
 
 /// The outcome of [`decide`].
@@ -64,10 +76,15 @@ pub async fn decide(
     let (step, route) = match destination::find(facts, boot, &admission.snapshot.settings) {
         Ok(Destination::Server) => (methods(), None),
         Ok(Destination::Https(target)) => (redirect(target), None),
-        Ok(Destination::OwnEndpoint(path)) => (Step::CallApi(path), None),
+        Ok(Destination::OwnEndpoint(path)) => {
+            let sign_in = None;
+            (Step::CallApi(EndpointCall { path, sign_in }), None)
+        }
         Ok(Destination::Route(route, ambiguities)) => {
             let step = decide_on_route(facts, route, ambiguities, via, admission).await;
-            let step = step.unwrap_or_else(Step::Reject);
+            let settings = &admission.snapshot.settings;
+            let step = step
+                .unwrap_or_else(|refused| sign_in_start::decide(refused, facts, route, settings));
             (step, Some(Arc::clone(route)))
         }
         Err(fault) => {

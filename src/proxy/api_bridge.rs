@@ -12,11 +12,13 @@ use http::{HeaderMap, Method};
 use super::local_response;
 use super::request_context::{RequestContext, measure_wait};
 use crate::api::{ApiResponse, Caller, ResponseInfo};
+use crate::limits::Decision;
+use crate::pipeline::EndpointCall;
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::Fields;
 use crate::pipeline::header_fields::FieldBuffer;
 use crate::pipeline::local_response::{LocalResponse, clearing_headers, rejection_headers};
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints;
 
 /// Largest body in bytes that is read from any caller.
@@ -29,20 +31,24 @@ pub(super) struct ApiCall {
     request: http::Request<()>,
     /// Maximum length of the body; `None`: it is not read.
     pub max_body: Option<usize>,
+    /// The rejection in place of which a sign-in starts.
+    rejection: Option<Rejection>,
 }
 
 impl ApiCall {
-    /// Identifies the caller, and builds the call of the endpoint at `below`.
+    /// Identifies the caller, and builds the call of an endpoint.
     ///
     /// # Errors
     /// The target is not valid.
     pub(super) async fn prepare(
         ctx: &mut RequestContext,
         head: RequestHead<'_>,
-        below: &str,
+        call: EndpointCall,
     ) -> Result<ApiCall, Refusal> {
         ctx.is_api_call = true;
-        let target = match head.query {
+        let below = &*call.path;
+        let start = call.sign_in.map(|start| *start);
+        let target = match start.as_ref().map(|start| &*start.query).or(head.query) {
             Some(query) => format!("{below}?{query}"),
             None => below.to_owned(),
         };
@@ -64,6 +70,7 @@ impl ApiCall {
         Ok(ApiCall {
             request,
             max_body: is_read.then_some(most),
+            rejection: start.map(|start| start.rejection),
         })
     }
 
@@ -75,16 +82,26 @@ impl ApiCall {
         body: Bytes,
     ) -> LocalResponse {
         let response = ctx.worker.api.call(self.request.map(|()| body)).await;
+        let replaced = self
+            .rejection
+            .map(|rejection| Replaced::record(ctx, rejection));
+        let replaced = replaced.unwrap_or_default();
         let (status, fields, body, info) = match response {
-            ApiResponse::Rejected(rejection, fields) => {
+            ApiResponse::Rejected(mut rejection, fields) => {
+                rejection.clear_cookie |= replaced.clear_cookie;
+                rejection.decisions.extend(replaced.decisions);
                 return local_response::reject(ctx, head, rejection, &fields);
             }
             ApiResponse::Complete {
                 status,
                 headers,
                 body,
-                info,
-            } => (status, headers, body, info),
+                mut info,
+            } => {
+                info.clear_cookie |= replaced.clear_cookie;
+                info.limits.extend(replaced.decisions);
+                (status, headers, body, info)
+            }
         };
         let mut headers: FieldBuffer = fields
             .iter()
@@ -93,6 +110,25 @@ impl ApiCall {
             .collect();
         headers.extend(info_headers(ctx, head, info));
         LocalResponse::new(status, headers, body)
+    }
+}
+
+/// What the response to a rejected request has, where a sign-in starts in its place.
+#[derive(Default)]
+struct Replaced {
+    clear_cookie: bool,
+    decisions: Vec<Decision>,
+}
+
+impl Replaced {
+    /// Records the rejection for the log.
+    fn record(ctx: &mut RequestContext, mut rejection: Rejection) -> Replaced {
+        ctx.refusal = Some(rejection.refusal);
+        ctx.record_rejection(&mut rejection);
+        Replaced {
+            clear_cookie: rejection.clear_cookie,
+            decisions: rejection.decisions,
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub struct DisclosedDetails {
     pub fields: Vec<(String, String)>,
     /// For `insufficient_scope`: all scopes that are required.
     pub required_scope: Option<String>,
+    /// The path that starts the sign-in at a provider again.
+    pub start: Option<String>,
     /// For `insufficient_user_authentication`: the sign-in that is required.
     pub required_sign_in: Option<RequiredSignIn>,
 }
@@ -122,6 +124,23 @@ impl Rejection {
     #[must_use]
     pub fn with_decisions(self, decisions: Vec<Decision>) -> Rejection {
         Rejection { decisions, ..self }
+    }
+
+    /// The sign-in that the route requires of a signed-in user.
+    pub fn required_sign_in(&self) -> Option<&RequiredSignIn> {
+        self.disclosed.as_ref()?.required_sign_in.as_ref()
+    }
+
+    /// Adds the path that starts the sign-in again.
+    #[must_use]
+    pub fn with_start(mut self, path: String) -> Rejection {
+        self.disclosed.get_or_insert_default().start = Some(path);
+        self
+    }
+
+    /// The path that starts the sign-in again.
+    pub fn start(&self) -> Option<&str> {
+        self.disclosed.as_ref()?.start.as_deref()
     }
 
     /// The invalid fields and what is wrong with each.

@@ -9,6 +9,12 @@ use super::Path;
 pub const SIGN_IN_PAGE: &str = "/sign-in";
 /// The sign-out page.
 pub const SIGN_OUT_PAGE: &str = "/sign-out";
+/// The list of providers.
+pub const PROVIDERS: &str = "/auth/providers";
+/// Starts a sign-in at a provider.
+pub const START: &str = "/auth/start/{provider}";
+/// Where a provider returns the browser.
+pub const CALLBACK: &str = "/auth/callback/{provider}";
 
 /// Largest body of an endpoint, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -39,6 +45,8 @@ pub enum EndpointKind {
     Users,
     /// Identities at providers of the users that the gateway keeps.
     Identities,
+    /// Sign-in at a provider.
+    Provider,
     /// An HTML page.
     Page,
 }
@@ -52,17 +60,19 @@ pub struct Endpoint {
     pub methods: &'static [(Method, CredentialUse)],
 }
 
-use EndpointKind::{Api, Identities, OwnPasswords, Page, Passwords, Users};
+use EndpointKind::{Api, Identities, OwnPasswords, Page, Passwords, Provider, Users};
 
 /// Which endpoints a configuration has beside those of every API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OfferedEndpoints {
     /// Whether users can sign in with a password, which the gateway or a backend checks.
     pub passwords: bool,
-    /// Whether users are in the gateway's database; only then does it have profiles.
+    /// Whether users are in the gateway's database.
     pub users: bool,
     /// Whether users in the database sign in at providers.
     pub identities: bool,
+    /// Whether users can sign in at a provider.
+    pub providers: bool,
 }
 
 impl OfferedEndpoints {
@@ -72,8 +82,10 @@ impl OfferedEndpoints {
             Api | Page => true,
             Passwords => self.passwords,
             OwnPasswords => self.passwords && self.users,
-            Users => self.users,
             Identities => self.identities,
+            // A backend has profiles of its own.
+            Users => self.users || self.providers && !self.passwords,
+            Provider => self.providers,
         }
     }
 }
@@ -89,6 +101,9 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint("/auth/logout", Api, &[(Method::POST, Optional)]),
     endpoint("/auth/signout", Api, &[(Method::POST, Optional)]),
     endpoint("/auth/logout-all", Api, &[(Method::POST, Required)]),
+    endpoint(PROVIDERS, Provider, &[(Method::GET, Ignored)]),
+    endpoint(START, Provider, &[(Method::GET, Ignored)]),
+    endpoint(CALLBACK, Provider, &[(Method::GET, Optional), (Method::POST, Optional)]),
     endpoint("/sessions", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),
     endpoint("/sessions/current", Api, &[
         (Method::GET, Required), (Method::PATCH, Required), (Method::DELETE, Required),
@@ -96,7 +111,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint("/sessions/current/extend", Api, &[(Method::POST, Required)]),
     endpoint("/sessions/{id}", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),
     endpoint("/profile", Users, &[(Method::GET, Required), (Method::PUT, Required)]),
-    endpoint("/profile/password", OwnPasswords, &[(Method::PUT, Required)]),
+    endpoint("/profile/password", Users, &[(Method::PUT, Required)]),
     endpoint("/profile/avatar", Users, &[
         (Method::GET, Required), (Method::PUT, Required), (Method::POST, Required),
         (Method::DELETE, Required),
@@ -175,7 +190,7 @@ impl Endpoint {
         let mut parts = path.split('/');
         self.path.split('/').all(|segment| {
             parts.next().is_some_and(|part| match segment {
-                "{id}" => !part.is_empty(),
+                parameter if parameter.starts_with('{') => !part.is_empty(),
                 literal => part == literal,
             })
         }) && parts.next().is_none()
@@ -202,6 +217,8 @@ mod tests {
             "/profile",
             "/profile/password",
             "/auth/signup",
+            "/auth/start/corp",
+            "/auth/callback/corp",
             "/sign-in",
         ] {
             assert!(find(path).is_some(), "{path}");
@@ -213,6 +230,9 @@ mod tests {
             "/auth/",
             "/auth/login/",
             "/auth/loginx",
+            "/auth/start",
+            "/auth/start/",
+            "/auth/callback/corp/x",
             "/Auth/login",
             "/sessions/",
             "/sessions/current/other",
@@ -226,30 +246,44 @@ mod tests {
 
     #[test]
     fn missing_endpoints_are_routed() {
-        let exists = |path: &str, passwords: bool, users: bool| {
-            let identities = users && !passwords;
+        let exists = |path: &str, [passwords, users, providers]: [bool; 3]| {
             let path = format!("/api/v1{path}");
             let path = Path::read(path.as_bytes()).unwrap();
             let offered = OfferedEndpoints {
                 passwords,
                 users,
-                identities,
+                identities: users && providers,
+                providers,
             };
             find_below(&path, "/api/v1", offered).is_some()
         };
-        for (path, builtin, backend, rows_of_providers, providers) in [
-            ("/auth/register", true, false, false, false),
-            ("/auth/login", true, true, false, false),
-            ("/auth/refresh", true, true, true, true),
-            ("/profile", true, false, true, false),
-            ("/profile/password", true, false, false, false),
-            ("/profile/identities", false, false, true, false),
-            ("/sign-in", true, true, true, true),
+        let builtin = [true, true, false];
+        let backend = [true, false, false];
+        let builtin_and_providers = [true, true, true];
+        let backend_and_providers = [true, false, true];
+        let providers = [false, false, true];
+        for (path, expected) in [
+            ("/auth/register", [true, false, true, false, false]),
+            ("/auth/login", [true, true, true, true, false]),
+            ("/auth/refresh", [true, true, true, true, true]),
+            ("/auth/start/corp", [false, false, true, true, true]),
+            ("/profile", [true, false, true, false, true]),
+            ("/profile/password", [true, false, true, false, true]),
+            ("/profile/identities", [false, false, true, false, false]),
+            ("/sign-in", [true, true, true, true, true]),
         ] {
-            assert_eq!(exists(path, true, true), builtin, "{path}");
-            assert_eq!(exists(path, true, false), backend, "{path}");
-            assert_eq!(exists(path, false, true), rows_of_providers, "{path}");
-            assert_eq!(exists(path, false, false), providers, "{path}");
+            let found = [
+                builtin,
+                backend,
+                builtin_and_providers,
+                backend_and_providers,
+                providers,
+            ];
+            assert_eq!(
+                found.map(|offered| exists(path, offered)),
+                expected,
+                "{path}"
+            );
         }
     }
 

@@ -211,6 +211,26 @@ impl Identity {
             .iter()
             .find(|provider| &*provider.name == name)
     }
+
+    /// Whether the user of a session has a row in the database.
+    pub fn has_row(&self, session: &session::Session) -> bool {
+        let Some(sign_in) = &session.provider else {
+            return self.source == IdentitySource::Builtin;
+        };
+        match self.provider(&sign_in.provider) {
+            Some(provider) => matches!(provider.users, provider::UserStorage::Database { .. }),
+            // The provider was removed; the IDs of rows are UUIDs.
+            None => uuid::Uuid::try_parse(&session.user).is_ok(),
+        }
+    }
+
+    /// Returns the provider that is the only way to sign in: then there is no sign-in page.
+    pub fn only_provider(&self) -> Option<&Arc<provider::Provider>> {
+        match (&self.source, &*self.providers) {
+            (IdentitySource::NoPasswords, [only]) => Some(only),
+            _ => None,
+        }
+    }
 }
 
 /// Who keeps the users and checks their passwords.

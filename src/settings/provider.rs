@@ -61,6 +61,32 @@ impl Provider {
         self.kind == ProviderKind::Oidc
     }
 
+    /// Origins of the provider's own pages, as far as the configuration names them.
+    pub fn page_origins(&self) -> Vec<String> {
+        let issuer = match &self.issuer {
+            Some(Issuer::Exact(name)) => Url::parse(name).ok(),
+            Some(Issuer::Tenants { template, .. }) => Url::parse(template).ok(),
+            None => None,
+        };
+        let endpoints = [&self.endpoints.authorization, &self.endpoints.end_session];
+        let urls = issuer.iter().chain(endpoints.into_iter().flatten());
+        let mut origins: Vec<String> = urls.map(|url| url.origin().ascii_serialization()).collect();
+        origins.dedup();
+        origins
+    }
+
+    /// Whether an issuer is the provider's. Without a configured issuer any is.
+    pub fn accepts_issuer(&self, text: &str) -> bool {
+        match &self.issuer {
+            None => true,
+            Some(Issuer::Exact(name)) => text == name,
+            Some(Issuer::Tenants { template, tenants }) => {
+                let mut tenants = tenants.iter();
+                tenants.any(|tenant| text == template.replace(TENANT_ID, tenant))
+            }
+        }
+    }
+
     /// Returns the issuer's exact name; `None` without one, and for an issuer of several tenants.
     pub fn exact_issuer(&self) -> Option<&str> {
         match &self.issuer {

@@ -69,6 +69,7 @@ mod overload;
 mod page_look;
 mod password_cost;
 mod profile;
+mod provider_sign_in;
 mod proxying;
 mod rate_limits;
 mod readme;

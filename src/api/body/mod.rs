@@ -189,6 +189,11 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     has_media_type(headers, "application/json")
 }
 
+/// Whether the body is a URL-encoded form.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    has_media_type(headers, "application/x-www-form-urlencoded")
+}
+
 /// Whether the body has this media type, is UTF-8 and has no content coding.
 pub(super) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();

@@ -19,7 +19,7 @@ pub(super) struct FormFields {
 impl FormFields {
     /// Reads a form body.
     pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<FormFields, Rejection> {
-        if !super::is_form(headers) {
+        if !body::is_form(headers) {
             return Err(Refusal::UnsupportedMediaType.into());
         }
         FormFields::parse(&body::read_bytes(body).await?)

@@ -4,6 +4,7 @@
 mod form_fields;
 mod form_token;
 mod html;
+mod only_provider;
 mod sign_in;
 mod sign_out;
 
@@ -12,15 +13,16 @@ use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
 use form_token::FormToken;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use maud::Markup;
+use http::{HeaderValue, StatusCode, header};
+use maud::{Markup, html};
 
 use super::response::ResponseInfo;
-use super::{ApiState, Caller, body};
+use super::{ApiState, Caller};
 use crate::events::{Event, EventKind};
 use crate::pipeline::facts::Client;
 use crate::pipeline::html_page;
 use crate::rejection::{Refusal, Rejection};
+use crate::routing::HostPattern;
 use crate::routing::endpoints::{SIGN_IN_PAGE, SIGN_OUT_PAGE};
 use crate::settings::Reloadable;
 use crate::settings::pages::Pages;
@@ -110,26 +112,54 @@ fn page_response(
     response
 }
 
-/// The targets of `form-action`. Browsers that apply it to redirects would block a sign-in whose
-/// destination redirects to another origin, so the allowed API origins are listed.
+/// The targets of `form-action`. Browsers that apply it to redirects would block a form whose
+/// destination is on another origin, so every origin to which one may lead is listed.
 fn form_action(settings: &Reloadable) -> String {
-    let origins = settings
-        .api
-        .as_ref()
-        .map_or(&[][..], |api| &api.allowed_origins);
+    let Some(api) = &settings.api else {
+        return "'self'".to_owned();
+    };
     // A policy separator in a configured origin would end the source list.
-    let named = origins.iter().filter(|origin| !origin.contains([';', ',']));
-    named.fold("'self'".to_owned(), |all, origin| format!("{all} {origin}"))
+    let origins = api.allowed_origins.iter();
+    let origins = origins.filter(|origin| !origin.contains([';', ',']));
+    let hosts = api.return_hosts.iter().flat_map(host_sources);
+    let providers = settings.identity.providers.iter();
+    let providers = providers.flat_map(|provider| provider.page_origins());
+    let all = origins.cloned().chain(hosts).chain(providers);
+    all.fold("'self'".to_owned(), |list, source| {
+        format!("{list} {source}")
+    })
+}
+
+/// The sources of a host to which a sign-in may return: over http, on loopback only.
+fn host_sources(host: &HostPattern) -> Vec<String> {
+    match host {
+        HostPattern::Wildcard(suffix) => vec![format!("https://*.{suffix}:*")],
+        HostPattern::Exact(name) if name == "localhost" || name.starts_with("127.") => {
+            vec![format!("https://{name}:*"), format!("http://{name}:*")]
+        }
+        HostPattern::Exact(name) => vec![format!("https://{name}:*")],
+    }
 }
 
 /// Redirects the browser with a GET request (RFC 9110, section 15.4.4).
-fn see_other(target: &str) -> Response {
+pub(super) fn see_other(target: &str) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     if let Ok(target) = HeaderValue::from_str(target) {
         response.headers_mut().insert(header::LOCATION, target);
     }
     response
+}
+
+/// A page from which the browser goes on by itself, as a navigation of this site.
+pub(super) fn leading_page(settings: &Reloadable, target: &str) -> Response {
+    let texts = &settings.pages.texts;
+    let body = html! {
+        h1 { (texts.signed_in) }
+        p { a href=(target) { (texts.r#continue) } }
+    };
+    let page = html_page::leading_document(&settings.pages, &texts.signed_in, target, &body);
+    page_response(None, page, None, settings)
 }
 
 /// The public path of a page.
@@ -147,9 +177,4 @@ fn is_signed_in(caller: Option<&Caller>) -> Result<bool, Rejection> {
         }
         Some(Err(_)) | None => Ok(false),
     }
-}
-
-/// Whether the body is a URL-encoded form.
-fn is_form(headers: &HeaderMap) -> bool {
-    body::has_media_type(headers, "application/x-www-form-urlencoded")
 }

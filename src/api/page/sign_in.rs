@@ -8,13 +8,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::super::response::{ResponseInfo, clear_cookie};
 use super::super::{ApiState, Caller, RequestId, backend, return_to, sign_in};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
-use super::{PageError, html, is_signed_in, page_path, page_response, see_other};
+use super::{PageError, html, is_signed_in, only_provider, page_path, page_response, see_other};
 use crate::identity::normalize::AccountName;
 use crate::identity::{AccountError, BackendSignIn, Credentials, SignedIn};
 use crate::limits::Decision;
@@ -29,16 +29,31 @@ use crate::telemetry::metrics::SignInMethod;
 
 /// Shows the form; signed-in users are redirected to their destination.
 pub(super) async fn show(
+    State(state): State<ApiState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
     Extension(client): Extension<Client>,
     caller: Option<Extension<Caller>>,
     request: Request,
-) -> Response {
+) -> Result<Response, Rejection> {
     let settings = &snapshot.settings;
-    let target = return_to::from_query(request.uri().query());
+    let target = return_to::from_query(request.uri().query(), return_to::listed_hosts(settings));
     let caller = caller.map(|Extension(caller)| caller);
+    let only = settings.identity.only_provider();
+    if let Some(provider) = only.and_then(|only| snapshot.providers.get(&only.name)) {
+        let (caller, navigates) = (caller.as_ref(), only_provider::navigates(&request));
+        let call = only_provider::Call {
+            state: &state,
+            settings,
+            provider,
+            client: &client,
+            caller,
+        };
+        return call.show(navigates, target).await;
+    }
     let problem = match is_signed_in(caller.as_ref()) {
-        Ok(true) => return see_other(&target),
+        // The sign-in of the session does not satisfy the page that was asked for.
+        Ok(true) if asks_anew(request.uri().query()) => None,
+        Ok(true) => return Ok(see_other(&target)),
         Ok(false) if matches!(caller, Some(Caller(Ok(None)))) => {
             let is_cookie_kept = !comes_from_sign_in(request.headers(), &client, settings);
             (!is_cookie_kept).then(|| PageError {
@@ -55,9 +70,15 @@ pub(super) async fn show(
     };
     // Remove the rejected cookie, or it would conflict with the new one after sign-in.
     if caller.is_some_and(is_rejected) {
-        return clear_cookie(response);
+        return Ok(clear_cookie(response));
     }
-    response
+    Ok(response)
+}
+
+/// Whether a signed-in user is to sign in anew.
+fn asks_anew(query: Option<&str>) -> bool {
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.any(|(name, value)| name == "prompt" && value == "login")
 }
 
 /// Whether the sign-in page redirected the browser here, which means that it did not keep the
@@ -82,7 +103,7 @@ pub(super) async fn submit(
     let settings = &snapshot.settings;
     let (parts, body) = request.into_parts();
     let sent = FormFields::read(&parts.headers, body).await?;
-    let target = return_to::path_or_root(&sent.return_to);
+    let target = &return_to::resolve(&sent.return_to, return_to::listed_hosts(settings));
     let again = |login: &str, problem| {
         form_response(settings, &parts.headers, target, login, Some(problem))
     };

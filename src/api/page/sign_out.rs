@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::super::caller::presented_credential;
 use super::super::presented_session::PresentedSession;
 use super::super::response::clear_cookie;
-use super::super::{ApiState, Caller};
+use super::super::{ApiState, Caller, oidc};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
 use super::{PageError, html, is_signed_in, page_path, page_response};
@@ -96,6 +96,15 @@ fn form_response(
 
 /// Clears the cookie even without a session, in case it is invalid.
 fn signed_out_response(settings: &Reloadable) -> Response {
-    let page = html::signed_out(&settings.pages, &page_path(settings, SIGN_IN_PAGE));
+    let page = html::signed_out(&settings.pages, &sign_in_link(settings));
     clear_cookie(page_response(None, page, None, settings))
+}
+
+/// Where the page of a signed-out visitor leads. The only provider is asked to let the user sign in
+/// anew: it would sign the same user in again at once.
+fn sign_in_link(settings: &Reloadable) -> String {
+    match settings.identity.only_provider() {
+        Some(only) => format!("{}?prompt=login", oidc::start_path(settings, &only.name)),
+        None => page_path(settings, SIGN_IN_PAGE),
+    }
 }

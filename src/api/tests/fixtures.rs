@@ -79,6 +79,7 @@ pub(super) fn reloadable() -> Reloadable {
                 passwords: true,
                 users: true,
                 identities: true,
+                providers: false,
             },
         }),
         identity_header_names: NameSet::default(),

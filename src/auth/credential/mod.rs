@@ -162,7 +162,7 @@ fn value_if_named<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 /// The pairs of a `Cookie` field.
-fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = memchr::memchr_iter(b';', field).chain([field.len()]);
     ends.scan(0, |start, end| {
         let pair = field.get(*start..end);

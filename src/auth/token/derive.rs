@@ -82,7 +82,7 @@ mod tests {
         };
         let ring = rotated.derive_ring("a").unwrap();
         let before = tokens(Some(&[1; 32])).derive_ring("a").unwrap();
-        assert_eq!(ring.older, [before.current.clone()]);
+        assert_eq!(ring.older, std::slice::from_ref(&before.current));
         assert_ne!(ring.current, before.current);
         assert_ne!(before, tokens(Some(&[1; 32])).derive_ring("b").unwrap());
         assert_eq!(tokens(None).derive_ring("a"), None);

@@ -122,6 +122,7 @@ fn offered_endpoints(file: &File, context: &ResolveContext<'_>) -> OfferedEndpoi
         passwords,
         users: identity.upstream.is_none() && passwords || identities,
         identities,
+        providers: !identity.providers.is_empty(),
     }
 }
 

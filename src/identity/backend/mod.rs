@@ -263,7 +263,7 @@ fn retry_after(headers: &HeaderMap) -> Duration {
 }
 
 /// Rebuilds a user who is not in the database from their session record.
-pub(super) fn user_from_session(session: &Session) -> User {
+pub fn user_from_session(session: &Session) -> User {
     User {
         id: session.user.clone(),
         email: session.email.clone(),

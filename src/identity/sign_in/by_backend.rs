@@ -44,7 +44,7 @@ impl Accounts {
         client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<(SignedIn, BackendResponse), AccountError> {
-        self.admit_attempt(&settings.identity, client_info, limits)
+        self.admit_attempt(&settings.identity, client_info.ip, limits)
             .await?;
         let client = self.backend_client.client_for(backend)?;
         let failures = self

@@ -63,7 +63,7 @@ impl Accounts {
     ) -> Result<SignedIn, AccountError> {
         normalize::check_sign_in_password(credentials.password)
             .map_err(|problem| Rejection::invalid_field("password", problem))?;
-        self.admit_attempt(&settings.identity, client_info, limits)
+        self.admit_attempt(&settings.identity, client_info.ip, limits)
             .await?;
         let user = self
             .authenticate(&settings.identity, &credentials, client_info, limits)
@@ -88,7 +88,7 @@ impl Accounts {
         client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
     ) -> Result<SignedIn, AccountError> {
-        self.admit_attempt(&settings.identity, client_info, limits)
+        self.admit_attempt(&settings.identity, client_info.ip, limits)
             .await?;
         let user = self.insert_user(new).await?;
         self.events.record(
@@ -100,25 +100,24 @@ impl Accounts {
             .await
     }
 
-    async fn admit_attempt(
+    /// Counts an attempt to sign in by its address.
+    pub(super) async fn admit_attempt(
         &self,
         rules: &Identity,
-        client_info: &ClientInfo,
+        ip: IpAddr,
         limits: &mut Vec<Decision>,
     ) -> Result<(), AccountError> {
-        self.flood_guard
-            .check(client_info.ip)
-            .map_err(|wait| Rejection {
-                retry_after: Some(wait),
-                ..Refusal::RateLimited.into()
-            })?;
-        let (ip, alone) = (client_info.ip, self.sessions.is_durable());
+        self.flood_guard.check(ip).map_err(|wait| Rejection {
+            retry_after: Some(wait),
+            ..Refusal::RateLimited.into()
+        })?;
+        let alone = self.sessions.is_durable();
         let decisions = throttle::charge_address(&self.store, rules, ip, alone).await?;
         if self.record_decisions(decisions, limits) {
             return Ok(());
         }
         self.events
-            .record(Event::new(EventKind::SignInLimited).ip(client_info.ip));
+            .record(Event::new(EventKind::SignInLimited).ip(ip));
         Err(Refusal::RateLimited.into())
     }
 
@@ -244,18 +243,21 @@ impl Accounts {
         Ok(signed_in)
     }
 
-    fn report_sign_in(&self, signed_in: &SignedIn, client_info: &ClientInfo) {
-        self.events.record(
-            Event::new(EventKind::SignIn)
-                .user(&signed_in.user.id)
-                .session(signed_in.session.session.id)
-                .ip(client_info.ip),
-        );
+    pub(super) fn report_sign_in(&self, signed_in: &SignedIn, client_info: &ClientInfo) {
+        let session = &signed_in.session.session;
+        let event = Event::new(EventKind::SignIn)
+            .user(&signed_in.user.id)
+            .session(session.id)
+            .ip(client_info.ip);
+        self.events.record(match &session.provider {
+            Some(sign_in) => event.provider(&sign_in.provider),
+            None => event,
+        });
     }
 
     /// Ends the previous session of the browser if it belongs to the same user. One that has
     /// already ended is ended again, because an earlier attempt may not have been confirmed.
-    async fn end_previous_session(
+    pub(super) async fn end_previous_session(
         &self,
         user: &User,
         previous: Option<SessionToken>,

@@ -174,6 +174,10 @@ fn write_object(out: &mut Vec<u8>, start: &str, request_id: &[u8], rejection: &R
     out.extend_from_slice(start.as_bytes());
     out.extend_from_slice(request_id);
     out.push(b'"');
+    if let Some(path) = rejection.start() {
+        out.extend_from_slice(b",\"start\":");
+        out.extend_from_slice(quote(path).as_bytes());
+    }
     if rejection.fields().is_empty() {
         return;
     }

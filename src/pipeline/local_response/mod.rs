@@ -69,6 +69,11 @@ impl LocalResponse {
     }
 }
 
+/// Whether a client prefers a page to JSON.
+pub fn prefers_html(fields: Fields<'_>) -> bool {
+    ErrorFormat::negotiate(fields) == ErrorFormat::Html
+}
+
 /// The input of the response to a rejection, beside the rejection.
 #[derive(Clone, Copy)]
 pub struct RejectedRequest<'a> {
@@ -92,7 +97,7 @@ pub fn respond(
     let may_keep = rejection.refusal != Refusal::BadRequest;
     let mut response = if request.is_grpc {
         grpc::respond(&rejection, request, extra)
-    } else if let Some(location) = sign_in::redirect_target(rejection.refusal, request) {
+    } else if let Some(location) = sign_in::redirect_target(&rejection, request) {
         redirect_to_sign_in(&rejection, request, location)
     } else {
         error(rejection, request, extra)
@@ -107,7 +112,7 @@ fn error(rejection: Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap)
     let format = ErrorFormat::negotiate(fields);
     let status = rejection.refusal.status();
     let is_page = format == ErrorFormat::Html;
-    let page = is_page.then(|| Box::new(page_context(status, request)));
+    let page = is_page.then(|| Box::new(page_context(&rejection, request)));
     LocalResponse {
         status,
         may_keep: true,
@@ -122,12 +127,11 @@ fn error(rejection: Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap)
     }
 }
 
-fn page_context(status: StatusCode, request: &RejectedRequest<'_>) -> PageContext {
+fn page_context(rejection: &Rejection, request: &RejectedRequest<'_>) -> PageContext {
     let settings = request.context.settings;
-    let link = status == StatusCode::UNAUTHORIZED;
     PageContext {
         pages: settings.map(|settings| Arc::clone(&settings.pages)),
-        sign_in: link.then(|| sign_in::address(request)).flatten(),
+        sign_in: sign_in::link(rejection, request),
     }
 }
 

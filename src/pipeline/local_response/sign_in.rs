@@ -2,53 +2,52 @@
 
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::RejectedRequest;
-use super::error_body::ErrorFormat;
-use crate::pipeline::fields::FieldKind;
-use crate::rejection::Refusal;
-use crate::routing::OnUnauthenticated;
-
-/// Maximum length of a target to which the sign-in page returns; after a longer one it returns to
-/// `/`.
-const TARGET_MAX: usize = 2048;
+use crate::pipeline::sign_in_start;
+use crate::rejection::{Refusal, Rejection};
+use crate::settings::Reloadable;
 
 /// The redirect that replaces an error response for a browser. `None` where the route does not
-/// enable it, and for any request but a navigation: a script would take the sign-in page for its
-/// data.
+/// enable it, where there is no sign-in page, and for any request but a navigation.
 pub(super) fn redirect_target(
-    refusal: Refusal,
+    rejection: &Rejection,
     request: &RejectedRequest<'_>,
 ) -> Option<HeaderValue> {
-    let route = request.route?;
-    if route.on_unauthenticated != OnUnauthenticated::Redirect
-        || refusal.status() != StatusCode::UNAUTHORIZED
-        // The page would return a browser with a session at once.
-        || refusal == Refusal::InsufficientAuthentication
-    {
-        return None;
-    }
-    let (head, fields) = (&request.head, request.head.fields);
-    let opens_page = matches!(*head.method, Method::GET | Method::HEAD)
-        && ErrorFormat::negotiate(fields) == ErrorFormat::Html
-        && fields
-            .first(FieldKind::SecFetchMode)
-            .is_none_or(|mode| mode == b"navigate")
-        && !fields.has(FieldKind::Authorization)
-        && !head.is_upgrade();
-    if !opens_page {
-        return None;
-    }
-    HeaderValue::try_from(address(request)?).ok()
+    let (refusal, settings) = (rejection.refusal, request.context.settings?);
+    let redirects = sign_in_start::may_start(refusal, &request.head, request.route?, settings)
+        && settings.identity.only_provider().is_none()
+        && is_met_by_another_sign_in(rejection, settings);
+    let address = redirects.then(|| address(refusal, request))?;
+    HeaderValue::try_from(address?).ok()
 }
 
-/// The address of the sign-in page that returns to the requested page, where that can be opened.
-pub(super) fn address(request: &RejectedRequest<'_>) -> Option<String> {
+/// Whether a further sign-in on the page can satisfy the route. A password never has an `acr`.
+fn is_met_by_another_sign_in(rejection: &Rejection, settings: &Reloadable) -> bool {
+    let required = rejection.required_sign_in();
+    required.is_none_or(|it| it.acr.is_empty() || !settings.identity.providers.is_empty())
+}
+
+/// Where the page of an error leads: to the start of a sign-in that failed, or to the sign-in page.
+pub(super) fn link(rejection: &Rejection, request: &RejectedRequest<'_>) -> Option<String> {
+    let refusal = rejection.refusal;
+    let is_signed_out = refusal.status() == StatusCode::UNAUTHORIZED;
+    let start = rejection.start().map(str::to_owned);
+    start.or_else(|| is_signed_out.then(|| address(refusal, request))?)
+}
+
+/// The address of the sign-in page that returns to the requested page, where that can be opened. A user
+/// who is signed in is asked to sign in anew.
+fn address(refusal: Refusal, request: &RejectedRequest<'_>) -> Option<String> {
     let prefix = &request.context.settings?.api.as_ref()?.prefix;
     let opens = matches!(*request.head.method, Method::GET | Method::HEAD) && !request.is_api_call;
-    let wanted = opens.then(|| request.head.target());
-    let wanted = wanted.filter(|target| target.len() <= TARGET_MAX);
-    let back = utf8_percent_encode(wanted.as_deref().unwrap_or("/"), NON_ALPHANUMERIC);
-    Some(format!("{prefix}/sign-in?return_to={back}"))
+    let back = match opens {
+        true => sign_in_start::return_to(&request.head),
+        false => "%2F".to_owned(),
+    };
+    let anew = match refusal {
+        Refusal::InsufficientAuthentication => "&prompt=login",
+        _ => "",
+    };
+    Some(format!("{prefix}/sign-in?return_to={back}{anew}"))
 }

@@ -14,7 +14,7 @@ use super::request_body::{BodyError, RequestBody};
 use super::serve::Connection;
 use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::local_response::LocalResponse;
-use crate::pipeline::{self, Decision, Step};
+use crate::pipeline::{self, Decision, EndpointCall, Step};
 use crate::proxy::WorkerProxy;
 use crate::proxy::api_bridge::{ApiCall, BODY_TIMEOUT};
 use crate::proxy::connection::head::{BodyFraming, Head};
@@ -42,8 +42,7 @@ pub(super) enum After {
 /// What the gateway responds with itself.
 enum Local {
     Response(LocalResponse),
-    /// A call of the endpoint with this path.
-    ApiCall(String),
+    ApiCall(EndpointCall),
 }
 
 /// A connection after a request.
@@ -74,9 +73,9 @@ async fn serve_request(connection: &mut Connection) -> After {
             let body = RequestBody::new(head.body);
             respond(client, head, &mut ctx, response, body).await
         }
-        Err(Local::ApiCall(path)) => {
+        Err(Local::ApiCall(call)) => {
             let request_id = ctx.request_id.clone();
-            let call = call_api(client, head, &mut ctx, &path);
+            let call = call_api(client, head, &mut ctx, call);
             // Boxed, as are other futures of rare cases: otherwise every request would have their size.
             Box::pin(request_id.scope(call)).await
         }
@@ -108,7 +107,7 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
             reject(ctx, request, rejection, &HeaderMap::new())
         }
         Step::Respond(status, headers) => LocalResponse::new(status, headers, Bytes::new()),
-        Step::CallApi(path) => return Err(Local::ApiCall(path)),
+        Step::CallApi(call) => return Err(Local::ApiCall(call)),
     };
     ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_bytes());
     Err(Local::Response(response))
@@ -242,13 +241,13 @@ async fn call_api(
     client: &mut Client,
     head: &Head,
     ctx: &mut RequestContext,
-    below: &str,
+    call: EndpointCall,
 ) -> After {
     let mut body = RequestBody::new(head.body);
     let method = ctx.method.clone();
     let request = request_head(head, &method);
     ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_bytes());
-    let response = match ApiCall::prepare(ctx, request, below).await {
+    let response = match ApiCall::prepare(ctx, request, call).await {
         Ok(call) => match read_body(client, head, &mut body, call.max_body).await {
             Ok(bytes) => call.run(ctx, request, bytes).await,
             Err(BodyError::Gone) => {

@@ -6,25 +6,26 @@ use pingora::proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
 use super::{header_map, local_response};
+use crate::pipeline::EndpointCall;
 use crate::pipeline::fields::Fields;
 use crate::proxy::api_bridge::{ApiCall, BODY_TIMEOUT};
 use crate::proxy::local_response::reject;
 use crate::proxy::request_context::RequestContext;
 use crate::rejection::Refusal;
 
-/// Serves a call of the endpoint at `below`.
+/// Serves a call of an endpoint.
 ///
 /// # Errors
 /// The client went away.
 pub(super) async fn serve(
     session: &mut Session,
     ctx: &mut RequestContext,
-    below: &str,
+    call: EndpointCall,
 ) -> pingora::Result<()> {
     let call = {
         let head = session.req_header();
         let list = header_map::list(&head.headers);
-        ApiCall::prepare(ctx, header_map::head(head, Fields::new(&list)), below).await
+        ApiCall::prepare(ctx, header_map::head(head, Fields::new(&list)), call).await
     };
     let body = match &call {
         Ok(ApiCall {

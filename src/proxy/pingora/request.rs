@@ -54,10 +54,10 @@ pub(super) async fn filter(
             let response = LocalResponse::new(status, headers, Bytes::new());
             local_response::send(session, ctx, response).await?;
         }
-        Step::CallApi(path) => {
+        Step::CallApi(call) => {
             let request_id = ctx.request_id.clone();
             // Boxed: otherwise every request would reserve room for the call of an endpoint.
-            Box::pin(request_id.scope(api_call::serve(session, ctx, &path))).await?;
+            Box::pin(request_id.scope(api_call::serve(session, ctx, call))).await?;
         }
     }
     Ok(None)

@@ -138,6 +138,16 @@ impl HostPattern {
             HostPattern::Exact(canonical)
         })
     }
+
+    /// Whether a host, in lower case and without port, matches.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Exact(name) => name == host,
+            HostPattern::Wildcard(suffix) => host
+                .strip_suffix(suffix.as_str())
+                .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.')),
+        }
+    }
 }
 
 #[cfg(test)]

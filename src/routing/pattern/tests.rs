@@ -111,6 +111,23 @@ fn hosts_are_names_without_port() {
     }
 }
 
+#[test]
+fn wildcard_matches_further_labels_only() {
+    let matches = |pattern: &str, host: &str| HostPattern::parse(pattern).unwrap().matches(host);
+    for (pattern, host, expected) in [
+        ("example.com", "example.com", true),
+        ("example.com", "a.example.com", false),
+        ("*.example.com", "a.example.com", true),
+        ("*.example.com", "a.b.example.com", true),
+        ("*.example.com", "example.com", false),
+        ("*.example.com", ".example.com", false),
+        ("*.example.com", "badexample.com", false),
+        ("*.example.com", "a.example.com.evil", false),
+    ] {
+        assert_eq!(matches(pattern, host), expected, "{pattern} {host}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

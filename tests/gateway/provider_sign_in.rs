@@ -1,0 +1,166 @@
+//! Sign-in at a provider, from the page that was asked for and back to it.
+
+use serde_json::json;
+use url::Url;
+
+use crate::support::client::Request;
+use crate::support::config::Config;
+use crate::support::gateway::Gateway;
+use crate::support::provider::{Endpoint, Provider, User};
+use crate::support::upstream::Upstream;
+use crate::support::visitor::Visitor;
+
+/// A provider, and a gateway at which it is the only way to sign in.
+pub(crate) struct Site {
+    pub(crate) provider: Provider,
+    pub(crate) gateway: Gateway,
+    _upstream: Upstream,
+}
+
+impl Site {
+    pub(crate) fn start() -> Site {
+        Site::start_with(|config| config)
+    }
+
+    pub(crate) fn start_with(change: impl FnOnce(Config) -> Config) -> Site {
+        let (provider, upstream) = (Provider::start(), Upstream::start());
+        let config = provider.configure(site_config(&upstream));
+        let gateway = Gateway::start(change(config));
+        Site {
+            provider,
+            gateway,
+            _upstream: upstream,
+        }
+    }
+
+    pub(crate) fn url(&self, target: &str) -> Url {
+        Url::parse(&format!("http://{}{target}", self.gateway.public)).unwrap()
+    }
+
+    pub(crate) fn start_url(&self, return_to: &str) -> String {
+        self.provider.start_url(&self.gateway, return_to)
+    }
+
+    /// Goes to the provider, and stops before the callback.
+    pub(crate) fn visit_provider(&self, visitor: &mut Visitor, return_to: &str) -> Url {
+        let visit = visitor.follow(&self.start_url(return_to), |url| url.path() == CALLBACK);
+        visit.hops.last().unwrap().clone()
+    }
+}
+
+pub(crate) const CALLBACK: &str = "/api/v1/auth/callback/corp";
+
+/// Without passwords, with routes that send browsers to sign in.
+pub(crate) fn site_config(upstream: &Upstream) -> Config {
+    Config::new(upstream.address)
+        .set("/identity", json!({}))
+        .set("/routes/0/on_unauthenticated", json!("redirect"))
+}
+
+#[test]
+fn browser_is_sent_to_the_only_provider_and_back() {
+    let site = Site::start();
+    site.provider.set_user(
+        User::new("ann-1")
+            .claim("email", json!("ann@example.com"))
+            .claim("name", json!("Ann")),
+    );
+    let mut visitor = Visitor::new();
+    let visit = visitor.open(site.url("/private/a?b=c%2Fd").as_str());
+    assert_eq!(visit.response.status, 200, "{visit:?}");
+    assert_eq!(visit.url, site.url("/private/a?b=c%2Fd"));
+    assert_eq!(visit.hops.len(), 4, "{:#?}", visit.hops);
+    let echo = visit.response.echo();
+    assert_eq!(echo.header("x-user-id").as_deref(), Some("corp:ann-1"));
+    assert_eq!(
+        echo.header("x-user-email").as_deref(),
+        Some("ann@example.com")
+    );
+    assert_eq!(echo.header("x-session-id").map(|id| id.len()), Some(64));
+    assert!(visitor.cookies("flow").is_empty());
+    assert!(visitor.session_cookie().is_some());
+}
+
+#[test]
+fn program_gets_401_and_no_cookie() {
+    let site = Site::start();
+    let html = "text/html,application/xhtml+xml";
+    for (what, request) in [
+        ("a program", Request::get("/private")),
+        (
+            "JSON",
+            Request::get("/private").header("Accept", "application/json"),
+        ),
+        ("a POST", Request::post("/private").header("Accept", html)),
+        (
+            "a script",
+            Request::get("/private")
+                .header("Accept", html)
+                .header("Sec-Fetch-Mode", "cors"),
+        ),
+        (
+            "a prefetch",
+            Request::get("/private")
+                .header("Accept", html)
+                .header("Sec-Fetch-Mode", "navigate")
+                .header("Sec-Purpose", "prefetch;prerender"),
+        ),
+        (
+            "credentials",
+            Request::get("/private")
+                .header("Accept", html)
+                .header("Authorization", "Basic YTpi"),
+        ),
+        ("the page", Request::get("/api/v1/sign-in")),
+    ] {
+        let response = site.gateway.request(&request);
+        assert_eq!(response.status, 401, "{what}");
+        assert_eq!(response.header("location"), None, "{what}");
+        assert!(response.all("set-cookie").is_empty(), "{what}");
+    }
+    assert!(site.provider.received(Endpoint::Authorization).is_empty());
+}
+
+#[test]
+fn start_and_callback_have_their_headers() {
+    let site = Site::start();
+    let mut visitor = Visitor::new();
+    let start = visitor.get(&site.url("/api/v1/auth/start/corp?return_to=%2Fprivate"));
+    assert_eq!(start.status, 303);
+    assert_eq!(start.header("cache-control"), Some("no-store"));
+    assert_eq!(start.header("referrer-policy"), Some("no-referrer"));
+    let cookie = start.header("set-cookie").unwrap();
+    assert!(cookie.starts_with("portcullis-flow-"), "{cookie}");
+    let attributes = format!("; HttpOnly; SameSite=Lax; Path={CALLBACK}; Max-Age=600");
+    assert!(cookie.ends_with(&attributes), "{cookie}");
+    let location = Url::parse(start.header("location").unwrap()).unwrap();
+    let parameter = |name: &str| {
+        let mut pairs = location.query_pairs();
+        pairs
+            .find(|(known, _)| known == name)
+            .unwrap()
+            .1
+            .into_owned()
+    };
+    assert_eq!(parameter("response_type"), "code");
+    assert_eq!(parameter("code_challenge_method"), "S256");
+    assert_eq!(parameter("redirect_uri"), site.url(CALLBACK).as_str());
+    for secret in ["state", "nonce", "code_challenge"] {
+        assert_eq!(parameter(secret).len(), 43, "{secret}");
+    }
+
+    let callback = site.visit_provider(&mut visitor, "/private/x");
+    let back = visitor.get(&callback);
+    assert_eq!(
+        (back.status, back.header("location")),
+        (303, Some("/private/x"))
+    );
+    assert_eq!(back.header("cache-control"), Some("no-store"));
+    assert_eq!(back.header("referrer-policy"), Some("no-referrer"));
+    assert_eq!(back.header("x-session-id").map(str::len), Some(64));
+    let cookies = back.all("set-cookie");
+    assert_eq!(cookies.len(), 2, "{cookies:?}");
+    assert!(cookies.iter().any(|it| it.starts_with("portcullis=")));
+    let cleared = |it: &&str| it.starts_with("portcullis-flow-") && it.ends_with("Max-Age=0");
+    assert!(cookies.iter().any(cleared), "{cookies:?}");
+}
