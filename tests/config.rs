@@ -106,7 +106,7 @@ fn samples_of_the_provider_page_are_valid() {
     ]);
     assert!(generated.status.success(), "{}", stderr(&generated));
     let blocks: Vec<&str> = page.split("```yaml\n").skip(1).collect();
-    assert!(blocks.len() >= 14, "{}", blocks.len());
+    assert!(blocks.len() >= 15, "{}", blocks.len());
     for (index, block) in blocks.into_iter().enumerate() {
         let sample = block.split("```").next().unwrap().trim_end();
         let indent = sample.len() - sample.trim_start().len();

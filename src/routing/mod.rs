@@ -7,6 +7,7 @@ mod host;
 pub mod name_set;
 mod path;
 mod pattern;
+mod sign_in_page;
 mod sign_in_requirements;
 mod table;
 
@@ -18,6 +19,7 @@ use http::{HeaderName, HeaderValue, Method};
 pub use name_set::NameSet;
 pub use path::{Path, PathError};
 pub use pattern::{PatternError, strip_prefix, stripped_part};
+pub use sign_in_page::{SignInPage, SignInPageError, SignInPageForm};
 pub use sign_in_requirements::{SignInRequirements, UnmetSignIn};
 pub use table::{ExplainedRoute, RouteTable};
 
@@ -111,13 +113,15 @@ pub enum Auth {
 }
 
 /// Response to a browser that is not signed in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum OnUnauthenticated {
     /// 401.
     #[default]
     Refuse,
-    /// A redirect to the sign-in page.
+    /// A redirect to the gateway's sign-in page.
     Redirect,
+    /// A redirect to another sign-in page.
+    Page(Arc<SignInPage>),
 }
 
 /// Requirements on the user and on their sign-in.

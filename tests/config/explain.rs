@@ -1,6 +1,8 @@
 //! `portcullis explain`.
 
-use crate::{portcullis, root, stderr, stdout};
+use std::fs;
+
+use crate::{SIGNING, portcullis, root, stderr, stdout};
 
 #[test]
 fn explain_names_the_route_and_the_refusal() {
@@ -108,5 +110,43 @@ fn explain_names_the_credential_that_decides() {
         ),
     ] {
         assert_eq!(decides(headers), expected);
+    }
+}
+
+#[test]
+fn explain_says_where_browsers_sign_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let provider = "identity: { providers: { corp: { issuer: \"https://id.example\", client_id: a, client_auth: none, allow: anyone } } }\n";
+    for (word, identity, expected) in [
+        ("refuse", "", "browsers receive 401"),
+        (
+            "redirect",
+            "",
+            "browsers are sent to /api/v1/sign-in?return_to=%2Fa%2Fb",
+        ),
+        (
+            "redirect",
+            provider,
+            "browsers are sent to provider corp, the only way to sign in",
+        ),
+        (
+            "/login?next={return_to}",
+            "",
+            "browsers are sent to /login?next=%2Fa%2Fb",
+        ),
+    ] {
+        let text = format!(
+            "listeners: [{{ bind: 127.0.0.1:8080 }}]\nupstreams: {{ app: {{ servers: [http://127.0.0.1:3000] }} }}\n\
+             routes: [{{ name: app, upstream: app, on_unauthenticated: \"{word}\" }}]\ntokens:\n{SIGNING}{identity}"
+        );
+        fs::write(&file, text).unwrap();
+        let output = portcullis(&["explain", "--config", file.to_str().unwrap(), "GET", "/a/b"]);
+        let text = stdout(&output);
+        assert!(
+            text.contains(&format!("sign-in   {expected}\n")),
+            "{text}{}",
+            stderr(&output)
+        );
     }
 }

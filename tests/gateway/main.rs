@@ -65,6 +65,7 @@ mod mixed_calls;
 mod oidc;
 mod open_streams;
 mod openapi;
+mod other_sign_in_page;
 mod overload;
 mod page_look;
 mod password_cost;

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::{Request, credential, write_line};
 use crate::limits::{Algorithm, KeyPart, Limit};
-use crate::routing::{self, Auth, Route, SignInRequirements};
+use crate::routing::endpoints::SIGN_IN_PAGE;
+use crate::routing::{self, Auth, OnUnauthenticated, Route, SignInPageForm, SignInRequirements};
 use crate::settings::{Settings, Upstream};
 
 /// Writes what applies to the request on its route, and what is sent upstream.
@@ -22,8 +25,9 @@ pub(super) fn describe_route(
     write_line(output, "auth", auth);
     let credential = credential::describe(settings, request, route);
     write_line(output, "decides", &credential);
-    if route.on_unauthenticated == routing::OnUnauthenticated::Redirect {
-        write_line(output, "sign-in", "browsers are sent to the sign-in page");
+    if route.auth != Auth::None {
+        let browsers = describe_sign_in(settings, request, route);
+        write_line(output, "sign-in", &browsers);
     }
     if !route.require.roles.is_empty() {
         let roles = route.require.roles.join(", ");
@@ -64,6 +68,30 @@ pub(super) fn describe_route(
         .as_ref()
         .map_or_else(String::new, |query| format!("?{query}"));
     write_line(output, "sent", &format!("{} {sent}{query}", request.method));
+}
+
+/// Describes where a browser goes that opens a page without being signed in.
+fn describe_sign_in(settings: &Settings, request: &Request, route: &Route) -> String {
+    let settings = &settings.reloadable;
+    let prefix = settings.api.as_ref().map_or("", |api| api.prefix.as_str());
+    let back = utf8_percent_encode(&request.path, NON_ALPHANUMERIC);
+    match (&route.on_unauthenticated, settings.identity.only_provider()) {
+        (OnUnauthenticated::Refuse, _) => "browsers receive 401".to_owned(),
+        (OnUnauthenticated::Redirect, Some(only)) => format!(
+            "browsers are sent to provider {}, the only way to sign in",
+            only.name
+        ),
+        (OnUnauthenticated::Redirect, None) => {
+            format!("browsers are sent to {prefix}{SIGN_IN_PAGE}?return_to={back}")
+        }
+        (OnUnauthenticated::Page(page), _) => {
+            let back = match page.form() {
+                SignInPageForm::Path => back.to_string(),
+                SignInPageForm::Url => format!("ORIGIN{back}"),
+            };
+            format!("browsers are sent to {}", page.address(&back))
+        }
+    }
 }
 
 fn explain_sign_in(require: &SignInRequirements, output: &mut String) {

@@ -25,7 +25,7 @@ use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::identity::Api;
 use crate::config::file::provider::{Provider, Users};
-use crate::config::file::routing::route::{OnUnauthenticated, Route};
+use crate::config::file::routing::route::{OnUnauthenticated, OnUnauthenticatedWord, Route};
 use crate::config::file::{self, File};
 use crate::routing;
 use crate::routing::endpoints::OfferedEndpoints;
@@ -92,7 +92,8 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
 /// Returns the section of the gateway's own endpoints. They are off by default if all tokens come
 /// from other issuers, because no user signs in at the gateway.
 fn enabled_api(file: &File) -> Option<&Api> {
-    let redirects = |route: &Route| route.on_unauthenticated == OnUnauthenticated::Redirect;
+    let redirect = OnUnauthenticated::Word(OnUnauthenticatedWord::Redirect);
+    let redirects = |route: &Route| route.on_unauthenticated == redirect;
     let pages = file.routes.iter().any(redirects);
     let foreign_only = file.tokens.signing.is_none()
         && !file.tokens.trusted_issuers.is_empty()

@@ -20,7 +20,7 @@ use refusal_texts::RefusalTexts;
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
 use crate::pipeline::METHODS;
-use crate::pipeline::facts::RequestHead;
+use crate::pipeline::facts::{ClientOrigin, RequestHead};
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields::{FieldBuffer, FieldSink, add_number};
 use crate::rejection::{Refusal, Rejection};
@@ -84,6 +84,10 @@ pub struct RejectedRequest<'a> {
     pub is_api_call: bool,
     /// Absent where no route was selected.
     pub route: Option<&'a Route>,
+    /// Absent where no head was read.
+    pub client: Option<&'a ClientOrigin>,
+    /// The `Host` or the authority, where the request has a valid one.
+    pub host: Option<&'a str>,
 }
 
 /// Responds to a rejected request. `extra` are headers of the router that rejected it: those of CORS

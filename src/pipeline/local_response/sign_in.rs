@@ -2,10 +2,13 @@
 
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::RejectedRequest;
+use crate::pipeline::browser_navigation::is_browser_navigation;
 use crate::pipeline::sign_in_start;
 use crate::rejection::{Refusal, Rejection};
+use crate::routing::{OnUnauthenticated, SignInPage, SignInPageForm};
 use crate::settings::Reloadable;
 
 /// The redirect that replaces an error response for a browser. `None` where the route does not
@@ -14,12 +17,57 @@ pub(super) fn redirect_target(
     rejection: &Rejection,
     request: &RejectedRequest<'_>,
 ) -> Option<HeaderValue> {
+    let address = match &request.route?.on_unauthenticated {
+        OnUnauthenticated::Refuse => None,
+        OnUnauthenticated::Redirect => own_page(rejection, request),
+        OnUnauthenticated::Page(page) => other_page(page, rejection.refusal, request),
+    };
+    HeaderValue::try_from(address?).ok()
+}
+
+/// The address of the gateway's page, where it can lead to the requested one.
+fn own_page(rejection: &Rejection, request: &RejectedRequest<'_>) -> Option<String> {
     let (refusal, settings) = (rejection.refusal, request.context.settings?);
     let redirects = sign_in_start::may_start(refusal, &request.head, request.route?, settings)
         && settings.identity.only_provider().is_none()
         && is_met_by_another_sign_in(rejection, settings);
-    let address = redirects.then(|| address(refusal, request))?;
-    HeaderValue::try_from(address?).ok()
+    redirects.then(|| address(refusal, request))?
+}
+
+/// The address of a page that is not the gateway's. It is not sent to itself, and not for a session
+/// that has to be stronger, which only the gateway can ask for.
+fn other_page(
+    page: &SignInPage,
+    refusal: Refusal,
+    request: &RejectedRequest<'_>,
+) -> Option<String> {
+    let redirects = refusal.status() == StatusCode::UNAUTHORIZED
+        && refusal != Refusal::InsufficientAuthentication
+        && is_browser_navigation(&request.head)
+        && page.path() != Some(request.head.path);
+    if !redirects {
+        return None;
+    }
+    let path = sign_in_start::return_to(&request.head);
+    let back = match page.form() {
+        SignInPageForm::Path => path,
+        SignInPageForm::Url => {
+            let origin = utf8_percent_encode(&origin(request)?, NON_ALPHANUMERIC).to_string();
+            format!("{origin}{path}")
+        }
+    };
+    Some(page.address(&back))
+}
+
+/// The origin of the gateway as the browser sees it.
+fn origin(request: &RejectedRequest<'_>) -> Option<String> {
+    let api = request.context.settings?.api.as_ref();
+    if let Some(url) = api.and_then(|api| api.public_url.as_ref()) {
+        return Some(url.clone());
+    }
+    let client = request.client?.as_client(request.host.map(str::as_bytes));
+    let scheme = if client.https { "https" } else { "http" };
+    Some(format!("{scheme}://{}", client.host))
 }
 
 /// Whether a further sign-in on the page can satisfy the route. A password never has an `acr`.

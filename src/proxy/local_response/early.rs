@@ -33,6 +33,8 @@ pub fn write_early_response(out: &mut Vec<u8>, refusal: Refusal, request_id: &Re
         is_grpc: false,
         is_api_call: false,
         route: None,
+        client: None,
+        host: None,
     };
     let response = local_response::respond(refusal.into(), &request, &HeaderMap::new());
     http1::write(out, &response, &context, Persistence::Close)

@@ -251,6 +251,8 @@ impl RequestContext {
             is_grpc: self.is_grpc,
             is_api_call: self.is_api_call,
             route: self.route.as_deref(),
+            client: self.client_origin.as_ref(),
+            host: self.text.host(),
         }
     }
 

@@ -190,6 +190,8 @@ async fn render_rejection(request: Request, next: Next) -> Response {
             is_grpc: false,
             is_api_call: true,
             route: None,
+            client: None,
+            host: None,
         };
         let named = response.headers().contains_key(header::ALLOW);
         let rendered = local_response::respond(rejection, &request, response.headers());

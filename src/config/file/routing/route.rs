@@ -1,6 +1,7 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::config::file::identity::RouteIdentityHeaders;
@@ -21,8 +22,9 @@ pub(in crate::config) struct Route {
     #[serde(default)]
     pub(in crate::config) auth: Auth,
     /// Response to a browser that opens a page without being signed in. `refuse`: 401. `redirect`:
-    /// a redirect to the gateway's sign-in page, which then returns to the page. Other requests
-    /// always receive 401.
+    /// a redirect to the gateway's sign-in page, which then returns to the page. A path or URL with
+    /// `{return_to}` in its query: a redirect to this page, with the path or the URL to return to.
+    /// Other requests always receive 401.
     #[serde(default)]
     pub(in crate::config) on_unauthenticated: OnUnauthenticated,
     /// What the user and their sign-in must have.
@@ -128,12 +130,44 @@ pub(in crate::config) enum Auth {
     None,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
 pub(in crate::config) enum OnUnauthenticated {
-    #[default]
+    Word(OnUnauthenticatedWord),
+    Page(SignInPage),
+}
+
+impl Default for OnUnauthenticated {
+    fn default() -> OnUnauthenticated {
+        OnUnauthenticated::Word(OnUnauthenticatedWord::Refuse)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum OnUnauthenticatedWord {
     Refuse,
     Redirect,
+}
+
+/// The address of a sign-in page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(in crate::config) struct SignInPage(pub(in crate::config) String);
+
+impl JsonSchema for SignInPage {
+    fn schema_name() -> Cow<'static, str> {
+        "SignInPage".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(/|https?://)",
+            "patternErrorMessage": "is not a path or URL with {return_to}",
+            "examples": ["/login?next={return_to}"],
+        })
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]

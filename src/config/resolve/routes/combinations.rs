@@ -29,9 +29,17 @@ pub(super) fn check(
         let message = "\"require\" needs the user, who is unknown with \"auth: none\"";
         context.error_at_key(&location.key("require"), message);
     }
-    if raw.on_unauthenticated == file::OnUnauthenticated::Redirect {
-        let location = location.key("on_unauthenticated");
-        check_redirect(raw.auth, references.endpoints, &location, context);
+    let at = location.key("on_unauthenticated");
+    match &raw.on_unauthenticated {
+        file::OnUnauthenticated::Word(file::OnUnauthenticatedWord::Refuse) => {}
+        file::OnUnauthenticated::Word(file::OnUnauthenticatedWord::Redirect) => {
+            check_redirect(raw.auth, references.endpoints, &at, context);
+        }
+        file::OnUnauthenticated::Page(_) if raw.auth == file::Auth::None => {
+            let message = "\"on_unauthenticated\" has no effect with \"auth: none\"";
+            context.error_at_key(&at, message);
+        }
+        file::OnUnauthenticated::Page(_) => {}
     }
     if raw.provider_token.is_some() {
         check_provider_token(

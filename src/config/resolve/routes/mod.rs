@@ -13,12 +13,13 @@ use crate::config::file::storage::Algorithm;
 use crate::config::units::Time;
 use crate::limits::{KeyPart, Limit};
 use crate::routing::{
-    Auth, Cors, HeaderEdits, IdentityHeaders, OnUnauthenticated, PathAmbiguities,
-    ProviderTokenField, Route, TimeoutOverrides,
+    Auth, Cors, HeaderEdits, IdentityHeaders, PathAmbiguities, ProviderTokenField, Route,
+    TimeoutOverrides,
 };
 
 mod combinations;
 mod matches;
+mod on_unauthenticated;
 mod requirements;
 
 /// Definitions that routes refer to.
@@ -129,16 +130,7 @@ fn route(
         .as_ref()
         .map(|cors| cors_rules(cors, &location.key("cors"), context));
     let identity_headers = identity_headers(raw, references, location, context);
-    let provider_token = raw.provider_token.as_ref().and_then(|field| {
-        let location = location.key("provider_token");
-        provider_token_field(
-            field,
-            &raw.request_headers,
-            &identity_headers,
-            &location,
-            context,
-        )
-    });
+    let provider_token = provider_token(raw, &identity_headers, location, context);
     let (request_headers, response_headers) = route_header_edits(
         raw,
         &identity_headers,
@@ -151,7 +143,11 @@ fn route(
         name: raw.name.as_str().into(),
         matches: matches?,
         auth: auth(raw.auth),
-        on_unauthenticated: on_unauthenticated(raw.on_unauthenticated),
+        on_unauthenticated: on_unauthenticated::resolve(
+            &raw.on_unauthenticated,
+            &location.key("on_unauthenticated"),
+            context,
+        ),
         require,
         limits_before,
         limits_after,
@@ -171,18 +167,26 @@ fn route(
     upstream.map(|_| route)
 }
 
+fn provider_token(
+    raw: &file::Route,
+    identity_headers: &IdentityHeaders,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<ProviderTokenField> {
+    provider_token_field(
+        raw.provider_token.as_ref()?,
+        &raw.request_headers,
+        identity_headers,
+        &location.key("provider_token"),
+        context,
+    )
+}
+
 fn auth(raw: file::Auth) -> Auth {
     match raw {
         file::Auth::Required => Auth::Required,
         file::Auth::Optional => Auth::Optional,
         file::Auth::None => Auth::None,
-    }
-}
-
-fn on_unauthenticated(raw: file::OnUnauthenticated) -> OnUnauthenticated {
-    match raw {
-        file::OnUnauthenticated::Redirect => OnUnauthenticated::Redirect,
-        file::OnUnauthenticated::Refuse => OnUnauthenticated::Refuse,
     }
 }
 
