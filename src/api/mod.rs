@@ -143,6 +143,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(oidc::providers::list))
         .routes(routes!(oidc::start::start))
         .routes(routes!(oidc::callback::query, oidc::callback::form))
+        .routes(routes!(oidc::link::link))
         .routes(routes!(sessions::list, sessions::end_others))
         .routes(routes!(
             sessions::show_current,

@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::oidc::ProviderUser;
 use super::{AccountError, Accounts, UserIdentity, normalize};
-use crate::auth::session::{EndReason, SessionId};
+use crate::auth::session::{EndReason, Session, SessionId};
 use crate::clock;
 use crate::database::{
     AssertedIdentity, FirstSignIn, IdentitySignIn, LinkOutcome, UnlinkOutcome, User, WaysToSignIn,
@@ -64,6 +65,47 @@ impl Accounts {
             return Err(CallbackFault::ProviderUserDisabled.into());
         }
         Ok(user.with_permissions_of(&identity))
+    }
+
+    /// Replaces the mapped roles and scopes of the identity of a session, in all of its sessions.
+    ///
+    /// # Errors
+    /// `SIGN_IN_REFUSED` if the user no longer has the identity or is disabled, or an unavailable
+    /// store or database: the change is to be repeated then.
+    pub(super) async fn map_claims_anew(
+        &self,
+        session: &Session,
+        claims: &ProviderUser,
+    ) -> Result<(), AccountError> {
+        let row = self.database.user(&session.user).await?;
+        let row = row.filter(|user| !user.disabled);
+        let row = row.ok_or(CallbackFault::ProviderUserDisabled)?;
+        let identities = self.database.identities_of(&row.id).await?;
+        let identity = identities.iter().find(|identity| identity.is_of(session));
+        let identity = identity.ok_or(CallbackFault::UnknownIdentity)?;
+        let asserted = AssertedIdentity {
+            provider: &identity.provider,
+            issuer: &identity.issuer,
+            subject: &identity.subject,
+            email: None,
+            name: None,
+            roles: &claims.roles,
+            scopes: &claims.scopes,
+        };
+        let now = clock::unix_millis();
+        let set = self.database.set_identity_permissions(&asserted, now);
+        let is_changed = set.await?.is_some();
+        let mapped = UserIdentity {
+            roles: claims.roles.clone(),
+            scopes: claims.scopes.clone(),
+            ..identity.clone()
+        };
+        let user = row.with_permissions_of(&mapped);
+        // An earlier attempt may have failed after its change of the identity.
+        if is_changed || *session.roles != *user.roles || *session.scopes != *user.scopes {
+            self.sessions.update_identity(&user.id).await?;
+        }
+        Ok(())
     }
 
     /// Links an identity to a user; `ip` is that of the user, `None` for an operator. Its roles and

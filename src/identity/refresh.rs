@@ -132,7 +132,7 @@ impl Accounts {
     ) -> Result<SignedIn, AccountError> {
         let session = &entry.session;
         let user = match settings.identity.has_row(session) {
-            true => self.database.user(&session.user).await?,
+            true => self.database.user_in_session(session).await?,
             // The backend or the provider verified the user at sign-in; it is not called again
             // while the session lasts.
             false => Some(backend::user_from_session(session)),

@@ -51,6 +51,8 @@ callback_faults! {
         ResponseTokenInvalid = "the response token is not valid",
         /// A code is redeemed at most once, however often the browser brings it.
         CodeRepeated = "the code was redeemed before",
+        /// A flow that links an identity.
+        LinkingSessionGone = "the session that started to link is not the browser's, or has ended",
         CodeMissing = "the callback has neither a code nor an error",
         /// `invalid_grant`.
         GrantRejected = "the provider rejected the code or the refresh token",

@@ -104,6 +104,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint(PROVIDERS, Provider, &[(Method::GET, Ignored)]),
     endpoint(START, Provider, &[(Method::GET, Ignored)]),
     endpoint(CALLBACK, Provider, &[(Method::GET, Optional), (Method::POST, Optional)]),
+    endpoint("/auth/link/{provider}", Identities, &[(Method::POST, Required)]),
     endpoint("/sessions", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),
     endpoint("/sessions/current", Api, &[
         (Method::GET, Required), (Method::PATCH, Required), (Method::DELETE, Required),

@@ -1,5 +1,7 @@
 //! Routes that require a recent or a stronger sign-in.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request, Response};
@@ -7,8 +9,10 @@ use crate::support::clock::Clock;
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::http2::Http2;
+use crate::support::provider::{Endpoint, Provider};
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
+use crate::support::visitor::{Visit, Visitor};
 
 const CODE: &str = "INSUFFICIENT_AUTHENTICATION";
 const CHALLENGE: &str = "Bearer realm=\"portcullis\", error=\"insufficient_user_authentication\"";
@@ -147,4 +151,68 @@ fn sign_in_becomes_too_old_while_it_is_used() {
     // A sign-in anew meets it.
     let again = gateway.login("alice@example.com");
     get(&gateway, "/recent/a", &again).assert_ok();
+}
+
+/// A gateway with one provider and no passwords, whose pages require more of a sign-in.
+fn start_site() -> (Provider, Gateway, Upstream) {
+    let (provider, upstream) = (Provider::start(), Upstream::start());
+    let page = |name: &str, require: Value| {
+        json!({
+            "name": name, "match": { "prefix": format!("/{name}") }, "upstream": "echo",
+            "on_unauthenticated": "redirect", "require": require,
+        })
+    };
+    let config = provider.configure(Config::new(upstream.address).set("/identity", json!({})));
+    let config = config
+        .set("/routes/0/on_unauthenticated", json!("redirect"))
+        .route(page("strong", json!({ "acr": ["mfa", "phr"] })))
+        .route(page("recent", json!({ "max_auth_age": "1h" })));
+    (provider, Gateway::start(config), upstream)
+}
+
+fn open(gateway: &Gateway, visitor: &mut Visitor, path: &str) -> Visit {
+    visitor.open(&format!("http://{}{path}", gateway.public))
+}
+
+#[test]
+fn browser_signs_in_again_for_a_page_that_requires_more() {
+    let (provider, gateway, _upstream) = start_site();
+    let mut visitor = Visitor::new();
+    let mut open = |path: &str| open(&gateway, &mut visitor, path);
+    assert_eq!(open("/private/a").response.status, 200);
+    let strong = open("/strong/a?b=c");
+    assert_eq!(strong.response.status, 200, "{strong:?}");
+    assert!(strong.url.as_str().ends_with("/strong/a?b=c"));
+    let asked = provider.received(Endpoint::Authorization);
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[1].parameter("acr_values").as_deref(), Some("mfa phr"));
+    // Once is enough.
+    assert_eq!(open("/strong/b").response.status, 200);
+    assert_eq!(open("/recent/a").response.status, 200);
+    assert_eq!(provider.received(Endpoint::Authorization).len(), 2);
+}
+
+#[test]
+fn provider_that_does_not_give_more_leads_to_a_page() {
+    let (provider, gateway, _upstream) = start_site();
+    provider.set_authentication_age(Duration::from_secs(7200));
+    provider.vary_id_token(|token| token.remove("acr"));
+    for path in ["/strong/a", "/recent/a"] {
+        let mut visitor = Visitor::new();
+        let visit = open(&gateway, &mut visitor, path);
+        assert_eq!(visit.response.status, 403, "{visit:?}");
+        assert!(visit.response.text().contains("SIGN_IN_REFUSED"));
+        assert_eq!(visit.visits("/authorize"), 2, "{:#?}", visit.hops);
+        // The session is as it was.
+        assert_eq!(
+            open(&gateway, &mut visitor, "/private/a").response.status,
+            200
+        );
+        // A program is not redirected.
+        let cookie = visitor.session_cookie().unwrap();
+        let program = gateway.request(&Request::get(path).cookie(&cookie));
+        program.assert_refused(401, CODE);
+    }
+    let asked = provider.received(Endpoint::Authorization);
+    assert_eq!(asked[3].parameter("max_age").as_deref(), Some("3600"));
 }

@@ -20,7 +20,7 @@ use crate::identity::SignedIn;
 use crate::identity::oidc::ProviderClient;
 use crate::identity::oidc::callback::{CallbackResponse, SentResponse};
 use crate::identity::oidc::flow::{self, Flow, FlowCookieRules, FlowSearch};
-use crate::identity::oidc::sign_in::SignInCallback;
+use crate::identity::oidc::sign_in::{FinishedFlow, SignInCallback};
 use crate::limits::Decision;
 use crate::pipeline::admission::{CredentialKind, Identity};
 use crate::pipeline::facts::Client;
@@ -208,7 +208,7 @@ impl<'a> Call<'a> {
         let client_info = sign_in::client_info(self.headers, self.client);
         let mut limits = Vec::new();
         let accounts = &self.state.accounts;
-        let signed_in = accounts
+        let finished = accounts
             .finish_at_provider(
                 self.settings,
                 self.provider,
@@ -217,11 +217,16 @@ impl<'a> Call<'a> {
                 &mut limits,
             )
             .await;
-        let signed_in = signed_in.map_err(Rejection::from);
-        let refusal = signed_in.as_ref().err().map(|refused| refused.refusal);
-        accounts.count_provider_sign_in(&self.provider.settings().name, refusal);
-        match signed_in {
-            Ok(signed_in) => signed_in_response(self.settings, &signed_in, limits, &return_to),
+        let finished = finished.map_err(Rejection::from);
+        if !matches!(finished, Ok(FinishedFlow::Linked)) {
+            let refusal = finished.as_ref().err().map(|refused| refused.refusal);
+            accounts.count_provider_sign_in(&self.provider.settings().name, refusal);
+        }
+        match finished {
+            Ok(FinishedFlow::SignedIn(signed_in)) => {
+                signed_in_response(self.settings, &signed_in, limits, &return_to)
+            }
+            Ok(FinishedFlow::Linked) => see_other(&return_to),
             Err(rejection) => {
                 let rejection = rejection.with_decisions(limits);
                 refused(self.settings, self.provider, rejection, &return_to)

@@ -87,7 +87,7 @@ pub(in crate::api) async fn begin_for_page(
     Ok(begin(state, settings, provider, client, asked).await)
 }
 
-async fn begin(
+pub(super) async fn begin(
     state: &ApiState,
     settings: &Reloadable,
     provider: &ProviderClient,
@@ -159,7 +159,7 @@ fn read_request(
 }
 
 /// The address to which the provider returns the browser.
-fn redirect_uri(
+pub(super) fn redirect_uri(
     settings: &Reloadable,
     provider: &Provider,
     client: &Client,

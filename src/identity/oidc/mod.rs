@@ -18,6 +18,7 @@ pub mod flow;
 mod github;
 mod health;
 mod kept_tokens;
+mod link;
 mod metadata;
 mod probe;
 mod providers;

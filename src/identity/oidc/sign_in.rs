@@ -48,10 +48,19 @@ pub struct SignInCallback {
     pub previous_session: Option<SessionToken>,
 }
 
+/// What a flow has led to.
+pub enum FinishedFlow {
+    SignedIn(Box<SignedIn>),
+    /// The identity belongs to the user of the browser's session, which stays as it is.
+    Linked,
+}
+
 /// A user whose identity a provider has proven.
-struct ProvenIdentity {
+pub(super) struct ProvenIdentity {
     user: ProviderUser,
     sign_in: ProviderSignIn,
+    /// Of the ID token.
+    issuer: Option<String>,
 }
 
 impl Accounts {
@@ -106,7 +115,7 @@ impl Accounts {
         callback: SignInCallback,
         client_info: &ClientInfo,
         limits: &mut Vec<Decision>,
-    ) -> Result<SignedIn, AccountError> {
+    ) -> Result<FinishedFlow, AccountError> {
         let ip = client_info.ip;
         self.admit_attempt(&settings.identity, ip, limits).await?;
         let finished = self
@@ -128,14 +137,27 @@ impl Accounts {
         provider: &ProviderClient,
         callback: SignInCallback,
         client_info: &ClientInfo,
-    ) -> Result<SignedIn, AccountError> {
+    ) -> Result<FinishedFlow, AccountError> {
         let response = callback.response?;
         let flow = callback.flow?;
+        let browser = callback.previous_session.as_ref();
+        let linking_user = match flow.request.link_to {
+            Some(session) => Some(self.linking_user(settings, session, browser).await?),
+            None => None,
+        };
         let code = read_code(provider, settings, &flow, response).await?;
         // Without the store there would be no session, and the code would be spent.
         let start = self.sessions.begin_provider_sign_in().await?;
         let proven = provider.redeem_for_user(settings, &flow, &code).await?;
         let provider = provider.settings();
+        if !is_allowed(&provider.allow, &proven.user) {
+            return Err(CallbackFault::NotAllowed.into());
+        }
+        if let Some(user) = linking_user {
+            self.link_proven(provider, &user, &proven, client_info.ip)
+                .await?;
+            return Ok(FinishedFlow::Linked);
+        }
         let user = self
             .user_at_provider(provider, &proven, client_info.ip)
             .await?;
@@ -147,11 +169,18 @@ impl Accounts {
         let idle = settings.sessions.idle_timeout;
         self.end_previous_session(&user, callback.previous_session, idle)
             .await?;
-        let signed_in = self
-            .open_session(settings, user, origin, client_info)
-            .await?;
+        let signed_in = match provider.users {
+            UserStorage::External { .. } => {
+                self.open_session(settings, user, origin, client_info).await
+            }
+            UserStorage::Database { .. } => {
+                self.open_user_session(settings, user, origin, client_info)
+                    .await
+            }
+        };
+        let signed_in = Box::new(signed_in?);
         self.report_sign_in(&signed_in, client_info);
-        Ok(signed_in)
+        Ok(FinishedFlow::SignedIn(signed_in))
     }
 
     /// The user of an identity: the provider's own, or a row of the database.
@@ -161,9 +190,6 @@ impl Accounts {
         proven: &ProvenIdentity,
         ip: IpAddr,
     ) -> Result<User, AccountError> {
-        if !is_allowed(&provider.allow, &proven.user) {
-            return Err(CallbackFault::NotAllowed.into());
-        }
         let (create, link_by_email) = match &provider.users {
             UserStorage::External { prefix } => return Ok(external_user(prefix, &proven.user)),
             UserStorage::Database {
@@ -171,20 +197,12 @@ impl Accounts {
                 link_by_email,
             } => (*create, *link_by_email),
         };
-        let asserted = AssertedIdentity {
-            provider: &provider.name,
-            issuer: provider.exact_issuer().unwrap_or(&provider.name),
-            subject: &proven.sign_in.subject,
-            email: proven.user.email.as_deref(),
-            name: proven.user.name.as_deref(),
-            roles: &proven.user.roles,
-            scopes: &proven.user.scopes,
-        };
         let rules = FirstSignIn {
             create,
             link_by_email,
         };
-        self.user_for_identity(asserted, rules, ip).await
+        self.user_for_identity(proven.asserted(provider), rules, ip)
+            .await
     }
 
     fn report_failure(&self, provider: &Provider, fault: CallbackFault, ip: IpAddr) {
@@ -230,6 +248,7 @@ impl ProvenIdentity {
     fn new(provider: &Arc<str>, user: ProviderUser, id_token: Option<IdToken>) -> ProvenIdentity {
         let now = clock::unix_millis();
         let provider = Arc::clone(provider);
+        let issuer = id_token.as_ref().map(|token| token.issuer.clone());
         let sign_in = match id_token {
             Some(token) => ProviderSignIn {
                 provider,
@@ -248,7 +267,25 @@ impl ProvenIdentity {
                 amr: Arc::default(),
             },
         };
-        ProvenIdentity { user, sign_in }
+        ProvenIdentity {
+            user,
+            sign_in,
+            issuer,
+        }
+    }
+
+    /// The same for the rows of the database. Each tenant of a provider is an issuer of its own.
+    pub(super) fn asserted<'a>(&'a self, provider: &'a Provider) -> AssertedIdentity<'a> {
+        let issuer = self.issuer.as_deref().or(provider.exact_issuer());
+        AssertedIdentity {
+            provider: &provider.name,
+            issuer: issuer.unwrap_or(&provider.name),
+            subject: &self.sign_in.subject,
+            email: self.user.email.as_deref(),
+            name: self.user.name.as_deref(),
+            roles: &self.user.roles,
+            scopes: &self.user.scopes,
+        }
     }
 }
 

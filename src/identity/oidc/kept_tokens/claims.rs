@@ -9,12 +9,12 @@ use super::{Shared, TokenContext};
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::provider_token::{IdToken, IdTokenRequest, kept_claims};
 use crate::clock;
-use crate::database::{AssertedIdentity, FirstSignIn, User};
+use crate::database::User;
 use crate::identity::AccountError;
 use crate::identity::oidc::{ProviderUser, TokenResponse, is_allowed};
 use crate::rejection::{CallbackFault, Reason, Refusal, Rejection};
 use crate::sessions::ExternalIdentity;
-use crate::settings::provider::{Provider, UserStorage};
+use crate::settings::provider::UserStorage;
 
 /// What a response says of a session.
 pub(super) enum Evaluation {
@@ -76,43 +76,19 @@ impl Shared {
         if !is_allowed(&settings.allow, &user) {
             return Err(CallbackFault::NotAllowed.into());
         }
-        let user = self.user_of(settings, session, user, subject).await?;
-        if user.id != session.user {
-            return Err(CallbackFault::SubjectChanged.into());
-        }
-        self.put_in_force(session, &user).await?;
-        Ok(expires_at)
-    }
-
-    /// The user that the claims describe. One whose identity was unlinked is not created anew.
-    async fn user_of(
-        &self,
-        settings: &Provider,
-        session: &Session,
-        user: ProviderUser,
-        subject: &str,
-    ) -> Result<User, AccountError> {
-        let prefix = match &settings.users {
-            UserStorage::External { prefix } => prefix,
-            UserStorage::Database { .. } => {
-                let asserted = AssertedIdentity {
-                    provider: &settings.name,
-                    issuer: settings.exact_issuer().unwrap_or(&settings.name),
-                    subject,
-                    email: user.email.as_deref(),
-                    name: user.name.as_deref(),
-                    roles: &user.roles,
-                    scopes: &user.scopes,
-                };
-                let rules = FirstSignIn {
-                    create: false,
-                    link_by_email: false,
-                };
-                let found = self.accounts.user_for_identity(asserted, rules, session.ip);
-                return found.await;
+        match &settings.users {
+            UserStorage::External { prefix } => {
+                let user = external_user(prefix, user);
+                if user.id != session.user {
+                    return Err(CallbackFault::SubjectChanged.into());
+                }
+                self.put_in_force(session, &user).await?;
             }
-        };
-        Ok(external_user(prefix, user))
+            UserStorage::Database { .. } => {
+                self.accounts.map_claims_anew(session, &user).await?;
+            }
+        }
+        Ok(expires_at)
     }
 
     async fn put_in_force(&self, session: &Session, user: &User) -> Result<(), AccountError> {
