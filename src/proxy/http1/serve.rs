@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::client::Client;
 use super::future_pool;
-use super::request::{self, After};
+use super::request::After;
 use crate::proxy::connection::head::{Head, HeadRejection};
 use crate::proxy::connection::{HeadError, HeadLimits};
 use crate::proxy::{WorkerProxy, local_response};
@@ -47,7 +47,7 @@ pub(in crate::proxy) async fn serve(
             }
         }
         idle = limits.idle;
-        let mut request = future_pool::place(request::handle(connection));
+        let mut request = future_pool::place(connection);
         let after;
         (connection, after) = (&mut request).await;
         future_pool::give(request);

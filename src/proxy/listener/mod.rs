@@ -142,15 +142,13 @@ impl ListenerState {
             return;
         };
         let (listener, proxy, shutdown) = (Arc::clone(self), Arc::clone(proxy), shutdown.clone());
-        tokio::spawn(async move {
-            let ip = address.ip().to_canonical();
-            listener.handle(stream, ip, guard, proxy, shutdown).await;
-        });
+        let ip = address.ip().to_canonical();
+        tokio::spawn(listener.handle(stream, ip, guard, proxy, shutdown));
     }
 
     /// Handshakes, then requests.
     async fn handle(
-        &self,
+        self: Arc<Self>,
         stream: TcpStream,
         ip: IpAddr,
         mut guard: ConnectionGuard,
