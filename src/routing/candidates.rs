@@ -47,6 +47,10 @@ impl Candidates {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranked.is_empty()
+    }
+
     /// Iterates in order of precedence.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.ranked.iter()

@@ -145,6 +145,9 @@ pub fn find(path: &str) -> Option<&'static Endpoint> {
 
 /// The path below the prefix, if it names an endpoint that exists.
 pub fn find_below(path: &Path<'_>, prefix: &str, offered: OfferedEndpoints) -> Option<String> {
+    if !path.may_begin_with(prefix) {
+        return None;
+    }
     let mut segments = path.segments();
     for expected in prefix.as_bytes().split(|byte| *byte == b'/').skip(1) {
         if segments.next()? != expected {

@@ -11,7 +11,9 @@ use super::PathAmbiguities;
 /// An unambiguous path, except for the [`PathAmbiguities`] that a route must allow.
 #[derive(Debug)]
 pub struct Path<'a> {
-    raw: &'a str,
+    raw: &'a [u8],
+    /// Nothing in it had to be looked at more closely.
+    is_plain: bool,
     /// The decoded segments, if `raw` has encoded bytes.
     decoded: Option<Vec<Box<[u8]>>>,
     ambiguities: PathAmbiguities,
@@ -50,12 +52,11 @@ impl<'a> Path<'a> {
         }
         let is_plain = is_plain(raw);
         let encoded = !is_plain && check_bytes(raw)?;
-        let raw = str::from_utf8(raw).map_err(|_| PathError::NotAscii)?;
         let mut ambiguities = PathAmbiguities::NONE;
         let mut decoded = None;
         if encoded {
-            ambiguities = check_encodings(raw.as_bytes())?;
-            check_decoded(&fully_decoded(raw.as_bytes()))?;
+            ambiguities = check_encodings(raw)?;
+            check_decoded(&fully_decoded(raw))?;
             let segments = RawSegments::new(raw).map(|piece| decode_once(piece).into_boxed_slice());
             decoded = Some(segments.collect());
         }
@@ -64,14 +65,15 @@ impl<'a> Path<'a> {
         }
         Ok(Path {
             raw,
+            is_plain,
             decoded,
             ambiguities,
         })
     }
 
-    /// The path as received.
-    pub fn raw(&self) -> &'a str {
-        self.raw
+    /// Whether the path may be one below `prefix`, which is plain. It reads no segments.
+    pub(super) fn may_begin_with(&self, prefix: &str) -> bool {
+        !self.is_plain || self.raw.starts_with(prefix.as_bytes())
     }
 
     /// The ambiguities that a route must allow.
@@ -117,10 +119,8 @@ pub struct RawSegments<'p> {
 
 impl<'p> RawSegments<'p> {
     /// Iterates over a path that starts with a slash.
-    pub(super) fn new(raw: &'p str) -> RawSegments<'p> {
-        RawSegments {
-            rest: raw.as_bytes().get(1..),
-        }
+    pub(super) fn new(raw: &'p [u8]) -> RawSegments<'p> {
+        RawSegments { rest: raw.get(1..) }
     }
 
     /// The rest of the path, without the slash before it.
@@ -156,20 +156,37 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Whether a path has nothing that must be looked at more closely: neither encodings, dots, parameters
-/// nor empty segments. The loops have no early exit and accumulate bytes, so that they are vectorized.
+/// nor empty segments.
+#[expect(clippy::indexing_slicing, reason = "a byte is below 256")]
 fn is_plain(raw: &[u8]) -> bool {
-    let is_plain = |byte: u8| {
-        let is_special = (byte == b'%') | (byte == b'.') | (byte == b';');
-        let is_forbidden = (byte == b'\\') | (byte == b'#') | (byte == b'?');
-        (byte > b' ') & (byte < 0x7f) & !is_special & !is_forbidden
-    };
-    let other = |other, byte: &u8| other | u8::from(!is_plain(*byte));
-    let pairs = raw.iter().zip(raw.iter().skip(1));
-    let empty = pairs.fold(0, |empty, (one, next)| {
-        empty | u8::from((*one == b'/') & (*next == b'/'))
-    });
-    raw.iter().fold(empty, other) == 0
+    let (mut all, mut pairs, mut last) = (0, 0, 0);
+    for byte in raw {
+        let class = CLASSES[*byte as usize];
+        all |= class;
+        pairs |= class & last;
+        last = class;
+    }
+    all & SPECIAL == 0 && pairs & SLASH == 0
 }
+
+const SLASH: u8 = 1;
+/// Encodings, dots and parameters, and what no path may contain.
+const SPECIAL: u8 = 2;
+
+#[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
+const CLASSES: [u8; 256] = {
+    let mut classes = [SPECIAL; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        classes[byte] = match byte as u8 {
+            b'/' => SLASH,
+            b'%' | b'.' | b';' | b'\\' | b'#' | b'?' => SPECIAL,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
 
 /// Rejects bytes that no path may contain, and returns whether any are percent-encoded.
 fn check_bytes(raw: &[u8]) -> Result<bool, PathError> {
@@ -213,9 +230,9 @@ fn check_encodings(raw: &[u8]) -> Result<PathAmbiguities, PathError> {
 
 /// Rejects dot segments, and returns whether a segment before the last is empty: `//`, or `/;x/`,
 /// which is equivalent for programs that remove parameters.
-fn check_segments(raw: &str) -> Result<bool, PathError> {
+fn check_segments(raw: &[u8]) -> Result<bool, PathError> {
     let mut empty = false;
-    let mut rest = raw.as_bytes().get(1..);
+    let mut rest = raw.get(1..);
     while let Some(bytes) = rest {
         let (segment, after) = split_at_byte(bytes, b'/');
         let (name, _) = split_at_byte(segment, b';');

@@ -86,7 +86,7 @@ fn parse_segments(text: &str) -> Result<Vec<String>, PatternError> {
 /// appear.
 #[must_use]
 pub fn strip_prefix<'p>(raw_path: &'p str, prefix: &PathPattern) -> &'p str {
-    let mut pieces = RawSegments::new(raw_path);
+    let mut pieces = RawSegments::new(raw_path.as_bytes());
     for _ in prefix.segments() {
         pieces.next();
     }

@@ -249,6 +249,7 @@ impl PathTree {
         let mut node = self.nodes.get(index);
         if is_complete
             && let Some(end) = node
+            && !end.exact.is_empty()
             && visitor(&end.exact)
         {
             return true;
