@@ -122,22 +122,29 @@ impl ConnectionOptions {
     }
 }
 
-/// The number of control characters that no value may have. Parts of a constant size and sums of bytes
-/// let the compiler vectorize the comparisons.
-pub(super) fn count_controls(bytes: &[u8]) -> usize {
+/// Whether complete lines have no control characters but the two at the end of each, and tabs.
+pub(super) fn have_only_line_ends(bytes: &[u8], lines: usize) -> bool {
+    let controls = count_controls(bytes);
+    // Few heads have tabs.
+    controls == 2 * lines || controls - memchr::memchr_iter(b'\t', bytes).count() == 2 * lines
+}
+
+const PART: usize = 64;
+
+/// The number of control characters. Parts of a constant size and sums of bytes let the compiler
+/// vectorize the comparisons.
+fn count_controls(bytes: &[u8]) -> usize {
     let (parts, rest) = bytes.as_chunks();
     let mut last = [b' '; PART];
     if let Some(start) = last.get_mut(..rest.len()) {
         start.copy_from_slice(rest);
     }
-    let counts = parts.iter().map(count_controls_in_part);
-    counts.sum::<usize>() + count_controls_in_part(&last)
+    let counts = parts.iter().map(count_in_part);
+    counts.sum::<usize>() + count_in_part(&last)
 }
 
-const PART: usize = 32;
-
-fn count_controls_in_part(part: &[u8; PART]) -> usize {
-    let is_control = |byte: u8| (byte < 0x20) & (byte != b'\t') | (byte == 0x7f);
+fn count_in_part(part: &[u8; PART]) -> usize {
+    let is_control = |byte: u8| (byte < 0x20) | (byte == 0x7f);
     let add = |sum, byte: &u8| sum + u8::from(is_control(*byte));
     usize::from(part.iter().fold(0_u8, add))
 }
@@ -179,12 +186,25 @@ mod tests {
     #[test]
     fn control_characters_are_counted() {
         for (text, count) in [
-            (&b"a\tb \xe9~"[..], 0),
-            (b"\r\n", 2),
+            (&b"a b \xe9~"[..], 0),
+            (b"\r\n\t", 3),
             (b"\0\x1f\x7f", 3),
-            (&[0; 1000], 1000),
+            (&[0; 10_000], 10_000),
         ] {
             assert_eq!(count_controls(text), count, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lines_have_no_other_control_characters() {
+        for (text, lines, expected) in [
+            (&b"a\tb \xe9~\r\n\r\n"[..], 2, true),
+            (b"", 0, true),
+            (b"a\0\r\n", 1, false),
+            (b"a\t\x7f\r\n", 1, false),
+            (b"\t\r\n", 2, false),
+        ] {
+            assert_eq!(have_only_line_ends(text, lines), expected, "{text:?}");
         }
     }
 

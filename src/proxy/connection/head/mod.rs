@@ -18,7 +18,7 @@ mod request;
 pub mod response;
 mod target;
 
-use fields::count_controls;
+use fields::have_only_line_ends;
 pub use lines::HeadLines;
 pub use outline::Outline;
 pub use request::{BodyFraming, Head};
@@ -196,7 +196,7 @@ impl HeadReader {
     fn check_controls(&mut self) -> Result<(), HeadRejection> {
         let (bytes, lines) = self.checked;
         let new = self.head.lines.bytes.get(bytes..self.line_start);
-        if count_controls(new.unwrap_or_default()) != 2 * (self.lines - lines) {
+        if !have_only_line_ends(new.unwrap_or_default(), self.lines - lines) {
             return bad("a header value has a control character");
         }
         self.checked = (self.line_start, self.lines);
@@ -205,7 +205,7 @@ impl HeadReader {
 
     fn request_line(&mut self, end: usize) -> Result<(), HeadRejection> {
         let line = self.head.lines.bytes.get(..end).unwrap_or_default();
-        let [method, target, version] = split_request_line(line)?;
+        let [method, target, version] = target::split_request_line(line)?;
         if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
             return bad("the method is not a token");
         }
@@ -337,20 +337,6 @@ impl HeadReader {
         head.expects_continue = self.expects > 0 && !head.lines.http_10;
         head.lines.settle(head.upgrade);
         Ok(Progress::Complete)
-    }
-}
-
-/// Splits a request line at its spaces.
-fn split_request_line(line: &[u8]) -> Result<[&[u8]; 3], HeadRejection> {
-    let parts = line.iter().position(|byte| *byte == b' ').and_then(|at| {
-        let (method, rest) = line.split_at(at);
-        let rest = rest.get(1..)?;
-        let (target, version) = rest.split_at(rest.iter().rposition(|byte| *byte == b' ')?);
-        Some([method, target, version.get(1..)?])
-    });
-    match parts {
-        Some(parts @ [_, target, _]) if !target.contains(&b' ') => Ok(parts),
-        _ => bad("the request line has not three parts"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The request target (RFC 9112, section 3.2).
+//! The request line and its target (RFC 9112, section 3).
 
 use std::ops::Range;
 
@@ -32,6 +32,25 @@ impl Absolute {
         };
         let port = |authority| port_of(authority).unwrap_or(self.default_port);
         ours == theirs && port(authority) == port(host)
+    }
+}
+
+/// Splits a request line at its spaces.
+pub(super) fn split_request_line(line: &[u8]) -> Result<[&[u8]; 3], HeadRejection> {
+    let parts = line.iter().position(|byte| *byte == b' ').and_then(|at| {
+        let (method, rest) = line.split_at(at);
+        let rest = rest.get(1..)?;
+        // What nearly all clients send.
+        let end = match rest.strip_suffix(b" HTTP/1.1") {
+            Some(target) => target.len(),
+            None => rest.iter().rposition(|byte| *byte == b' ')?,
+        };
+        let (target, version) = rest.split_at(end);
+        Some([method, target, version.get(1..)?])
+    });
+    match parts {
+        Some(parts @ [_, target, _]) if !target.contains(&b' ') => Ok(parts),
+        _ => bad("the request line has not three parts"),
     }
 }
 

@@ -6,12 +6,14 @@
 use http::Version;
 
 use super::HeadLines;
-use super::fields::{self, ConnectionOptions, count_controls};
+use super::fields::{self, ConnectionOptions, have_only_line_ends};
 use crate::pipeline::client_response::framing::{self, LengthAction, ResponseFraming};
 use crate::pipeline::fields::{FieldKind, FieldPosition};
 
 /// Bytes of a head.
 const MAX_SIZE: usize = 1024 * 1024;
+/// Bytes that are read at once.
+const PIECE: usize = 512;
 /// Number of fields.
 const MAX_FIELDS: usize = 256;
 const TOO_LARGE: &str = "the head of the response is too large";
@@ -59,6 +61,18 @@ impl ResponseHead {
     /// # Errors
     /// The response is not valid.
     pub fn read(&mut self, new: &[u8]) -> Result<Option<usize>, MalformedResponse> {
+        // Most heads fit into the first piece: the body behind it is not copied with it.
+        let mut behind = new.len();
+        for piece in new.chunks(PIECE) {
+            behind -= piece.len();
+            if let Some(more) = self.read_piece(piece)? {
+                return Ok(Some(more + behind));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_piece(&mut self, new: &[u8]) -> Result<Option<usize>, MalformedResponse> {
         self.lines.bytes.extend_from_slice(new);
         while let Some(at) = self
             .lines
@@ -183,7 +197,7 @@ impl ResponseHead {
     fn complete(&mut self, end: usize) -> Result<(), MalformedResponse> {
         // All values at once: nothing but line ends.
         let bytes = self.lines.bytes.get(..end).unwrap_or_default();
-        if count_controls(bytes) != 2 * (self.complete_lines + 1) {
+        if !have_only_line_ends(bytes, self.complete_lines + 1) {
             return Err(MalformedResponse("a header value has a control character"));
         }
         let fields = self.lines.fields();
