@@ -109,7 +109,7 @@ pub(crate) fn headers(criterion: &mut Criterion) {
         server_host: None,
         carries_trailers: false,
     };
-    let head = || UpstreamHead::new(request, &permit, fields).expect("a head");
+    let head = || UpstreamHead::new(&request, &permit, fields).expect("a head");
     let mut group = criterion.benchmark_group("headers");
     group.bench_function("pass", |bench| {
         bench.iter(|| {

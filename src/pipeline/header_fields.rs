@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
+use super::own_field::{OwnField, OwnName};
 use crate::auth::token::SignError;
 use crate::limits::LimitHeaders;
 
@@ -22,6 +23,15 @@ pub enum HeaderError {
 pub trait FieldSink {
     /// Adds a field.
     fn add(&mut self, name: &HeaderName, value: &HeaderValue);
+
+    /// Adds a field that is the same in every message.
+    fn add_own(&mut self, field: &OwnField) {
+        self.add(&field.name, &field.value);
+    }
+
+    /// Adds a field with a value that any field can carry: its characters are digits, or were checked
+    /// before.
+    fn add_checked(&mut self, name: &OwnName, value: &[u8]);
 
     /// Adds a field with a text as its value.
     ///
@@ -46,14 +56,19 @@ pub trait FieldSink {
 }
 
 /// Adds a field with a number as its value.
-pub fn add_number(sink: &mut dyn FieldSink, name: &HeaderName, number: u64) {
-    // Digits are valid in a header.
-    let _ = sink.add_text(name, itoa::Buffer::new().format(number).as_bytes());
+pub fn add_number(sink: &mut dyn FieldSink, name: &OwnName, number: u64) {
+    sink.add_checked(name, itoa::Buffer::new().format(number).as_bytes());
 }
 
 impl FieldSink for HeaderMap {
     fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
         self.append(name.clone(), value.clone());
+    }
+
+    fn add_checked(&mut self, name: &OwnName, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.append(name.name.clone(), value);
+        }
     }
 
     fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError> {
@@ -78,6 +93,11 @@ impl FieldSink for FieldBuffer {
         self.push((name.clone(), value.clone()));
     }
 
+    fn add_checked(&mut self, name: &OwnName, value: &[u8]) {
+        let value = HeaderValue::from_bytes(value);
+        self.extend(value.map(|value| (name.name.clone(), value)));
+    }
+
     fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError> {
         let value = HeaderValue::from_bytes(text).map_err(|_| HeaderError::InvalidValue)?;
         self.push((name.clone(), value));
@@ -93,6 +113,18 @@ impl FieldSink for FieldBuffer {
 impl FieldSink for Vec<u8> {
     fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
         push_line(self, name, value.as_bytes());
+    }
+
+    fn add_own(&mut self, field: &OwnField) {
+        self.extend_from_slice(&field.line);
+    }
+
+    fn add_checked(&mut self, name: &OwnName, value: &[u8]) {
+        let start = name.start.as_bytes();
+        self.reserve(start.len() + value.len() + 2);
+        self.extend_from_slice(start);
+        self.extend_from_slice(value);
+        self.extend_from_slice(b"\r\n");
     }
 
     fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError> {
@@ -126,12 +158,20 @@ fn push_line(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     head.extend_from_slice(b"\r\n");
 }
 
-/// Whether a text can be a value (RFC 9110, section 5.5). The loop has no early exit and accumulates
-/// bytes, so that it is vectorized.
+/// Whether a text can be a value (RFC 9110, section 5.5). Looks at parts of a fixed length, which the
+/// compiler vectorizes; the last one overlaps the one before it.
 fn is_value(text: &[u8]) -> bool {
+    let (parts, rest) = text.as_chunks::<8>();
+    match text.last_chunk::<8>() {
+        Some(last) => parts.iter().all(is_part) && is_part(last),
+        None => rest.iter().all(|byte| is_part(&[*byte])),
+    }
+}
+
+fn is_part<const N: usize>(part: &[u8; N]) -> bool {
     let is_invalid = |byte: u8| (byte != b'\t') & ((byte < b' ') | (byte == 0x7f));
-    let accumulate = |invalid, byte: &u8| invalid | u8::from(is_invalid(*byte));
-    text.iter().fold(0, accumulate) == 0
+    let accumulate = |invalid, byte: &u8| invalid | is_invalid(*byte);
+    !part.iter().fold(false, accumulate)
 }
 
 #[cfg(test)]
@@ -166,7 +206,14 @@ pub(super) mod tests {
     #[test]
     fn no_text_ends_its_line() {
         let name = HeaderName::from_static("x-name");
-        for text in ["a\r\nb: c", "a\0", "\x7f"] {
+        for text in [
+            "a\r\nb: c",
+            "a\0",
+            "\x7f",
+            "12345678\n",
+            "\n12345678",
+            "1234\n5678",
+        ] {
             let (mut map, mut head) = (HeaderMap::new(), Vec::<u8>::new());
             assert!(map.add_text(&name, text.as_bytes()).is_err());
             assert!(head.add_text(&name, text.as_bytes()).is_err());

@@ -27,6 +27,7 @@ pub mod header_fields;
 pub mod hop_by_hop;
 pub mod html_page;
 pub mod local_response;
+pub mod own_field;
 pub mod same_origin;
 pub mod sign_in_start;
 pub mod snapshot;

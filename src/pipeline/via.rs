@@ -2,17 +2,18 @@
 //! request that loops.
 
 use http::Version;
-use http::header::{HeaderValue, InvalidHeaderValue};
+use http::header::{self, HeaderValue, InvalidHeaderValue};
 
 use super::fields::{FieldKind, Fields};
+use super::own_field::OwnField;
 
 /// The gateway's entry in `Via`: the protocol in which a message was received, and a pseudonym.
 #[derive(Debug)]
 pub struct Via {
     pseudonym: String,
-    http10: HeaderValue,
-    http11: HeaderValue,
-    http2: HeaderValue,
+    http10: OwnField,
+    http11: OwnField,
+    http2: OwnField,
 }
 
 impl Via {
@@ -25,7 +26,10 @@ impl Via {
     /// # Errors
     /// The pseudonym does not fit into a header.
     pub fn new(pseudonym: &str) -> Result<Via, InvalidHeaderValue> {
-        let of = |protocol: &str| HeaderValue::try_from(format!("{protocol} {pseudonym}"));
+        let of = |protocol: &str| {
+            let value = HeaderValue::try_from(format!("{protocol} {pseudonym}"))?;
+            Ok(OwnField::new(header::VIA, value))
+        };
         Ok(Via {
             pseudonym: pseudonym.to_owned(),
             http10: of("1.0")?,
@@ -41,7 +45,7 @@ impl Via {
     }
 
     /// The entry of a message that was received in this version.
-    pub(crate) fn entry(&self, received: Version) -> &HeaderValue {
+    pub(crate) fn entry(&self, received: Version) -> &OwnField {
         match received {
             Version::HTTP_2 => &self.http2,
             Version::HTTP_10 => &self.http10,
@@ -53,7 +57,7 @@ impl Via {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use http::{HeaderMap, header};
+    use http::HeaderMap;
 
     use super::*;
     use crate::pipeline::fields::{Field, FieldList};
@@ -73,9 +77,9 @@ mod tests {
             header::VIA,
             HeaderValue::from_static("1.0 fred, 1.1 p.example.net (x)"),
         );
-        fields.append(header::VIA, other.entry(Version::HTTP_2).clone());
+        fields.append(header::VIA, other.entry(Version::HTTP_2).value.clone());
         assert!(!is_in(&ours, &fields));
-        fields.append(header::VIA, ours.entry(Version::HTTP_11).clone());
+        fields.append(header::VIA, ours.entry(Version::HTTP_11).value.clone());
         assert!(is_in(&ours, &fields) && is_in(&other, &fields));
         // A proxy may have joined them, with a comment.
         let joined: Vec<&str> = fields

@@ -131,12 +131,12 @@ impl ServerState {
     }
 
     /// Clears failures and returns whether the server was ejected.
-    pub(super) fn record_success(&self, now: Instant) -> bool {
+    pub(super) fn record_success(&self) -> bool {
         if !self.suspect.load(Ordering::Relaxed) {
             return false;
         }
         let mut ejection = self.ejection.lock();
-        let was_ejected = ejection.is_ejected(now);
+        let was_ejected = ejection.is_ejected(Instant::now());
         ejection.record_success();
         self.suspect.store(false, Ordering::Relaxed);
         was_ejected

@@ -129,7 +129,7 @@ impl UpstreamState {
             return;
         };
         if outcome == AttemptOutcome::Success {
-            if server.record_success(Instant::now()) {
+            if server.record_success() {
                 self.refresh();
             }
             return;

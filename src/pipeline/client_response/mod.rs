@@ -3,17 +3,18 @@
 
 use framing::LengthAction;
 use http::Version;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderName};
 
 use super::admission::Permit;
 use super::fields::{Field, FieldKind};
-use super::header_fields::{FieldSink, HeaderError, add_number};
+use super::header_fields::{FieldSink, add_number};
 use super::local_response::clearing_headers;
+use super::own_field::{CONTENT_LENGTH, X_REQUEST_ID};
 use super::via::Via;
 use crate::auth::credential;
 use crate::auth::session::CookieRules;
 use crate::limits::LimitHeaders;
-use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
+use crate::telemetry::request_id::RequestId;
 
 pub mod framing;
 
@@ -54,16 +55,15 @@ impl ClientHead<'_> {
 
     /// Writes the gateway's own fields. The route's edits also apply to them, but to neither CORS nor
     /// the cleared cookie.
-    ///
-    /// # Errors
-    /// A value that no header can carry.
-    pub(crate) fn write(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
+    pub(crate) fn write(&self, sink: &mut dyn FieldSink) {
         if let LengthAction::Collapse(length) = self.length {
-            add_number(sink, &header::CONTENT_LENGTH, length);
+            add_number(sink, &CONTENT_LENGTH, length);
         }
-        self.add_unedited(sink, &header::VIA, self.via.entry(self.version));
-        if !self.is_edited(X_REQUEST_ID.as_str().as_bytes()) {
-            sink.add_text(&X_REQUEST_ID, self.request_id.as_bytes())?;
+        if !self.is_edited(b"via") {
+            sink.add_own(self.via.entry(self.version));
+        }
+        if !self.is_edited(b"x-request-id") {
+            sink.add_checked(&X_REQUEST_ID, self.request_id.as_bytes());
         }
         if let Some(limits) = &self.limits {
             sink.add_limits(limits, &|name| !self.is_edited(name.as_str().as_bytes()));
@@ -87,13 +87,6 @@ impl ClientHead<'_> {
             for (name, value) in clearing_headers(self.cookie) {
                 sink.add(&name, &value);
             }
-        }
-        Ok(())
-    }
-
-    fn add_unedited(&self, sink: &mut dyn FieldSink, name: &HeaderName, value: &HeaderValue) {
-        if !self.is_edited(name.as_str().as_bytes()) {
-            sink.add(name, value);
         }
     }
 

@@ -85,7 +85,11 @@ routes: [{{name: one, match: {{prefix: /one}}, upstream: echo, {}}}]
         let received = list(&RECEIVED);
         let passing = received.iter().filter(|field| head.passes(field));
         let passing = passing.map(|field| str::from_utf8(field.name).unwrap());
-        let added = added(|sink| head.write(sink)).into_iter();
+        let added = added(|sink| {
+            head.write(sink);
+            Ok(())
+        });
+        let added = added.into_iter();
         (
             passing.collect::<Vec<_>>().join(" "),
             added

@@ -1,15 +1,12 @@
 //! W3C Trace Context: a valid trace is continued, otherwise a new one starts.
 
-use http::header::HeaderName;
-
 use crate::hex_digits;
 use crate::pipeline::fields::{FieldKind, Fields};
-use crate::pipeline::header_fields::{FieldSink, HeaderError};
+use crate::pipeline::header_fields::FieldSink;
+use crate::pipeline::own_field::TRACEPARENT;
 use crate::telemetry::random;
 use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
-
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The trace of a request toward its upstream.
 #[derive(Debug)]
@@ -33,8 +30,10 @@ impl Trace {
             trace.copy_from_slice(&new_trace_id(request_id));
         }
         if let Some(span) = value.get_mut(36..52) {
-            let id = random::bits_64().max(1).to_be_bytes();
-            span.copy_from_slice(&hex_digits::encode::<8, 16>(&id));
+            // Sixteen bytes cost less than eight: their digits are vectorized.
+            let id = u128::from(random::bits_64().max(1)) << 64;
+            let digits: [u8; 32] = hex_digits::encode(&id.to_be_bytes());
+            span.copy_from_slice(digits.first_chunk::<16>().unwrap_or(&[b'1'; 16]));
         }
         Trace::Started(value)
     }
@@ -51,13 +50,9 @@ impl Trace {
     }
 
     /// Writes `traceparent`, unless the client's passes.
-    ///
-    /// # Errors
-    /// A value that no header can carry.
-    pub(crate) fn write(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
-        match self {
-            Trace::Continued(_) => Ok(()),
-            Trace::Started(value) => sink.add_text(&TRACEPARENT, value),
+    pub(crate) fn write(&self, sink: &mut dyn FieldSink) {
+        if let Trace::Started(value) = self {
+            sink.add_checked(&TRACEPARENT, value);
         }
     }
 }
@@ -123,6 +118,13 @@ mod tests {
     use crate::pipeline::fields::tests::list;
     use crate::pipeline::header_fields::tests::added;
 
+    fn started(trace: &Trace) -> Vec<(String, String)> {
+        added(|sink| {
+            trace.write(sink);
+            Ok(())
+        })
+    }
+
     #[test]
     fn new_trace_uses_the_request_id_if_valid() {
         let uuid = "0af7651916cd43dd8448eb211c80319c";
@@ -138,7 +140,7 @@ mod tests {
             let state = list(&[("tracestate", "a=1"), ("Traceparent", "00-0-0-0")]);
             let trace = Trace::of(Fields::new(&state), &request_id);
             assert!(!trace.is_continued());
-            let fields = added(|sink| trace.write(sink));
+            let fields = started(&trace);
             let [(name, parent)] = fields.as_slice() else {
                 panic!("{fields:?}");
             };
@@ -150,7 +152,7 @@ mod tests {
             let fields = list(&[("Traceparent", parent.as_str())]);
             let fields = Fields::new(&fields);
             let trace = Trace::of(fields, &request_id);
-            assert!(trace.is_continued() && added(|sink| trace.write(sink)).is_empty());
+            assert!(trace.is_continued() && started(&trace).is_empty());
             assert_eq!(trace.id(), Some(written));
             assert_eq!(of_client(fields, id.as_bytes()), (!kept).then_some(written));
         }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::{Content, LocalResponse, NOSNIFF};
+use super::{Content, LocalResponse};
 use crate::limits::{Decision, LimitHeaders};
 use crate::pipeline::admission::AdmissionServices;
 use crate::pipeline::header_fields::{FieldSink, add_number};
+use crate::pipeline::own_field::{CONTENT_LENGTH, NOSNIFF, X_REQUEST_ID};
 use crate::settings::Reloadable;
-use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
+use crate::telemetry::request_id::RequestId;
 
 /// The facts about a request on which its response depends, beside the response's own content.
 #[derive(Clone, Copy)]
@@ -76,12 +77,11 @@ impl LocalResponse {
         sink: &mut dyn FieldSink,
     ) {
         self.write_content_fields(context, sink);
-        if self.lacks(&X_REQUEST_ID) {
-            // An identifier is valid in a header.
-            let _ = sink.add_text(&X_REQUEST_ID, context.request_id.as_bytes());
+        if self.lacks(&X_REQUEST_ID.name) {
+            sink.add_checked(&X_REQUEST_ID, context.request_id.as_bytes());
         }
-        if self.lacks(&header::X_CONTENT_TYPE_OPTIONS) {
-            sink.add(&header::X_CONTENT_TYPE_OPTIONS, &NOSNIFF);
+        if self.lacks(&NOSNIFF.name) {
+            sink.add_own(&NOSNIFF);
         }
         if let Some(hsts) = context.hsts
             && self.lacks(&header::STRICT_TRANSPORT_SECURITY)
@@ -90,8 +90,8 @@ impl LocalResponse {
         }
         let is_head_alone = self.is_trailers_only && context.is_http2;
         // The response to a HEAD has the length that a GET would have.
-        if !self.is_bodiless() && !is_head_alone && self.lacks(&header::CONTENT_LENGTH) {
-            add_number(sink, &header::CONTENT_LENGTH, body_length as u64);
+        if !self.is_bodiless() && !is_head_alone && self.lacks(&CONTENT_LENGTH.name) {
+            add_number(sink, &CONTENT_LENGTH, body_length as u64);
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn every_response_has_the_common_headers_once() {
         let own = vec![
-            (header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone()),
+            (NOSNIFF.name.clone(), NOSNIFF.value.clone()),
             (header::CONTENT_LENGTH, HeaderValue::from_static("9")),
         ];
         let response = LocalResponse::new(StatusCode::OK, own, "");

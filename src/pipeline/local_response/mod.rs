@@ -23,11 +23,10 @@ use crate::pipeline::METHODS;
 use crate::pipeline::facts::{ClientOrigin, RequestHead};
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields::{FieldBuffer, FieldSink, add_number};
+use crate::pipeline::own_field::RETRY_AFTER;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::Route;
 
-/// The value of `X-Content-Type-Options`.
-pub static NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 static NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 static VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 /// The challenge that names no error.
@@ -205,7 +204,7 @@ fn write_rejection(
 ) {
     write_challenge(rejection, names_token_error, sink);
     if let Some(seconds) = retry_after_seconds(rejection) {
-        add_number(sink, &header::RETRY_AFTER, seconds);
+        add_number(sink, &RETRY_AFTER, seconds);
     }
     write_state(rejection, context, sink);
 }

@@ -10,11 +10,12 @@ use super::facts::ClientOrigin;
 use super::facts::trace_context::Trace;
 use super::fields::{Field, FieldKind, Fields, KindSet};
 use super::header_fields::{FieldSink, HeaderError};
+use super::own_field::X_REQUEST_ID;
 use super::via::Via;
 use crate::clock;
 use crate::routing::{Auth, stripped_part};
 use crate::settings::Reloadable;
-use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
+use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 
 mod hygiene;
@@ -69,7 +70,7 @@ pub struct UpstreamRequest<'a> {
 /// The changes to one request on its way to the upstream. Fields about the client's connection are
 /// settled before (`RequestConnection`).
 pub struct UpstreamHead<'a> {
-    request: UpstreamRequest<'a>,
+    request: &'a UpstreamRequest<'a>,
     permit: &'a Permit,
     forbidden: ForbiddenNames<'a>,
     /// The kinds of fields that do not pass, whatever their names are to the configuration.
@@ -89,7 +90,7 @@ impl<'a> UpstreamHead<'a> {
     /// # Errors
     /// Differing values of `Content-Length`.
     pub fn new(
-        request: UpstreamRequest<'a>,
+        request: &'a UpstreamRequest<'a>,
         permit: &'a Permit,
         fields: Fields<'a>,
     ) -> Result<UpstreamHead<'a>, HeaderError> {
@@ -159,7 +160,7 @@ impl<'a> UpstreamHead<'a> {
     /// # Errors
     /// A value that no header can carry.
     pub fn write(&self, sink: &mut dyn FieldSink) -> Result<(), HeaderError> {
-        let (request, route) = (&self.request, &self.permit.route);
+        let (request, route) = (self.request, &self.permit.route);
         if let Cookies::Rewritten(left) = &self.cookies
             && !self.forbidden.edited.contains(b"cookie")
         {
@@ -175,13 +176,13 @@ impl<'a> UpstreamHead<'a> {
         if let Some(prefix) = &self.prefix {
             sink.add_text(&origin::X_FORWARDED_PREFIX, prefix.as_bytes())?;
         }
-        sink.add_text(&X_REQUEST_ID, request.request_id.as_bytes())?;
-        self.trace.write(sink)?;
+        sink.add_checked(&X_REQUEST_ID, request.request_id.as_bytes());
+        self.trace.write(sink);
         if let Some(token) = &self.permit.provider_token {
             let (name, value) = &**token;
             sink.add(name, value);
         }
-        sink.add(&header::VIA, request.via.entry(request.version));
+        sink.add_own(request.via.entry(request.version));
         if let Some(identity) = &self.permit.identity {
             identity::write(sink, &route.identity_headers, identity)?;
             if route.assertion {

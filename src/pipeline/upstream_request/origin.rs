@@ -7,10 +7,10 @@ use http::header::{HeaderName, HeaderValue};
 use crate::pipeline::facts::ClientOrigin;
 use crate::pipeline::fields::{Fields, text_of};
 use crate::pipeline::header_fields::{FieldSink, HeaderError};
+use crate::pipeline::own_field::X_FORWARDED_HOST;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 static HTTP: HeaderValue = HeaderValue::from_static("http");
@@ -69,8 +69,12 @@ pub(super) fn write(
         sink.add_text(&X_FORWARDED_FOR, hops.join(", ").as_bytes())?;
         sink.add(&X_FORWARDED_PROTO, scheme(origin.https));
     }
-    let host = origin.host.as_deref().unwrap_or(host);
-    sink.add_text(&X_FORWARDED_HOST, host.as_bytes())
+    match origin.host.as_deref() {
+        Some(host) => sink.add_text(&X_FORWARDED_HOST.name, host.as_bytes())?,
+        // The reader of heads has checked it.
+        None => sink.add_checked(&X_FORWARDED_HOST, host.as_bytes()),
+    }
+    Ok(())
 }
 
 /// The prefix that is stripped from the path, after the one that a trusted proxy has stripped; `None`:

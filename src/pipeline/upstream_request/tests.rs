@@ -117,7 +117,7 @@ impl Forwarded<'_> {
             carries_trailers: self.version == Version::HTTP_2,
         };
         let fields = list(self.fields);
-        let head = UpstreamHead::new(input, &permit, Fields::new(&fields)).unwrap();
+        let head = UpstreamHead::new(&input, &permit, Fields::new(&fields)).unwrap();
         let passing = fields.iter().filter(|field| head.passes(field));
         let passing = passing.map(|field| str::from_utf8(field.name).unwrap());
         let added = added(|sink| head.write(sink)).into_iter();

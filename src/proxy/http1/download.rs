@@ -188,7 +188,7 @@ impl Exchange<'_> {
             keep: self.keep_client,
         };
         let permit = &self.admitted.permit;
-        response_writer::write(self.client.out(), head, self.ctx, permit, framing)?;
+        response_writer::write(self.client.out(), head, self.ctx, permit, framing);
         self.ctx.forwarded.status = head.status;
         Ok(())
     }
@@ -207,7 +207,8 @@ impl Exchange<'_> {
             return Ok(());
         }
         let permit = &self.admitted.permit;
-        response_writer::write(self.client.out(), head, self.ctx, permit, Framing::Interim)
+        response_writer::write(self.client.out(), head, self.ctx, permit, Framing::Interim);
+        Ok(())
     }
 
     fn take_body(&mut self, bytes: &[u8]) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use super::http2_request;
 use super::quiet_limit::QuietLimit;
 use super::request::CONTINUE;
 use super::request_writer;
-use super::upload::{BegunBody, Upload};
+use super::upload::Upload;
 use super::upstream::Upstream;
 use crate::proxy::connection::head::{BodyFraming, Head};
 use crate::proxy::open_streams::stream_control::Interrupt;
@@ -42,34 +42,42 @@ pub(super) enum Ending {
     Closed,
 }
 
+/// Writes the head for the upstream, and returns it if it is sent with the body.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn begin(
+    client: &mut Client,
+    request: &Head,
+    ctx: &mut RequestContext,
+    admitted: &Admitted,
+    upstream: &mut Upstream,
+) -> Result<Vec<u8>, Failure> {
+    let Upstream::Http2(stream) = upstream else {
+        return request_writer::write(request, ctx, admitted);
+    };
+    let head = http2_request::make(request, ctx, admitted)?;
+    stream.send_head(head, request.body == BodyFraming::None);
+    let expects = request.expects_continue && request.body != BodyFraming::None;
+    if expects && admitted.attempts.sent == 1 {
+        // That of the server is not read.
+        client.out().extend_from_slice(CONTINUE);
+    }
+    Ok(Vec::new())
+}
+
 impl<'a> Exchange<'a> {
-    /// # Errors
-    /// The head of the request cannot be written.
+    /// `upload` is the request behind its head, which [`begin`] has returned.
     pub(super) fn new(
         client: &'a mut Client,
         request: &'a mut Head,
         ctx: &'a mut RequestContext,
         admitted: &'a Admitted,
         upstream: &'a mut Upstream,
-        begun: Option<Box<BegunBody>>,
+        upload: Upload,
         timeouts: &Timeouts,
-    ) -> Result<Exchange<'a>, Failure> {
-        let head = match upstream {
-            Upstream::Http1(_) => request_writer::write(request, ctx, admitted)?,
-            Upstream::Http2(stream) => {
-                let head = http2_request::make(request, ctx, admitted)?;
-                stream.send_head(head, request.body == BodyFraming::None);
-                let expects = request.expects_continue && request.body != BodyFraming::None;
-                if expects && admitted.attempts.sent == 1 {
-                    // That of the server is not read.
-                    client.out().extend_from_slice(CONTINUE);
-                }
-                Vec::new()
-            }
-        };
-        let max_body = admitted.permit.route.max_body;
-        let upload = Upload::new(head, request.body, begun, upstream, max_body);
-        let exchange = Exchange {
+    ) -> Exchange<'a> {
+        Exchange {
             upload,
             download: Download::new(),
             quiet: QuietLimit::new(timeouts),
@@ -80,16 +88,15 @@ impl<'a> Exchange<'a> {
             ctx,
             admitted,
             upstream,
-        };
-        if exchange.request.body != BodyFraming::None {
-            exchange.watch_body();
         }
-        Ok(exchange)
     }
 
     /// Lets the registry of open streams measure the rate of the body. A client that waits for
     /// `100 Continue` is not late before the interim response.
     fn watch_body(&self) {
+        if self.request.body == BodyFraming::None {
+            return;
+        }
         let control = &self.ctx.arrival.control;
         control.set_polled();
         // An upstream that does not take the body excuses its client.
@@ -116,6 +123,7 @@ impl<'a> Exchange<'a> {
 impl Exchange<'_> {
     /// Runs the exchange to its end.
     pub(super) async fn run(&mut self) -> Result<Ending, Failure> {
+        self.watch_body();
         let ended = poll_fn(|cx| self.poll(cx)).await;
         self.client.deadline.disarm();
         ended

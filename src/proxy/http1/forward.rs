@@ -10,10 +10,10 @@ use http::HeaderName;
 
 use super::client::Client;
 use super::dial::DialError;
-use super::exchange::{Ending, Exchange};
+use super::exchange::{self, Ending, Exchange};
 use super::pool::UpstreamConnections;
 use super::timer_wheel::Ticks;
-use super::upload::BegunBody;
+use super::upload::{BegunBody, Upload};
 use super::upstream::Upstream;
 use crate::clock;
 use crate::pipeline::fields::FieldKind;
@@ -231,8 +231,11 @@ impl Attempt {
     ) -> Result<AttemptEnd, Failure> {
         admitted.attempts.sent += 1;
         let (upstream, timeouts) = (&mut self.upstream, &self.timeouts);
+        let head = exchange::begin(client, request, ctx, admitted, upstream)?;
+        let max_body = admitted.permit.route.max_body;
+        let upload = Upload::new(head, request.body, begun, upstream, max_body);
         let mut exchange =
-            Exchange::new(client, request, ctx, admitted, upstream, begun, timeouts)?;
+            Exchange::new(client, request, ctx, admitted, upstream, upload, timeouts);
         let result = exchange.run().await;
         let end = AttemptEnd {
             result,

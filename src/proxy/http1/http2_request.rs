@@ -7,8 +7,9 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{Request, Uri, Version};
 
-use super::request_writer::{to_failure, upstream_head};
+use super::request_writer::{to_failure, upstream_request};
 use crate::pipeline::fields::Field;
+use crate::pipeline::upstream_request::UpstreamHead;
 use crate::proxy::connection::head::Head;
 use crate::proxy::request_context::{Admitted, RequestContext};
 use crate::proxy::retry::Failure;
@@ -27,8 +28,10 @@ pub(super) fn make(
     ctx: &mut RequestContext,
     admitted: &Admitted,
 ) -> Result<Parts, Failure> {
-    let head = upstream_head(request, ctx, admitted)?;
+    let input = upstream_request(request, ctx, admitted)?;
     let received = request.lines.fields();
+    let head = UpstreamHead::new(&input, &admitted.permit, received);
+    let head = head.map_err(|error| to_failure(&error))?;
     let mut fields = HeaderMap::with_capacity(received.count() + ADDED);
     for field in received.iter().filter(|field| head.passes(field)) {
         add(&mut fields, &field)?;

@@ -87,7 +87,7 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
     // Its bytes are those of a token.
     let method = Method::from_bytes(head.method()).unwrap_or_default();
     let request = request_head(head, &method);
-    record_head(head, request, ctx);
+    ctx.record_head(request, head.host_and_name());
     let step = match find_step(request, ctx).await {
         Some((decision, waited)) => {
             ctx.store_time = waited;
@@ -160,12 +160,6 @@ async fn forward(
     let after = respond(client, head, ctx, response, RequestBody::new(head.body)).await;
     ctx.body_received = received;
     after
-}
-
-fn record_head(head: &Head, request: RequestHead<'_>, ctx: &mut RequestContext) {
-    let host = str::from_utf8(head.host()).ok();
-    let host = host.map(|field| (field, head.host_name()));
-    ctx.record_head(request, host);
 }
 
 fn request_head<'h>(head: &'h Head, method: &'h Method) -> RequestHead<'h> {

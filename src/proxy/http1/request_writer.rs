@@ -22,7 +22,9 @@ pub(super) fn write(
     ctx: &mut RequestContext,
     admitted: &Admitted,
 ) -> Result<Vec<u8>, Failure> {
-    let head = upstream_head(request, ctx, admitted)?;
+    let input = upstream_request(request, ctx, admitted)?;
+    let head = UpstreamHead::new(&input, &admitted.permit, request.lines.fields());
+    let head = head.map_err(|error| to_failure(&error))?;
     let mut out = buffer_pool::take();
     write_request_line(&mut out, request, &admitted.permit.route);
     copy_fields(&mut out, &request.lines, |field| head.passes(field));
@@ -38,22 +40,19 @@ pub(super) fn write(
     Ok(out)
 }
 
-/// The gateway's changes to a request.
+/// The input of the gateway's changes to a request.
 ///
 /// # Errors
-/// Differing values of `Content-Length`.
-pub(super) fn upstream_head<'a>(
+/// The request has no host, which the reader of heads has rejected.
+pub(super) fn upstream_request<'a>(
     request: &'a Head,
     ctx: &'a RequestContext,
     admitted: &'a Admitted,
-) -> Result<UpstreamHead<'a>, Failure> {
+) -> Result<UpstreamRequest<'a>, Failure> {
     let (Some(origin), Some(host)) = (&ctx.client_origin, ctx.text.host()) else {
         return Err(Failure::Internal);
     };
-    let Admitted {
-        permit, attempts, ..
-    } = admitted;
-    let input = UpstreamRequest {
+    Ok(UpstreamRequest {
         settings: &ctx.snapshot.settings,
         assertions: &ctx.snapshot.assertions,
         origin,
@@ -61,15 +60,18 @@ pub(super) fn upstream_head<'a>(
         host,
         path: ctx.text.path(),
         request_id: &ctx.request_id,
-        server_host: attempts.server.as_ref().and_then(ChosenServer::host),
+        server_host: admitted
+            .attempts
+            .server
+            .as_ref()
+            .and_then(ChosenServer::host),
         via: &ctx.worker.via,
         version: match request.lines.http_10 {
             true => Version::HTTP_10,
             false => Version::HTTP_11,
         },
         carries_trailers: false,
-    };
-    UpstreamHead::new(input, permit, request.lines.fields()).map_err(|error| to_failure(&error))
+    })
 }
 
 fn write_request_line(out: &mut Vec<u8>, request: &Head, route: &Route) {

@@ -12,7 +12,6 @@ use crate::pipeline::fields::FieldKind;
 use crate::pipeline::hop_by_hop::ResponseConnection;
 use crate::proxy::connection::head::response::ResponseHead;
 use crate::proxy::request_context::RequestContext;
-use crate::proxy::retry::Failure;
 
 /// What a head says about its connection and its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,31 +28,13 @@ pub(super) enum Framing {
 }
 
 /// Writes a head to the client: the upstream's fields that pass, then the gateway's own.
-///
-/// # Errors
-/// A value that no header can carry.
 pub(super) fn write(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     ctx: &RequestContext,
     permit: &Permit,
     framing: Framing,
-) -> Result<(), Failure> {
-    let start = out.len();
-    let written = try_write(out, head, ctx, permit, framing);
-    if written.is_err() {
-        out.truncate(start);
-    }
-    written
-}
-
-fn try_write(
-    out: &mut Vec<u8>,
-    head: &ResponseHead,
-    ctx: &RequestContext,
-    permit: &Permit,
-    framing: Framing,
-) -> Result<(), Failure> {
+) {
     let fields = head.lines.fields();
     let keep_upgrade = match framing {
         Framing::Interim => false,
@@ -98,9 +79,8 @@ fn try_write(
             });
         }
     }
-    client.write(out).map_err(|_| Failure::Internal)?;
+    client.write(out);
     out.extend_from_slice(b"\r\n");
-    Ok(())
 }
 
 /// Writes the status line that was received, in the gateway's own version: that of the upstream ends

@@ -15,6 +15,8 @@ use tokio::time::MissedTickBehavior;
 
 /// The resolution of all deadlines.
 pub const TICK: Duration = Duration::from_millis(50);
+const TICKS_PER_SECOND: u64 = 1000 / TICK.subsec_millis() as u64;
+const MAX_TICKS: u32 = u32::MAX / 2;
 /// Number of buckets; a later deadline is moved on when the last of them comes up.
 const BUCKETS: usize = 512;
 /// Not armed, or not in the wheel.
@@ -31,9 +33,11 @@ pub struct Ticks(u32);
 impl Ticks {
     /// Rounds up, and adds the tick that has begun already.
     pub const fn of(duration: Duration) -> Ticks {
-        let ticks = duration.as_millis().div_ceil(TICK.as_millis()) + 1;
-        if ticks > (u32::MAX / 2) as u128 {
-            return Ticks(u32::MAX / 2);
+        let seconds = duration.as_secs().saturating_mul(TICKS_PER_SECOND);
+        let rest = duration.subsec_millis().div_ceil(TICK.subsec_millis());
+        let ticks = seconds.saturating_add(rest as u64 + 1);
+        if ticks > MAX_TICKS as u64 {
+            return Ticks(MAX_TICKS);
         }
         Ticks(ticks as u32)
     }

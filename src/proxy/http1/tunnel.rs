@@ -23,7 +23,7 @@ impl Exchange<'_> {
         self.record_response(head, StreamKind::Endless);
         self.ctx.arrival.control.set_upgraded();
         let permit = &self.admitted.permit;
-        response_writer::write(self.client.out(), head, self.ctx, permit, Framing::Upgrade)?;
+        response_writer::write(self.client.out(), head, self.ctx, permit, Framing::Upgrade);
         self.ctx.forwarded.status = head.status;
         self.upload.begin_tunnel();
         self.download.begin_tunnel();

@@ -6,8 +6,8 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
+use super::forward;
 use super::header_map::{self, Removal};
-use super::{failure, forward};
 use crate::limits::LimitHeaders;
 use crate::pipeline::admission::Permit;
 use crate::pipeline::client_response::ClientHead;
@@ -52,9 +52,8 @@ pub(in crate::proxy) fn complete(
     }
     header_map::edit_response(response, |headers| {
         removal.apply(headers);
-        head.write(headers)
-    })?
-    .map_err(failure::from_header_error)?;
+        head.write(headers);
+    })?;
     if !response.status.is_informational() {
         ctx.forwarded.status = response.status.as_u16();
     }

@@ -106,7 +106,7 @@ pub(in crate::proxy) fn prepare(
         carries_trailers: request.version == Version::HTTP_2,
     };
     let list = header_map::list(&received.headers);
-    let head = UpstreamHead::new(input, permit, Fields::new(&list));
+    let head = UpstreamHead::new(&input, permit, Fields::new(&list));
     let head = head.map_err(failure::from_header_error)?;
     let needs_te = ctx.is_grpc && request.version == Version::HTTP_2;
     header_map::edit_request(request, |headers| {

@@ -25,7 +25,8 @@ use super::{AdminState, Readiness, router};
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::header_fields::FieldBuffer;
-use crate::pipeline::local_response::{self, NOSNIFF, RejectedRequest, ResponseContext};
+use crate::pipeline::local_response::{self, RejectedRequest, ResponseContext};
+use crate::pipeline::own_field::NOSNIFF;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::ConnectionLimits;
 use crate::telemetry::metrics::{ConnectionRefusal, Metrics};
@@ -207,6 +208,6 @@ async fn render_rejection(request: Request, next: Next) -> Response {
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id.header());
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone());
+    headers.insert(NOSNIFF.name.clone(), NOSNIFF.value.clone());
     response
 }

@@ -65,15 +65,13 @@ impl Head {
         slice(&self.lines.bytes, self.host.0, self.host.1)
     }
 
-    /// The host without its port, in lower case.
-    pub fn host_name(&self) -> &str {
-        match &self.host_name {
-            HostName::Start(length) => {
-                let name = self.host().get(..*length);
-                name.and_then(|name| std::str::from_utf8(name).ok())
-                    .unwrap_or_default()
-            }
+    /// The value of `Host`, and the host in it without its port, in lower case.
+    pub fn host_and_name(&self) -> Option<(&str, &str)> {
+        let host = std::str::from_utf8(self.host()).ok()?;
+        let name = match &self.host_name {
+            HostName::Start(length) => host.get(..*length)?,
             HostName::Normalized(name) => name,
-        }
+        };
+        Some((host, name))
     }
 }

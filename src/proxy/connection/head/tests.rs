@@ -37,7 +37,7 @@ fn an_ordinary_head_is_read_with_its_framing() {
     assert_eq!(head.body, BodyFraming::Length(12));
     assert_eq!(rest, b"body");
     assert_eq!((head.method(), head.target()), (&b"POST"[..], "/a?b"));
-    assert_eq!((head.host(), head.host_name()), (&b"x"[..], "x"));
+    assert_eq!(head.host_and_name(), Some(("x", "x")));
     assert!(head.expects_continue && !head.upgrade);
 }
 
@@ -264,7 +264,7 @@ fn fields_are_listed_with_their_kinds() {
         (b"CONNECTION", b"close, x-a", FieldKind::Connection),
     ];
     assert_eq!(found, expected);
-    assert_eq!(head.host_name(), "x");
+    assert_eq!(head.host_and_name().map(|(_, name)| name), Some("x"));
     assert!(!head.lines.persists() && head.lines.nominates());
     assert_eq!(head.lines.first_line(), b"GET / HTTP/1.1\r\n");
     let runs: Vec<u8> = head

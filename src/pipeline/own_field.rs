@@ -1,0 +1,76 @@
+//! Fields of the gateway's own, of which a part or the whole line is rendered once.
+
+use std::borrow::Cow;
+
+use http::header::{self, HeaderName, HeaderValue};
+
+use crate::telemetry::request_id;
+
+/// A name, with the start of its line in HTTP/1.1.
+#[derive(Debug)]
+pub struct OwnName {
+    pub name: HeaderName,
+    pub(super) start: &'static str,
+}
+
+impl OwnName {
+    const fn new(name: HeaderName, start: &'static str) -> OwnName {
+        OwnName { name, start }
+    }
+}
+
+pub static CONTENT_LENGTH: OwnName = OwnName::new(header::CONTENT_LENGTH, "content-length: ");
+pub static RETRY_AFTER: OwnName = OwnName::new(header::RETRY_AFTER, "retry-after: ");
+pub static TRACEPARENT: OwnName =
+    OwnName::new(HeaderName::from_static("traceparent"), "traceparent: ");
+pub static X_FORWARDED_HOST: OwnName = OwnName::new(
+    HeaderName::from_static("x-forwarded-host"),
+    "x-forwarded-host: ",
+);
+pub static X_REQUEST_ID: OwnName = OwnName::new(request_id::X_REQUEST_ID, "x-request-id: ");
+
+/// A field, with its line in HTTP/1.1.
+#[derive(Debug)]
+pub struct OwnField {
+    pub name: HeaderName,
+    pub value: HeaderValue,
+    pub(super) line: Cow<'static, [u8]>,
+}
+
+/// `X-Content-Type-Options: nosniff`
+pub static NOSNIFF: OwnField = OwnField {
+    name: header::X_CONTENT_TYPE_OPTIONS,
+    value: HeaderValue::from_static("nosniff"),
+    line: Cow::Borrowed(b"x-content-type-options: nosniff\r\n"),
+};
+
+impl OwnField {
+    pub fn new(name: HeaderName, value: HeaderValue) -> OwnField {
+        let start = [name.as_str().as_bytes(), b": "].concat();
+        OwnField {
+            line: [&start, value.as_bytes(), b"\r\n"].concat().into(),
+            name,
+            value,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_begin_with_their_names() {
+        for own in [
+            &CONTENT_LENGTH,
+            &RETRY_AFTER,
+            &TRACEPARENT,
+            &X_FORWARDED_HOST,
+            &X_REQUEST_ID,
+        ] {
+            assert_eq!(own.start, format!("{}: ", own.name));
+        }
+        let nosniff = OwnField::new(NOSNIFF.name.clone(), NOSNIFF.value.clone());
+        assert_eq!(nosniff.line, NOSNIFF.line);
+    }
+}
