@@ -66,8 +66,8 @@ impl FieldSink for HeaderMap {
     }
 
     fn add_checked(&mut self, name: &OwnName, value: &[u8]) {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
-            self.append(name.name.clone(), value);
+        if let Some((name, value)) = name.field(value) {
+            self.append(name, value);
         }
     }
 
@@ -94,8 +94,7 @@ impl FieldSink for FieldBuffer {
     }
 
     fn add_checked(&mut self, name: &OwnName, value: &[u8]) {
-        let value = HeaderValue::from_bytes(value);
-        self.extend(value.map(|value| (name.name.clone(), value)));
+        self.extend(name.field(value));
     }
 
     fn add_text(&mut self, name: &HeaderName, text: &[u8]) -> Result<(), HeaderError> {

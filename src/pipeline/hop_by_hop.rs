@@ -3,11 +3,18 @@
 
 use std::cmp::Ordering;
 
-use super::fields::{Field, FieldKind, Fields};
+use super::fields::{Field, FieldKind, Fields, KindSet};
 use super::upstream_request::is_forwarding;
 
 /// The only protocol to which a connection is upgraded.
 pub(crate) const WEBSOCKET: &str = "websocket";
+
+/// The kinds of fields without which no field of a request is about its connection alone.
+pub(crate) const ABOUT_CONNECTION: KindSet = KindSet::NONE
+    .with(FieldKind::Connection)
+    .with(FieldKind::Http2Settings)
+    .with(FieldKind::KeepAlive)
+    .with(FieldKind::Upgrade);
 
 /// The options of a message's `Connection` fields.
 #[derive(Debug, Default)]

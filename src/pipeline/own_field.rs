@@ -11,23 +11,45 @@ use crate::telemetry::request_id;
 pub struct OwnName {
     pub name: HeaderName,
     pub(super) start: &'static str,
+    /// No two messages have the same value.
+    is_unique: bool,
 }
 
 impl OwnName {
     const fn new(name: HeaderName, start: &'static str) -> OwnName {
-        OwnName { name, start }
+        OwnName {
+            name,
+            start,
+            is_unique: false,
+        }
+    }
+
+    const fn unique(name: HeaderName, start: &'static str) -> OwnName {
+        OwnName {
+            name,
+            start,
+            is_unique: true,
+        }
+    }
+
+    /// A field of a map. HTTP/2 compresses a unique value without an entry in its table, where it would
+    /// displace those that come again (RFC 7541, section 6.2.3).
+    pub(super) fn field(&self, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+        let mut value = HeaderValue::from_bytes(value).ok()?;
+        value.set_sensitive(self.is_unique);
+        Some((self.name.clone(), value))
     }
 }
 
 pub static CONTENT_LENGTH: OwnName = OwnName::new(header::CONTENT_LENGTH, "content-length: ");
 pub static RETRY_AFTER: OwnName = OwnName::new(header::RETRY_AFTER, "retry-after: ");
 pub static TRACEPARENT: OwnName =
-    OwnName::new(HeaderName::from_static("traceparent"), "traceparent: ");
+    OwnName::unique(HeaderName::from_static("traceparent"), "traceparent: ");
 pub static X_FORWARDED_HOST: OwnName = OwnName::new(
     HeaderName::from_static("x-forwarded-host"),
     "x-forwarded-host: ",
 );
-pub static X_REQUEST_ID: OwnName = OwnName::new(request_id::X_REQUEST_ID, "x-request-id: ");
+pub static X_REQUEST_ID: OwnName = OwnName::unique(request_id::X_REQUEST_ID, "x-request-id: ");
 
 /// A field, with its line in HTTP/1.1.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::proxy::connection::head::Outline;
 use crate::proxy::connection::{DownstreamConnection, RefusalReport};
 use crate::proxy::grpc;
+use crate::proxy::http1::timer_wheel::{Deadline, Ticks};
 use crate::proxy::listener::{ListenerState, Peer, drain};
 use crate::proxy::open_streams::stream_control::StreamControl;
 use crate::proxy::request_context::Arrival;
@@ -29,6 +31,8 @@ use crate::telemetry::request_id::RequestId;
 /// How long a draining connection has to be quiet before it is closed: frames that the client sent
 /// before it read the GOAWAY are still on their way (RFC 9113, section 6.8).
 const QUIET: Duration = Duration::from_secs(1);
+
+const QUIET_CHECK: Duration = Duration::from_millis(50);
 
 /// How long a draining connection waits for a moment without an open stream, at most half the grace
 /// period. After that, the next stream that the client opens starts a GOAWAY in two steps.
@@ -85,8 +89,10 @@ impl ListenerState {
         let gate = Arc::new(Http2Connection {
             peer,
             worker_proxy: proxy,
-            keepalive: limits.keepalive,
-            in_flight: watch::Sender::new(0),
+            keepalive: Ticks::of(limits.keepalive),
+            begun: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            idle: Deadline::default(),
         });
         let control = connection.control();
         if let Ok(streams) = handshake(connection, Some(options)).await {
@@ -99,8 +105,12 @@ impl ListenerState {
 struct Http2Connection {
     peer: Arc<Peer>,
     worker_proxy: Arc<WorkerProxy>,
-    keepalive: Duration,
-    in_flight: watch::Sender<usize>,
+    keepalive: Ticks,
+    /// Numbers of requests.
+    begun: AtomicUsize,
+    ended: AtomicUsize,
+    /// Armed while no request is in flight.
+    idle: Deadline,
 }
 
 /// Why a connection is not kept.
@@ -122,6 +132,7 @@ impl Http2Connection {
         shutdown: watch::Receiver<bool>,
     ) {
         let mut accepted = AcceptedStreams::default();
+        self.idle.arm(self.keepalive);
         let mut stop = shutdown.clone();
         let leave = loop {
             let used = accepted.any;
@@ -134,7 +145,7 @@ impl Http2Connection {
                 () = wait_for_drain(&mut stop, used) => {
                     break self.drain(&mut streams, &mut accepted, &shutdown).await;
                 }
-                () = self.wait_until_idle() => break ConnectionEnd::Unused,
+                () = poll_fn(|cx| self.idle.poll_passed(cx)) => break ConnectionEnd::Unused,
             }
         };
         match leave {
@@ -192,9 +203,10 @@ impl Http2Connection {
                 accepted.any = true;
                 let in_flight = InFlight::count(self);
                 let shutdown = shutdown.clone();
-                tokio::spawn(async move {
+                // Boxed: the runtime moves it several times.
+                tokio::spawn(Box::pin(async move {
                     in_flight.0.serve_stream(session, &shutdown).await;
-                });
+                }));
                 true
             }
             Ok(Some(H2Accept::Rejected)) => {
@@ -206,7 +218,11 @@ impl Http2Connection {
         }
     }
 
-    async fn serve_stream(&self, stream: HttpSession, shutdown: &watch::Receiver<bool>) {
+    fn serve_stream<'r>(
+        &'r self,
+        stream: HttpSession,
+        shutdown: &'r watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + 'r {
         let arrival = Arrival::new(Arc::clone(&self.peer));
         let head = stream.req_header();
         let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
@@ -216,24 +232,23 @@ impl Http2Connection {
         } else {
             ServerSession::new_http2(stream)
         };
-        serve(arrival, &self.worker_proxy, session, shutdown).await;
-    }
-
-    /// Waits until no request has been in flight for the keep-alive time.
-    async fn wait_until_idle(&self) {
-        let mut in_flight = self.in_flight.subscribe();
-        let _ = in_flight.wait_for(|requests| *requests == 0).await;
-        pingora_timeout::sleep(self.keepalive).await;
+        serve(arrival, &self.worker_proxy, session, shutdown)
     }
 
     /// Waits until the connection has been quiet for [`QUIET`].
     async fn wait_until_quiet(&self, control: &StreamControl) {
-        let mut in_flight = self.in_flight.subscribe();
+        let count = || {
+            let (begun, ended) = (&self.begun, &self.ended);
+            (begun.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
+        };
+        let mut quiet_since = (count(), clock::monotonic());
         loop {
-            let _ = in_flight.wait_for(|requests| *requests == 0).await;
-            let quiet = timeout(QUIET, in_flight.changed()).await.is_err();
+            tokio::time::sleep(QUIET_CHECK).await;
+            let ((begun, ended), since) = quiet_since;
             // The end of a response may still wait for the client to read it.
-            if quiet && !control.idle_timer.is_blocked() {
+            if begun != ended || count() != (begun, ended) || control.idle_timer.is_blocked() {
+                quiet_since = (count(), clock::monotonic());
+            } else if since.elapsed() >= QUIET {
                 return;
             }
         }
@@ -266,13 +281,17 @@ struct InFlight(Arc<Http2Connection>);
 
 impl InFlight {
     fn count(gate: &Arc<Http2Connection>) -> InFlight {
-        gate.in_flight.send_modify(|requests| *requests += 1);
+        gate.begun.fetch_add(1, Ordering::Relaxed);
+        gate.idle.disarm();
         InFlight(Arc::clone(gate))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.send_modify(|requests| *requests -= 1);
+        let ended = self.0.ended.fetch_add(1, Ordering::Relaxed) + 1;
+        if ended == self.0.begun.load(Ordering::Relaxed) {
+            self.0.idle.arm(self.0.keepalive);
+        }
     }
 }

@@ -78,22 +78,22 @@ tokio::task_local! {
 }
 
 /// Serves one request, unless it is closed from outside first.
-async fn serve(
+fn serve<'r>(
     arrival: Arrival,
-    proxy: &WorkerProxy,
+    proxy: &'r WorkerProxy,
     session: ServerSession,
-    shutdown: &watch::Receiver<bool>,
-) {
+    shutdown: &'r watch::Receiver<bool>,
+) -> impl Future<Output = ()> + 'r {
     let control = Arc::clone(&arrival.control);
-    REQUEST
-        .scope(arrival, async {
-            tokio::select! {
-                biased;
-                () = StreamControl::drop_requested(&control) => {}
-                _ = proxy.http.process_new_http(session, shutdown) => {}
-            }
-        })
-        .await;
+    // Boxed, before the future of the request begins, so that the session is no part of it.
+    let processing = proxy.http.process_new_http(session, shutdown);
+    REQUEST.scope(arrival, async move {
+        tokio::select! {
+            biased;
+            () = StreamControl::drop_requested(&control) => {}
+            _ = processing => {}
+        }
+    })
 }
 
 /// Pingora's hooks, in the order in which they run for a request.

@@ -14,8 +14,8 @@ use super::{api_call, local_response};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::destination::is_accepted;
 use crate::pipeline::facts::host;
-use crate::pipeline::fields::Fields;
-use crate::pipeline::hop_by_hop::RequestConnection;
+use crate::pipeline::fields::{Fields, KindSet};
+use crate::pipeline::hop_by_hop::{ABOUT_CONNECTION, RequestConnection};
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Step};
 use crate::proxy::request_context::{Admitted, RequestContext, measure_wait};
@@ -34,8 +34,10 @@ pub(super) async fn filter(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<Option<Admitted>> {
-    record_head(session.req_header(), ctx);
-    settle_connection_headers(session)?;
+    let kinds = record_head(session.req_header(), ctx);
+    if kinds.intersects(ABOUT_CONNECTION) {
+        settle_connection_headers(session)?;
+    }
     let valid = match check_values(session.req_header()) {
         Ok(()) => reject_undeclared_body(session).await,
         Err(rejection) => Err(rejection),
@@ -63,16 +65,19 @@ pub(super) async fn filter(
     Ok(None)
 }
 
-/// Records the head. A function of its own, so that the list is no part of the request's future.
-fn record_head(head: &Parts, ctx: &mut RequestContext) {
+/// Records the head, and returns the kinds of its fields. A function of its own, so that the list is no
+/// part of the request's future.
+fn record_head(head: &Parts, ctx: &mut RequestContext) -> KindSet {
     let list = header_map::list(&head.headers);
+    let fields = Fields::new(&list);
     let host = host::read(&head.uri, head.headers.get(header::HOST));
     let host = host.as_ref().ok();
     let host = host.and_then(|(field, name)| Some((field.to_str().ok()?, &**name)));
-    ctx.record_head(header_map::head(head, Fields::new(&list)), host);
+    ctx.record_head(header_map::head(head, fields), host);
+    fields.kinds()
 }
 
-/// Removes the headers about the client's connection, before any other code reads them.
+/// Removes the headers about the client's connection, before the request is decided.
 fn settle_connection_headers(session: &mut Session) -> pingora::Result<()> {
     header_map::edit_request(session.req_header_mut(), |headers| {
         connection_headers(headers).apply(headers);
