@@ -35,6 +35,10 @@ impl Initials {
 }
 
 impl NameSet {
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Whether the set has this name.
     pub fn contains(&self, name: &[u8]) -> bool {
         self.has_length(name) && {

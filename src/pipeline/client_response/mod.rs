@@ -6,7 +6,7 @@ use http::Version;
 use http::header::{self, HeaderName};
 
 use super::admission::Permit;
-use super::fields::{Field, FieldKind};
+use super::fields::{Field, FieldKind, KindSet};
 use super::header_fields::{FieldSink, add_number};
 use super::local_response::clearing_headers;
 use super::own_field::{CONTENT_LENGTH, X_REQUEST_ID};
@@ -51,6 +51,20 @@ impl ClientHead<'_> {
             _ => true,
         };
         passes && !self.is_edited(field.name)
+    }
+
+    /// The kinds of fields that reach the client whatever their names and values.
+    pub(crate) fn passing_kinds(&self) -> KindSet {
+        let route = &self.permit.route;
+        if route.cors.is_some() || !route.response_headers.names.is_empty() {
+            return KindSet::NONE;
+        }
+        KindSet::NONE
+            .with(FieldKind::SetCookie)
+            .with(FieldKind::XRequestId)
+            .with_if(FieldKind::ContentLength, self.length != LengthAction::Keep)
+            .with_if(FieldKind::Other, self.limits.is_some())
+            .others()
     }
 
     /// Writes the gateway's own fields. The route's edits also apply to them, but to neither CORS nor

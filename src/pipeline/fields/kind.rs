@@ -168,6 +168,16 @@ impl KindSet {
         }
     }
 
+    /// The kinds that are not in the set.
+    pub const fn others(self) -> KindSet {
+        KindSet(!self.0)
+    }
+
+    /// The kinds that are in both sets.
+    pub const fn and(self, other: KindSet) -> KindSet {
+        KindSet(self.0 & other.0)
+    }
+
     pub const fn has(self, kind: FieldKind) -> bool {
         self.0 & 1 << kind as u8 != 0
     }
@@ -196,6 +206,11 @@ mod tests {
         assert!(set.has(Accept) && set.has(Other) && !set.has(Cookie));
         assert!(set.intersects(KindSet::NONE.with(Other)));
         assert!(!set.intersects(KindSet::NONE.with(Cookie)));
+        assert!(set.others().has(Cookie) && !set.others().has(Accept));
+        assert_eq!(
+            set.and(KindSet::NONE.with(Accept)),
+            KindSet::NONE.with(Accept)
+        );
     }
 
     #[test]

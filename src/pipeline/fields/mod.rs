@@ -136,7 +136,10 @@ impl<'a> Fields<'a> {
 
     /// The value of the first field of a kind.
     pub fn first(self, kind: FieldKind) -> Option<&'a [u8]> {
-        self.all(kind).next()
+        match self.has(kind) {
+            true => self.all(kind).next(),
+            false => None,
+        }
     }
 
     /// The values of all fields of a kind.

@@ -1,19 +1,20 @@
 //! Copies of received fields.
 
-use crate::pipeline::fields::Field;
+use crate::pipeline::fields::{Field, KindSet};
 use crate::proxy::connection::head::HeadLines;
 
 /// Copies the fields that pass from the bytes in which they were received, in as few pieces as there
-/// are gaps. Names keep their spelling.
+/// are gaps. Names keep their spelling. Fields of the `passing` kinds pass in any case.
 pub(super) fn copy_fields(
     out: &mut Vec<u8>,
     lines: &HeadLines,
+    passing: KindSet,
     passes: impl Fn(&Field<'_>) -> bool,
 ) {
     let (mut from, mut to) = (0, 0);
     let bytes = &*lines.bytes;
     for field in &lines.positions {
-        if !passes(&field.borrow(bytes)) {
+        if !passing.has(field.kind) && !passes(&field.borrow(bytes)) {
             continue;
         }
         if field.start as usize != to {
@@ -44,7 +45,7 @@ mod tests {
             (b"", ""),
         ] {
             let mut out = Vec::new();
-            copy_fields(&mut out, &head.lines, |field| {
+            copy_fields(&mut out, &head.lines, KindSet::NONE, |field| {
                 names.contains(field.name.first().unwrap())
             });
             assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -4,6 +4,7 @@ use http::Version;
 
 use super::buffer_pool;
 use super::field_runs::copy_fields;
+use crate::pipeline::fields::KindSet;
 use crate::pipeline::header_fields::HeaderError;
 use crate::pipeline::upstream_request::{UpstreamHead, UpstreamRequest};
 use crate::proxy::connection::head::{BodyFraming, Head};
@@ -27,7 +28,9 @@ pub(super) fn write(
     let head = head.map_err(|error| to_failure(&error))?;
     let mut out = buffer_pool::take();
     write_request_line(&mut out, request, &admitted.permit.route);
-    copy_fields(&mut out, &request.lines, |field| head.passes(field));
+    copy_fields(&mut out, &request.lines, KindSet::NONE, |field| {
+        head.passes(field)
+    });
     if request.body == BodyFraming::Chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }

@@ -58,7 +58,8 @@ pub(super) fn write(
         limits: LimitHeaders::of(&permit.decisions, || ctx.worker.store_clock()),
     };
     write_status_line(out, head.lines.first_line());
-    copy_fields(out, &head.lines, |field| {
+    let passing = connection.passing_kinds().and(client.passing_kinds());
+    copy_fields(out, &head.lines, passing, |field| {
         connection.passes(field) && client.passes(field)
     });
     match framing {
