@@ -101,7 +101,8 @@ impl Worker {
         note_dropped(ctx);
         note_stall(ctx);
         note_closing(ctx);
-        let took = ctx.arrival.at.elapsed();
+        let ended_at = ctx.ended_at.unwrap_or_else(clock::monotonic);
+        let took = ended_at.saturating_duration_since(ctx.arrival.at);
         let (worker, series) = (&*ctx.worker, &ctx.snapshot.series);
         worker.metrics.requests_in_flight.dec();
         if has_authentication_outcome(ctx) {

@@ -67,7 +67,7 @@ impl LeaseTable {
 
     /// Reads this gateway's monotonic clock.
     pub(super) fn steady_now(&self) -> Micros {
-        Micros::try_from(self.started.elapsed().as_micros()).unwrap_or(Micros::MAX)
+        clock::micros(self.started.elapsed())
     }
 
     /// Takes a unit of a leased limit, or returns the request to send to the store.
@@ -152,8 +152,8 @@ impl LeaseTable {
     pub(super) fn has_units_or_pending_batch<'c>(
         &self,
         charges: impl Iterator<Item = &'c Charge>,
+        now: Micros,
     ) -> bool {
-        let now = self.steady_now();
         self.any(charges, |lease| {
             lease.is_batch_pending(now) || lease.held() > 0
         })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::lease_table::LeaseOutcome;
@@ -23,6 +24,9 @@ struct ChargeStep<'a> {
     outcome: LeaseOutcome,
 }
 
+/// The charges of most requests fit without an allocation.
+type ChargeSteps<'a> = SmallVec<[ChargeStep<'a>; 2]>;
+
 impl<'a> ChargeStep<'a> {
     /// The units to request from the store for this charge.
     fn request(&self) -> Option<(&'a Charge, LeaseRequest)> {
@@ -43,12 +47,13 @@ impl Store {
         &self,
         query: &Query<'_>,
         now: Millis,
+        steady: Micros,
     ) -> Option<Result<QueryResult, StoreError>> {
         if query.has_identity() {
             return None;
         }
         let outcome = self
-            .charge_leased(query.charges_before_auth, query.charges_after_auth)
+            .charge_leased(query.charges_before_auth, query.charges_after_auth, steady)
             .await?;
         Some(outcome.map(|decisions| QueryResult {
             decisions,
@@ -57,10 +62,12 @@ impl Store {
     }
 
     /// Decides charges by leases; `None`: no limit is leased, or the store has to decide all of them.
+    /// `now` is by this gateway's monotonic clock.
     pub(super) async fn charge_leased(
         &self,
         before: &[Charge],
         after: &[Charge],
+        mut now: Micros,
     ) -> Option<Result<Vec<Decision>, StoreError>> {
         let Engine::Redis(redis) = &self.engine else {
             return None;
@@ -70,7 +77,7 @@ impl Store {
             return None;
         }
         for _ in 0..MAX_RETRIES {
-            let outcome = self.try_charge_leased(redis, before, after).await;
+            let outcome = self.try_charge_leased(redis, before, after, now).await;
             let Some(Ok(decisions)) = &outcome else {
                 return outcome;
             };
@@ -83,19 +90,17 @@ impl Store {
             };
             // Units that the store no longer had may be in another request's pending batch.
             let refused = charges().filter(is_refused);
-            if !self
-                .shared
-                .leases
-                .has_units_or_pending_batch(refused.clone())
-            {
+            let leases = &self.shared.leases;
+            if !leases.has_units_or_pending_batch(refused.clone(), now) {
                 return outcome;
             }
-            let batches = self.shared.leases.wait_for_batches(refused);
+            let batches = leases.wait_for_batches(refused);
             if timeout(self.shared.timeout, batches).await.is_err() {
                 return outcome;
             }
+            now = leases.steady_now();
         }
-        self.try_charge_leased(redis, before, after).await
+        self.try_charge_leased(redis, before, after, now).await
     }
 
     /// As [`Store::charge_leased`], without waiting for pending batches.
@@ -104,10 +109,10 @@ impl Store {
         redis: &Redis,
         before: &[Charge],
         after: &[Charge],
+        now: Micros,
     ) -> Option<Result<Vec<Decision>, StoreError>> {
         let charges = || before.iter().chain(after);
-        let now = self.shared.leases.steady_now();
-        let steps: Vec<ChargeStep<'_>> = charges()
+        let steps: ChargeSteps<'_> = charges()
             .map(|charge| self.start_charge(charge, now))
             .collect();
         let refused = steps.iter().any(ChargeStep::refuses);
@@ -139,22 +144,25 @@ impl Store {
     /// Decides without the store; `before` is the number of charges before authentication.
     fn settle_locally(
         &self,
-        mut steps: Vec<ChargeStep<'_>>,
+        mut steps: ChargeSteps<'_>,
         before: usize,
         refused: bool,
         now: Micros,
     ) -> Vec<Decision> {
         if !refused {
-            let decisions = steps
+            let mut decisions = Vec::with_capacity(steps.len());
+            let used = steps
                 .into_iter()
                 .filter_map(|step| self.use_unit(step.charge, step.outcome));
-            return decisions.collect();
+            decisions.extend(used);
+            return decisions;
         }
         // If a charge before authentication is refused, those after it are not evaluated.
         if steps.iter().take(before).any(ChargeStep::refuses) {
             self.undo_charges(steps.drain(before..), now);
         }
-        let decisions = steps.into_iter().filter_map(|step| match step.outcome {
+        let mut decisions = Vec::with_capacity(steps.len());
+        let evaluated = steps.into_iter().filter_map(|step| match step.outcome {
             LeaseOutcome::Refused(decision) => Some(decision),
             outcome => {
                 let charge = step.charge;
@@ -162,7 +170,8 @@ impl Store {
                 self.shared.leases.current_decision(charge, now)
             }
         });
-        decisions.collect()
+        decisions.extend(evaluated);
+        decisions
     }
 
     /// Uses a unit or a cached refusal, and requests a refill if it is due.
@@ -200,7 +209,7 @@ impl Store {
     async fn settle_in_store(
         &self,
         redis: &Redis,
-        steps: Vec<ChargeStep<'_>>,
+        steps: ChargeSteps<'_>,
         before: usize,
         requested_at: Micros,
     ) -> Result<Vec<Decision>, StoreError> {

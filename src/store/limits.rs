@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Engine, Query, QueryResult, Store, StoreError};
 use crate::auth::session::Millis;
-use crate::limits::{Charge, Decision};
+use crate::limits::{Charge, Decision, Micros};
 use crate::routing::Requirements;
 use crate::telemetry::metrics::StoreOperation;
 
@@ -38,24 +38,30 @@ impl Store {
         Ok(result)
     }
 
-    /// Charges the limits of a caller who is identified already; see [`Store::decide`]. `now` is the
-    /// store's time.
+    /// Charges the limits of a caller who is identified already; see [`Store::decide`].
     pub async fn charge_admitted(
         &self,
         before_auth: &[Charge],
         after_auth: &[Charge],
-        now: Millis,
     ) -> Result<Vec<Decision>, StoreError> {
+        if before_auth.is_empty() && after_auth.is_empty() {
+            return Ok(Vec::new());
+        }
+        let requested_at = self.shared.leases.steady_now();
+        if let Some(decisions) = self.cached_refusal(before_auth, after_auth, requested_at) {
+            return Ok(decisions);
+        }
+        let by_leases = self.charge_leased(before_auth, after_auth, requested_at);
+        if let Some(decisions) = by_leases.await {
+            return decisions;
+        }
         let no_requirements = Requirements::default();
         let query = Query {
             charges_before_auth: before_auth,
             charges_after_auth: after_auth,
             ..Query::empty(&no_requirements)
         };
-        if query.is_empty() {
-            return Ok(Vec::new());
-        }
-        let result = self.decide_remaining(&query, None, now).await?;
+        let result = self.decide_in_store(&query, None, requested_at).await?;
         Ok(result.decisions)
     }
 
@@ -66,18 +72,35 @@ impl Store {
         idle: Option<Duration>,
         now: Millis,
     ) -> Result<QueryResult, StoreError> {
-        if let Some(decisions) = self.cached_refusal(query) {
+        // Read once for all that is decided here.
+        let requested_at = self.shared.leases.steady_now();
+        // Charges after authentication are included only if the identity is established, as in the store.
+        let after_auth = match query.has_identity() {
+            true => &[],
+            false => query.charges_after_auth,
+        };
+        let refused = self.cached_refusal(query.charges_before_auth, after_auth, requested_at);
+        if let Some(decisions) = refused {
             return Ok(QueryResult {
                 decisions,
                 ..QueryResult::empty(now)
             });
         }
-        if let Some(result) = self.decide_by_leases(query, now).await {
+        let by_leases = self.decide_by_leases(query, now, requested_at);
+        if let Some(result) = by_leases.await {
             return result;
         }
+        self.decide_in_store(query, idle, requested_at).await
+    }
+
+    async fn decide_in_store(
+        &self,
+        query: &Query<'_>,
+        idle: Option<Duration>,
+        requested_at: Micros,
+    ) -> Result<QueryResult, StoreError> {
         let cache = &self.shared.near_cache;
         let stamps = cache.stamp_query(query);
-        let requested_at = self.shared.leases.steady_now();
         // Boxed, as the charge below: most requests do not wait for the store.
         let deciding = Box::pin(async {
             match &self.engine {
@@ -92,20 +115,26 @@ impl Store {
         Ok(result)
     }
 
-    /// Returns the decisions of a cached refusal that still holds.
-    ///
-    /// Charges after authentication are included only if the identity is established, as in the store.
-    fn cached_refusal(&self, query: &Query<'_>) -> Option<Vec<Decision>> {
+    /// Returns the decisions of a cached refusal that still holds. One before authentication stands
+    /// alone.
+    fn cached_refusal(
+        &self,
+        before: &[Charge],
+        after: &[Charge],
+        steady: Micros,
+    ) -> Option<Vec<Decision>> {
         let local = &self.shared.local_limits;
         if !local.has_refused() {
             return None;
         }
-        let steady = self.shared.leases.steady_now();
-        let before = query.charges_before_auth.iter();
-        local.cached_refusal(before.clone(), steady).or_else(|| {
-            let all = before.chain(query.charges_after_auth);
-            (!query.has_identity()).then(|| local.cached_refusal(all, steady))?
-        })
+        let of_before = match before {
+            [] => None,
+            _ => local.cached_refusal(before.iter(), steady),
+        };
+        match after {
+            [] => of_before,
+            _ => of_before.or_else(|| local.cached_refusal(before.iter().chain(after), steady)),
+        }
     }
 
     /// Records the delay with which the end of a session was detected on this gateway.
@@ -133,7 +162,7 @@ impl Store {
         {
             return Ok(decisions);
         }
-        if let Some(decisions) = self.charge_leased(charges, &[]).await {
+        if let Some(decisions) = self.charge_leased(charges, &[], requested_at).await {
             return decisions;
         }
         let charging = Box::pin(async {

@@ -154,9 +154,9 @@ fn lanes(token: &str) -> Vec<Lane> {
             0,
         ),
         lane("known session", known("/private/a"), 200, 0),
-        lane("leased limit", known("/leased/a"), 200, 3),
+        lane("leased limit", known("/leased/a"), 200, 2),
         lane("exact limit", known("/exact/a"), 200, 7),
-        lane("denied, leased limit", known("/spent_leased/a"), 429, 2),
+        lane("denied, leased limit", known("/spent_leased/a"), 429, 1),
         lane("denied, exact limit", known("/spent_exact/a"), 429, 1),
         lane("no credential", Request::get("/private/a"), 401, 0),
     ]

@@ -76,8 +76,7 @@ impl Admission<'_> {
             let session = identity.session().map(|session| session.id);
             charges::for_identity(route, facts, session, &identity).collect()
         });
-        let now = identity.confirmed_at;
-        let error = match self.store.charge_admitted(&before, &after, now).await {
+        let error = match self.store.charge_admitted(&before, &after).await {
             Ok(decisions) => {
                 self.count_decisions(&decisions);
                 return match reject_over_limit(decisions) {

@@ -1,6 +1,7 @@
 //! What a request records about the response of its upstream.
 
 use super::exchange::Exchange;
+use crate::clock;
 use crate::pipeline::fields::FieldKind;
 use crate::proxy::connection::head::response::ResponseHead;
 use crate::proxy::connection_auth;
@@ -22,7 +23,10 @@ impl Exchange<'_> {
     /// Records a final response, or the beginning of a tunnel.
     pub(super) fn record_response(&mut self, head: &ResponseHead, kind: StreamKind) {
         let attempts = &self.admitted.attempts;
-        self.ctx.upstream_time = attempts.started.map(|started| started.elapsed());
+        let now = clock::monotonic();
+        let started = attempts.started;
+        self.ctx.upstream_time = started.map(|started| now.saturating_duration_since(started));
+        self.download.head_read_at = Some(now);
         self.ctx.status = head.status;
         if let Some(server) = &attempts.server {
             server.report(AttemptOutcome::Success);

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use super::accounting::response_kind;
 use super::buffer_pool::with_scratch;
@@ -25,6 +26,8 @@ pub(super) struct Download {
     unread: UnreadResponse,
     /// Bytes read so far.
     pub total_read: u64,
+    /// When the head was read, if that was in this poll.
+    pub head_read_at: Option<Instant>,
     /// The client receives a body in chunks.
     is_chunked: bool,
     /// Number of interim responses.
@@ -44,6 +47,7 @@ impl Download {
         Download {
             unread: UnreadResponse::Head(None),
             total_read: 0,
+            head_read_at: None,
             is_chunked: false,
             interim: 0,
         }

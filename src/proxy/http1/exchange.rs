@@ -141,10 +141,12 @@ impl Exchange<'_> {
             None => {}
         }
         let moved = self.bytes_moved();
+        self.download.head_read_at = None;
         loop {
             let sent = self.poll_upload(cx)?;
             let read = self.poll_download(cx)?;
             if self.is_complete() {
+                self.ctx.ended_at = self.download.head_read_at;
                 return Poll::Ready(Ok(Ending::Complete));
             }
             if sent.is_pending() && read.is_pending() {

@@ -18,7 +18,7 @@ use super::open_streams::{OpenStream, StreamRegistration};
 use super::retry::Failure;
 use super::worker::Worker;
 use crate::auth::principal::Principal;
-use crate::auth::session::{Millis, SessionId};
+use crate::auth::session::SessionId;
 use crate::clock;
 use crate::pipeline::admission::{Identity, Permit};
 use crate::pipeline::facts::{ClientOrigin, RequestFacts, RequestHead, RequestHost, client_origin};
@@ -102,6 +102,8 @@ pub struct RequestContext {
     pub is_grpc: bool,
     pub store_time: Duration,
     pub upstream_time: Option<Duration>,
+    /// When the whole response was written, if the clock was read then.
+    pub ended_at: Option<Instant>,
     pub body_received: u64,
     pub body_sent: u64,
     /// The part of the upstream's response that was passed on, for a request that is aborted.
@@ -161,6 +163,7 @@ pub struct ForwardedResponse {
 impl RequestContext {
     pub fn new(arrival: Arrival, worker: Arc<Worker>) -> RequestContext {
         let snapshot = worker.snapshot();
+        let started_wall = clock::wall_at(arrival.at);
         worker.metrics.requests_in_flight.inc();
         RequestContext {
             arrival,
@@ -189,10 +192,11 @@ impl RequestContext {
             is_grpc: false,
             store_time: Duration::ZERO,
             upstream_time: None,
+            ended_at: None,
             body_received: 0,
             body_sent: 0,
             forwarded: ForwardedResponse::default(),
-            started_wall: clock::since_epoch(clock::system_time()),
+            started_wall,
         }
     }
 
@@ -274,7 +278,7 @@ impl RequestContext {
             client: self.client_origin.as_ref()?,
             certificate: self.arrival.peer.certificate.as_ref(),
             listener: self.arrival.peer.listener,
-            now: Millis::try_from(self.started_wall.as_millis()).unwrap_or(0),
+            now: clock::millis(self.started_wall),
         })
     }
 

@@ -135,9 +135,7 @@ impl Validity {
     fn millis(&self, at: Instant) -> u64 {
         let elapsed = at.saturating_duration_since(self.started);
         // Never 0, which means suspended.
-        u64::try_from(elapsed.as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1)
+        clock::millis(elapsed).max(1)
     }
 }
 

@@ -23,6 +23,8 @@ use crate::telemetry::metrics::CacheName;
 const CAPACITY: usize = 4096;
 /// Number of credentials that wait for their second request.
 const CANDIDATES: usize = 4096;
+/// Bytes of an `Authorization` that select its entry.
+const HASHED: usize = 64;
 
 /// Callers that the gateway's caches have identified, by route and credential.
 ///
@@ -99,6 +101,13 @@ impl Default for Memo {
 
 impl Memo {
     fn hash(&self, route: &Arc<Route>, key: MemoKey<'_>) -> u64 {
+        let key = match key {
+            // The end of a token is its signature.
+            MemoKey::Authorization(value) => {
+                MemoKey::Authorization(value.last_chunk::<HASHED>().map_or(value, |end| end))
+            }
+            MemoKey::Session(..) => key,
+        };
         self.hasher.hash_one((Arc::as_ptr(route), key))
     }
 }

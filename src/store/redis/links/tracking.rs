@@ -62,7 +62,7 @@ impl StoreClock {
     }
 
     fn elapsed(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        clock::millis(self.started.elapsed())
     }
 }
 
