@@ -90,7 +90,7 @@ impl ApiCall {
             ApiResponse::Rejected(mut rejection, fields) => {
                 rejection.clear_cookie |= replaced.clear_cookie;
                 rejection.decisions.extend(replaced.decisions);
-                return local_response::reject(ctx, head, rejection, &fields);
+                return local_response::reject(ctx, head, rejection, Some(&fields));
             }
             ApiResponse::Complete {
                 status,

@@ -128,7 +128,10 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
     let caller = ctx.caller.as_ref().or(identity);
     let session = caller.and_then(Principal::session);
     let origin = ctx.client_origin.as_ref();
-    let fields = |route: &Arc<Route>| ctx.snapshot.route_fields.of_route(route.index);
+    let fields = |route: &Arc<Route>| {
+        let rendered = &ctx.snapshot.route_fields;
+        rendered.of_route(route.index, upstream.is_some())
+    };
     AccessRecord {
         time: ctx.started_wall,
         request_id: &ctx.request_id,
@@ -144,7 +147,7 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
         trace_id: ctx.trace_id.as_ref(),
         route: ctx.route.as_ref().map(|route| &*route.name),
         upstream: upstream.map(|upstream| &*upstream.name),
-        route_fields: upstream.and(ctx.route.as_ref()).and_then(fields),
+        route_fields: ctx.route.as_ref().and_then(fields),
         user: ctx.user.as_deref().or(caller.map(Principal::user)),
         session: ctx.session.or(session.map(|session| session.id)),
         total: took,

@@ -113,11 +113,13 @@ fn write_list(
     decisions: &[Decision],
     mut write_member: impl FnMut(&mut Vec<u8>, &Decision),
 ) {
-    let mut separator: &[u8] = b"";
+    let mut is_first = true;
     for decision in decisions.iter().filter(|it| !it.limit.shadow) {
-        out.extend_from_slice(separator);
+        if !is_first {
+            out.extend_from_slice(b", ");
+        }
         write_member(out, decision);
-        separator = b", ";
+        is_first = false;
     }
 }
 
@@ -173,7 +175,11 @@ impl HeaderTexts {
 }
 
 fn write_number(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    match value {
+        // What is left for a request that is over a limit.
+        0 => out.push(b'0'),
+        _ => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+    }
 }
 
 /// Writes a name as a structured field String (RFC 9651, section 3.3.3).

@@ -60,6 +60,9 @@ impl Admission<'_> {
         facts: &RequestFacts<'_>,
     ) -> Result<Permit, Rejection> {
         if route.auth == Auth::None {
+            if route.limits_before.is_empty() && route.limits_after.is_empty() {
+                return permit_anonymous(route, Vec::new(), false);
+            }
             let before = charges::before_auth(route, facts);
             return self.admit_anonymous(route, facts, &before, false).await;
         }
@@ -234,19 +237,7 @@ impl Admission<'_> {
         };
         let decisions = self.charge(&all).await.map_err(with_cookie)?;
         let decisions = reject_over_limit(decisions).map_err(with_cookie)?;
-        if route.require != Requirements::default() {
-            return Err(with_cookie(Rejection {
-                decisions,
-                ..Rejection::new(Refusal::Unauthenticated, Reason::AnonymousNotAllowed)
-            }));
-        }
-        Ok(Permit {
-            route: Arc::clone(route),
-            identity: None,
-            decisions,
-            clear_cookie,
-            provider_token: None,
-        })
+        permit_anonymous(route, decisions, clear_cookie)
     }
 
     /// A request that fails authentication has spent the limits that need no identity; over one of
@@ -312,6 +303,28 @@ impl Admission<'_> {
                 .count_limit_decision(&decision.limit.name, outcome);
         }
     }
+}
+
+/// Permits a request without a caller, unless the route requires one.
+fn permit_anonymous(
+    route: &Arc<Route>,
+    decisions: Vec<Decision>,
+    clear_cookie: bool,
+) -> Result<Permit, Rejection> {
+    if route.require != Requirements::default() {
+        return Err(Rejection {
+            decisions,
+            clear_cookie,
+            ..Rejection::new(Refusal::Unauthenticated, Reason::AnonymousNotAllowed)
+        });
+    }
+    Ok(Permit {
+        route: Arc::clone(route),
+        identity: None,
+        decisions,
+        clear_cookie,
+        provider_token: None,
+    })
 }
 
 fn is_over_limit(refused: &Rejection) -> bool {

@@ -29,7 +29,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 pub(super) fn respond(
     rejection: &Rejection,
     request: &RejectedRequest<'_>,
-    extra: &HeaderMap,
+    extra: Option<&HeaderMap>,
 ) -> LocalResponse {
     let mut headers = FieldBuffer::new();
     headers.add(&header::CACHE_CONTROL, &NO_STORE);

@@ -94,7 +94,7 @@ pub struct RejectedRequest<'a> {
 pub fn respond(
     rejection: Rejection,
     request: &RejectedRequest<'_>,
-    extra: &HeaderMap,
+    extra: Option<&HeaderMap>,
 ) -> LocalResponse {
     // The end of the body of a misunderstood head is unknown, too.
     let may_keep = rejection.refusal != Refusal::BadRequest;
@@ -110,7 +110,11 @@ pub fn respond(
 }
 
 /// An error in the format that the client prefers.
-fn error(rejection: Rejection, request: &RejectedRequest<'_>, extra: &HeaderMap) -> LocalResponse {
+fn error(
+    rejection: Rejection,
+    request: &RejectedRequest<'_>,
+    extra: Option<&HeaderMap>,
+) -> LocalResponse {
     let fields = request.head.fields;
     let format = ErrorFormat::negotiate(fields);
     let status = rejection.refusal.status();
@@ -153,13 +157,14 @@ pub fn rejection_headers(rejection: &Rejection, request: &RejectedRequest<'_>) -
 fn further_headers(
     rejection: &Rejection,
     request: &RejectedRequest<'_>,
-    extra: &HeaderMap,
+    extra: Option<&HeaderMap>,
 ) -> FieldBuffer {
     let mut headers = cors_headers(request);
-    if rejection.refusal == Refusal::MethodNotAllowed && !extra.contains_key(header::ALLOW) {
+    let lacks_methods = extra.is_none_or(|extra| !extra.contains_key(header::ALLOW));
+    if rejection.refusal == Refusal::MethodNotAllowed && lacks_methods {
         headers.push((header::ALLOW, HeaderValue::from_static(METHODS)));
     }
-    let kept = extra.iter().filter(|(name, _)| {
+    let kept = extra.into_iter().flatten().filter(|(name, _)| {
         !matches!(
             **name,
             header::CONTENT_TYPE | header::CONTENT_LENGTH | header::CACHE_CONTROL

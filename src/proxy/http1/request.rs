@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use super::client::Client;
 use super::forward;
@@ -99,12 +99,12 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
     let response = match step {
         Step::Forward(permit) => match ctx.begin_forwarding(permit, false, declared_length(head)) {
             Ok(admitted) => return Ok(admitted),
-            Err(rejection) => reject(ctx, request, rejection, &HeaderMap::new()),
+            Err(rejection) => reject(ctx, request, rejection, None),
         },
         Step::Reject(rejection) => {
             // Only a request that its cookie has authenticated is checked for its origin.
             ctx.authenticated |= rejection.refusal == Refusal::CsrfRejected;
-            reject(ctx, request, rejection, &HeaderMap::new())
+            reject(ctx, request, rejection, None)
         }
         Step::Respond(status, headers) => LocalResponse::new(status, headers, Bytes::new()),
         Step::CallApi(call) => return Err(Local::ApiCall(call)),
@@ -153,7 +153,7 @@ async fn forward(
     };
     let method = ctx.method.clone();
     let request = request_head(head, &method);
-    let mut response = reject(ctx, request, rejection, &HeaderMap::new());
+    let mut response = reject(ctx, request, rejection, None);
     // The rest of the request is not read.
     response.may_keep = false;
     let received = ctx.body_received;
@@ -249,13 +249,13 @@ async fn call_api(
                 return After::Gone;
             }
             Err(error) => {
-                let mut response = reject(ctx, request, rejection_of(error), &HeaderMap::new());
+                let mut response = reject(ctx, request, rejection_of(error), None);
                 // A body that was not begun may still be drained.
                 response.may_keep = error == BodyError::TooLarge && body.received == 0;
                 response
             }
         },
-        Err(refusal) => reject(ctx, request, refusal.into(), &HeaderMap::new()),
+        Err(refusal) => reject(ctx, request, refusal.into(), None),
     };
     respond(client, head, ctx, response, body).await
 }

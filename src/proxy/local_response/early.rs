@@ -1,6 +1,6 @@
 //! Responses to bytes that never became a request.
 
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use super::http1::{self, Persistence};
 use crate::pipeline::facts::RequestHead;
@@ -36,6 +36,6 @@ pub fn write_early_response(out: &mut Vec<u8>, refusal: Refusal, request_id: &Re
         client: None,
         host: None,
     };
-    let response = local_response::respond(refusal.into(), &request, &HeaderMap::new());
+    let response = local_response::respond(refusal.into(), &request, None);
     http1::write(out, &response, &context, Persistence::Close)
 }

@@ -43,7 +43,7 @@ pub(super) fn reject(
     ctx: &mut RequestContext,
     head: RequestHead<'_>,
     mut rejection: Rejection,
-    extra: &HeaderMap,
+    extra: Option<&HeaderMap>,
 ) -> LocalResponse {
     ctx.refusal = Some(rejection.refusal);
     ctx.record_rejection(&mut rejection);

@@ -1,7 +1,7 @@
 //! Calls of the gateway's own endpoints over Pingora's session.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::header;
 use pingora::proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
@@ -40,9 +40,7 @@ pub(super) async fn serve(
     let head = header_map::head(head, Fields::new(&list));
     let response = match (call, body) {
         (Ok(call), Ok(body)) => call.run(ctx, head, body).await,
-        (Err(refusal), _) | (_, Err(refusal)) => {
-            reject(ctx, head, refusal.into(), &HeaderMap::new())
-        }
+        (Err(refusal), _) | (_, Err(refusal)) => reject(ctx, head, refusal.into(), None),
     };
     drop(list);
     local_response::send(session, ctx, response).await

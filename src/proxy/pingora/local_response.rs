@@ -44,7 +44,7 @@ fn reject(session: &Session, ctx: &mut RequestContext, rejection: Rejection) -> 
     let head = session.req_header();
     let list = header_map::list(&head.headers);
     let head = header_map::head(head, Fields::new(&list));
-    local_response::reject(ctx, head, rejection, &HeaderMap::new())
+    local_response::reject(ctx, head, rejection, None)
 }
 
 /// Completes a response and writes it.

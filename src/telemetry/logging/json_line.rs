@@ -56,7 +56,10 @@ pub(super) fn write_names(out: &mut Vec<u8>, route: Option<&str>, upstream: Opti
 }
 
 fn write_rejection(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
-    write_optional(out, b",\"code\":\"", access.code);
+    if let Some(code) = access.code {
+        // Capital letters.
+        write_plain(out, b",\"code\":\"", code.as_bytes());
+    }
     write_optional(out, b",\"reason\":\"", access.reason());
     write_optional(out, b",\"limit\":\"", access.limit);
     if let Some(grounds) = access.grounds {

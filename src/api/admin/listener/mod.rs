@@ -195,7 +195,7 @@ async fn render_rejection(request: Request, next: Next) -> Response {
             host: None,
         };
         let named = response.headers().contains_key(header::ALLOW);
-        let rendered = local_response::respond(rejection, &request, response.headers());
+        let rendered = local_response::respond(rejection, &request, Some(response.headers()));
         response = Response::new(Body::from(rendered.body_bytes(&request_id)));
         *response.status_mut() = rendered.status;
         let mut headers = FieldBuffer::new();
