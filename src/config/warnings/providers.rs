@@ -75,6 +75,16 @@ fn check_requests(
                        offline\" in \"authorization_params\"";
         context.warn(&location.key("tokens").key("recheck"), message);
     }
+    if provider.kind == ProviderKind::GitHub
+        && !provider.claims.roles.is_empty()
+        && !["read:org", "write:org", "admin:org"]
+            .into_iter()
+            .any(has_scope)
+    {
+        let message = "GitHub gives organizations and teams only with the scope \"read:org\"; \
+                       without it, set \"claims.roles\" to null";
+        context.warn(&location.key("scopes"), message);
+    }
     if let Some(Issuer::Tenants { tenants, .. }) = &provider.issuer
         && tenants.len() > 1
         && provider.endpoints.discovery.is_none()
