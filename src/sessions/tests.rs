@@ -173,7 +173,7 @@ async fn identity_of_one_session_changes_in_store_and_row() {
         };
         fixture
             .sessions
-            .set_identity(one.id, identity)
+            .set_external_identity(one.id, identity)
             .await
             .unwrap();
         let found = async |id| fixture.sessions.find(id).await.unwrap().unwrap().session;

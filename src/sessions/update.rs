@@ -67,7 +67,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When store or database does not respond; the change is to be repeated then.
-    pub async fn set_identity(
+    pub async fn set_external_identity(
         &self,
         id: SessionId,
         identity: ExternalIdentity<'_>,

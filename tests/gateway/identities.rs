@@ -126,7 +126,10 @@ impl Site {
         let url = self.url(path);
         let origin = url.origin().ascii_serialization();
         let target = &url[url::Position::BeforePath..];
-        visitor.send(&url, Request::new(method, target).header("Origin", &origin))
+        let request = Request::new(method, target)
+            .header("Host", url.authority())
+            .header("Origin", &origin);
+        visitor.send(&url, request)
     }
 
     /// Starts to link, and follows the way to its end.

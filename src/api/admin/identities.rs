@@ -85,12 +85,12 @@ async fn read_name(settings: &Reloadable, request: Request) -> Result<IdentityNa
     let name = fields.text("provider");
     let subject = fields.text("subject");
     let issuer = fields.optional_text("issuer");
-    if !subject.is_empty() && !is_user_id(&subject) {
+    if !is_user_id(&subject) {
         fields.add_error("subject", "must be 1 to 255 visible characters");
     }
     let provider = settings.identity.provider(&name);
     let provider = provider.filter(|it| matches!(it.users, UserStorage::Database { .. }));
-    if provider.is_none() && !name.is_empty() {
+    if provider.is_none() {
         let problem = "must be a provider with \"users: database\"";
         fields.add_error("provider", problem);
     }

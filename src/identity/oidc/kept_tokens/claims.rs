@@ -108,7 +108,7 @@ impl Shared {
         Ok(self
             .accounts
             .sessions
-            .set_identity(session.id, identity)
+            .set_external_identity(session.id, identity)
             .await?)
     }
 }
