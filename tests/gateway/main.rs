@@ -71,6 +71,7 @@ mod overload;
 mod page_look;
 mod password_cost;
 mod profile;
+mod provider_outage;
 mod provider_sign_in;
 mod proxying;
 mod rate_limits;
