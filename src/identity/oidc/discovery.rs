@@ -48,8 +48,12 @@ struct DiscoveryState {
 }
 
 impl Discovery {
-    /// Starts to fetch on the current runtime.
-    pub(super) fn start(settings: Arc<Provider>, caller: Arc<Caller>) -> Discovery {
+    /// Starts to fetch on the current runtime. `known` is in force until a fetch succeeds.
+    pub(super) fn start(
+        settings: Arc<Provider>,
+        caller: Arc<Caller>,
+        known: Option<ProviderMetadata>,
+    ) -> Discovery {
         let state = Arc::new(DiscoveryState {
             settings,
             caller,
@@ -57,6 +61,9 @@ impl Discovery {
             signal: FetchSignal::pending(),
             latest: Mutex::new(None),
         });
+        if let Some(known) = known {
+            state.put_in_force(known);
+        }
         let task = tokio::spawn(Arc::clone(&state).run_fetch_loop()).abort_handle();
         Discovery { state, task }
     }

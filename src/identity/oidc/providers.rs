@@ -42,9 +42,12 @@ impl Providers {
     ) -> Providers {
         let clients = settings.iter().map(|settings| {
             let kept = previous.and_then(|previous| previous.get(&settings.name));
-            match kept.filter(|kept| kept.settings == *settings) {
-                Some(kept) => Arc::clone(kept),
-                None => Arc::new(ProviderClient::start(Arc::clone(settings), metrics)),
+            match kept {
+                Some(kept) if kept.settings == *settings => Arc::clone(kept),
+                _ => {
+                    let known = kept.and_then(|kept| kept.metadata_for(settings));
+                    Arc::new(ProviderClient::start(Arc::clone(settings), known, metrics))
+                }
             }
         });
         Providers {
@@ -63,12 +66,16 @@ impl Providers {
 }
 
 impl ProviderClient {
-    fn start(settings: Arc<Provider>, metrics: &Arc<Metrics>) -> ProviderClient {
+    fn start(
+        settings: Arc<Provider>,
+        known: Option<ProviderMetadata>,
+        metrics: &Arc<Metrics>,
+    ) -> ProviderClient {
         let series = ProviderSeries::new(metrics, &settings.name);
         let caller = Arc::new(Caller::new(&settings, series));
         let source = match settings.kind {
             ProviderKind::Oidc => {
-                let discovery = Discovery::start(Arc::clone(&settings), Arc::clone(&caller));
+                let discovery = Discovery::start(Arc::clone(&settings), Arc::clone(&caller), known);
                 MetadataSource::Document(discovery)
             }
             ProviderKind::OAuth2 | ProviderKind::GitHub => {
@@ -124,6 +131,16 @@ impl ProviderClient {
         if let MetadataSource::Document(discovery) = &self.source {
             discovery.refresh().await;
         }
+    }
+
+    /// The metadata at hand, if it is that of other settings too: a reload while the provider is down
+    /// must not lose it.
+    fn metadata_for(&self, other: &Provider) -> Option<ProviderMetadata> {
+        let own = &self.settings;
+        let is_same = own.kind == other.kind
+            && own.issuer == other.issuer
+            && own.endpoints == other.endpoints;
+        self.metadata().filter(|_| is_same)
     }
 
     /// The metadata at hand, without a fetch.

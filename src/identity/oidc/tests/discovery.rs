@@ -193,3 +193,36 @@ async fn reload_keeps_the_client_of_unchanged_settings() {
         .unwrap();
     assert!(url.query().unwrap().contains("client_id=another"), "{url}");
 }
+
+#[tokio::test]
+async fn reload_while_the_provider_is_down_keeps_the_metadata() {
+    let server = LyingServer::start().await;
+    let gateway = Gateway::of(&server);
+    start(&gateway).await.unwrap();
+    server.reply(DOCUMENT, Reply::text(500, ""));
+    let mut other = provider(&server.base());
+    other.title = "Another title".to_owned();
+    let changed = Providers::start(
+        &[Arc::new(other)],
+        Some(&gateway.providers),
+        &gateway.metrics,
+    );
+    let client = changed.get("corp").unwrap();
+    assert!(!Arc::ptr_eq(client, gateway.client()));
+    let url = client
+        .authorization_url(&authorization_request())
+        .await
+        .unwrap();
+    assert_eq!(url.path(), "/authorize");
+    // The document of another issuer, or with other addresses, is another one.
+    let mut moved = provider(&server.base());
+    moved.endpoints.token = url::Url::parse("https://id.example/token").ok();
+    moved.timeout = Duration::from_millis(300);
+    let moved = Providers::start(&[Arc::new(moved)], Some(&changed), &gateway.metrics);
+    let result = moved
+        .get("corp")
+        .unwrap()
+        .authorization_url(&authorization_request())
+        .await;
+    assert_eq!(result.err(), Some(UNAVAILABLE));
+}
