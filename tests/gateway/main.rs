@@ -73,6 +73,7 @@ mod password_cost;
 mod profile;
 mod provider_outage;
 mod provider_sign_in;
+mod provider_tenants;
 mod proxying;
 mod rate_limits;
 mod readme;
