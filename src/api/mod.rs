@@ -142,6 +142,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(sign_out::sign_out_everywhere))
         .routes(routes!(oidc::providers::list))
         .routes(routes!(oidc::start::start))
+        .routes(routes!(oidc::jwks::keys))
         .routes(routes!(oidc::callback::query, oidc::callback::form))
         .routes(routes!(oidc::link::link))
         .routes(routes!(sessions::list, sessions::end_others))

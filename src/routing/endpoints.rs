@@ -103,6 +103,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint("/auth/logout-all", Api, &[(Method::POST, Required)]),
     endpoint(PROVIDERS, Provider, &[(Method::GET, Ignored)]),
     endpoint(START, Provider, &[(Method::GET, Ignored)]),
+    endpoint("/auth/jwks/{provider}", Provider, &[(Method::GET, Ignored)]),
     endpoint(CALLBACK, Provider, &[(Method::GET, Optional), (Method::POST, Optional)]),
     endpoint("/auth/link/{provider}", Identities, &[(Method::POST, Required)]),
     endpoint("/sessions", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),

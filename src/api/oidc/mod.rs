@@ -1,6 +1,7 @@
 //! Sign-in at a provider: the start of a flow, its callback, and the list of providers.
 
 pub(super) mod callback;
+pub(super) mod jwks;
 pub(super) mod link;
 pub(super) mod providers;
 mod refused;

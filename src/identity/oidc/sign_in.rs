@@ -9,9 +9,10 @@ use secrecy::ExposeSecret;
 
 use super::callback::{CallbackResponse, CallbackResult, ResponseContent, ResponseParameters};
 use super::flow::{self, Flow, FlowCookieRules, FlowRequest};
-use super::{AuthorizationRequest, ProviderClient, ProviderUser, is_allowed};
+use super::kept_tokens::check_tokens_size;
+use super::{AuthorizationRequest, ProviderClient, ProviderUser, TokenResponse, is_allowed};
 use crate::auth::provider_sign_in::ProviderSignIn;
-use crate::auth::session::SessionToken;
+use crate::auth::session::{Millis, SessionToken};
 use crate::auth::token::SignError;
 use crate::auth::token::provider_token::{IdToken, IdTokenRequest};
 use crate::clock;
@@ -55,12 +56,15 @@ pub enum FinishedFlow {
     Linked,
 }
 
-/// A user whose identity a provider has proven.
+/// A user whose identity a provider has proven, with the tokens that it issued for them.
 pub(super) struct ProvenIdentity {
     user: ProviderUser,
     sign_in: ProviderSignIn,
     /// Of the ID token.
     issuer: Option<String>,
+    tokens: TokenResponse,
+    /// When the ID token expires.
+    id_expires_at: Option<Millis>,
 }
 
 impl Accounts {
@@ -161,6 +165,7 @@ impl Accounts {
         let user = self
             .user_at_provider(provider, &proven, client_info.ip)
             .await?;
+        check_tokens_size(provider, &proven.tokens)?;
         let origin = SessionOrigin::Provider {
             sign_in: proven.sign_in.into(),
             start,
@@ -179,6 +184,16 @@ impl Accounts {
             }
         };
         let signed_in = Box::new(signed_in?);
+        let session = &signed_in.session.session;
+        self.keep_tokens(
+            settings,
+            provider,
+            session,
+            &proven.tokens,
+            proven.id_expires_at,
+        )
+        .await
+        .inspect_err(|_| self.abandon(session))?;
         self.report_sign_in(&signed_in, client_info);
         Ok(FinishedFlow::SignedIn(signed_in))
     }
@@ -240,13 +255,24 @@ impl ProviderClient {
         let user = self
             .read_user(&tokens.access_token, id_token.as_ref())
             .await?;
-        Ok(ProvenIdentity::new(&self.settings().name, user, id_token))
+        Ok(ProvenIdentity::new(
+            &self.settings().name,
+            user,
+            id_token,
+            tokens,
+        ))
     }
 }
 
 impl ProvenIdentity {
-    fn new(provider: &Arc<str>, user: ProviderUser, id_token: Option<IdToken>) -> ProvenIdentity {
+    fn new(
+        provider: &Arc<str>,
+        user: ProviderUser,
+        id_token: Option<IdToken>,
+        tokens: TokenResponse,
+    ) -> ProvenIdentity {
         let now = clock::unix_millis();
+        let id_expires_at = id_token.as_ref().map(|token| token.expires_at);
         let provider = Arc::clone(provider);
         let issuer = id_token.as_ref().map(|token| token.issuer.clone());
         let sign_in = match id_token {
@@ -270,6 +296,8 @@ impl ProvenIdentity {
         ProvenIdentity {
             user,
             sign_in,
+            tokens,
+            id_expires_at,
             issuer,
         }
     }
@@ -325,7 +353,7 @@ async fn read_code(
 }
 
 /// The user that a session is opened for, where no row keeps them.
-fn external_user(prefix: &str, user: &ProviderUser) -> User {
+pub(super) fn external_user(prefix: &str, user: &ProviderUser) -> User {
     User {
         id: format!("{prefix}{}", user.user_id),
         email: user.email.clone().unwrap_or_default(),

@@ -11,6 +11,7 @@ use crate::auth::token::provider_token::{IdToken, IdTokenRequest, kept_claims};
 use crate::clock;
 use crate::database::User;
 use crate::identity::AccountError;
+use crate::identity::oidc::sign_in::external_user;
 use crate::identity::oidc::{ProviderUser, TokenResponse, is_allowed};
 use crate::rejection::{CallbackFault, Reason, Refusal, Rejection};
 use crate::sessions::ExternalIdentity;
@@ -78,7 +79,7 @@ impl Shared {
         }
         match &settings.users {
             UserStorage::External { prefix } => {
-                let user = external_user(prefix, user);
+                let user = external_user(prefix, &user);
                 if user.id != session.user {
                     return Err(CallbackFault::SubjectChanged.into());
                 }
@@ -161,21 +162,5 @@ impl TokenContext {
             return Err(CallbackFault::SubjectChanged);
         }
         Ok(Some(user))
-    }
-}
-
-/// The user of a provider whose users are in no table.
-fn external_user(prefix: &str, user: ProviderUser) -> User {
-    User {
-        id: format!("{prefix}{}", user.user_id),
-        email: user.email.unwrap_or_default(),
-        username: None,
-        name: user.name,
-        password_hash: None,
-        roles: user.roles,
-        scopes: user.scopes,
-        disabled: false,
-        created_at: 0,
-        updated_at: 0,
     }
 }

@@ -21,6 +21,7 @@ use quick_cache::sync::Cache;
 use record::{KeptTokens, Purpose};
 use running::Running;
 use secrecy::SecretString;
+pub(super) use sign_in::check_tokens_size;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -39,6 +40,8 @@ const CACHED: usize = 8192;
 /// How long cached tokens are used without a look at the store: another gateway may have replaced them,
 /// and a provider may revoke the access tokens that it replaced.
 const CACHED_FOR: Duration = Duration::from_secs(5);
+/// How long a session without tokens is not looked at again.
+const ABSENT_FOR: Millis = 60_000;
 /// Maximum number of rechecks that this gateway performs at a time.
 const MAX_RECHECKS: usize = 32;
 
@@ -53,6 +56,8 @@ struct Shared {
     /// Exchanges outlive the requests that wait for them.
     runtime: Handle,
     cache: Cache<SessionId, Arc<CachedTokens>>,
+    /// Sessions without tokens that can be opened, and until when they are not looked at again.
+    without_tokens: Cache<SessionId, Millis>,
     running: Running,
     rechecks: Arc<Semaphore>,
 }
@@ -107,6 +112,7 @@ impl ProviderTokens {
                 accounts,
                 runtime: Handle::current(),
                 cache: Cache::new(CACHED),
+                without_tokens: Cache::new(CACHED),
                 running: Running::default(),
                 rechecks: Arc::new(Semaphore::new(MAX_RECHECKS)),
             }),
@@ -189,7 +195,13 @@ impl ProviderTokens {
             return;
         };
         let cached = self.shared.cache.get(&session.id);
-        let is_due = cached.is_none_or(|cached| now >= cached.tokens.next_look(purpose));
+        let is_due = match cached {
+            Some(cached) => now >= cached.tokens.next_look(purpose),
+            None => {
+                let until = self.shared.without_tokens.get(&session.id);
+                until.is_none_or(|until| now >= until)
+            }
+        };
         if !is_due || self.shared.running.has(session.id) {
             return;
         }
@@ -200,6 +212,13 @@ impl ProviderTokens {
         let (tokens, context, session) = (self.clone(), context.clone(), Arc::clone(session));
         self.shared.runtime.spawn(async move {
             if let Err(fault) = tokens.exchange(&context, &session, purpose).await {
+                if matches!(
+                    fault,
+                    CallbackFault::SessionEndedByProvider | CallbackFault::TokensSealed
+                ) {
+                    let until = now.saturating_add(ABSENT_FOR);
+                    tokens.shared.without_tokens.insert(session.id, until);
+                }
                 let reason = fault.as_str();
                 tracing::debug!(session_id = %session.id, reason, "a session was not rechecked");
             }

@@ -16,6 +16,9 @@ use crate::settings::provider::RecheckOutage;
 const PURPOSE: &[u8] = b"provider tokens\0";
 /// Remaining validity below which a token is refreshed before it is forwarded.
 const MIN_VALIDITY: Millis = 10_000;
+/// How long the tokens of an exchange are forwarded in any case, if they are valid: some providers issue none
+/// that lives longer, and the requests that wait share one exchange.
+const SHARED_FOR: Millis = 2_000;
 /// Pause after the first exchange that fails; it doubles with each further one.
 const FIRST_PAUSE: Millis = 10_000;
 /// Maximum pause between exchanges that fail.
@@ -41,6 +44,9 @@ pub(super) struct KeptTokens {
     pub(super) refresh_token: Option<SecretString>,
     /// When the provider last confirmed the session.
     pub(super) confirmed_at: Millis,
+    /// When the tokens were last exchanged.
+    #[serde(default)]
+    pub(super) exchanged_at: Option<Millis>,
     pub(super) progress: Progress,
     #[serde(default)]
     pub(super) failures: Option<Failures>,
@@ -100,6 +106,7 @@ impl KeptTokens {
             renews_id_token: tokens.id_token.is_some(),
             refresh_token: tokens.refresh_token.clone(),
             confirmed_at: now,
+            exchanged_at: None,
             progress: Progress::Idle,
             failures: None,
             is_doubtful: false,
@@ -160,6 +167,7 @@ impl KeptTokens {
         }
         self.progress = Progress::Idle;
         self.confirmed_at = now;
+        self.exchanged_at = Some(now);
         self.failures = None;
     }
 
@@ -169,7 +177,9 @@ impl KeptTokens {
             ProviderTokenKind::Access => (Some(&self.access_token), self.access_expires_at),
             ProviderTokenKind::Id => (self.id_token.as_ref(), self.id_expires_at),
         };
-        let is_valid = expires_at.is_none_or(|at| at >= now.saturating_add(MIN_VALIDITY));
+        let is_shared = self.exchanged_at.is_some_and(|at| now < at + SHARED_FOR);
+        let required = if is_shared { 1 } else { MIN_VALIDITY };
+        let is_valid = expires_at.is_none_or(|at| at >= now.saturating_add(required));
         token.filter(|_| is_valid)
     }
 

@@ -103,6 +103,25 @@ fn successor_is_kept_before_the_session_is_confirmed() {
 }
 
 #[test]
+fn short_lived_tokens_of_an_exchange_are_shared() {
+    let mut tokens = tokens();
+    let short = TokenResponse {
+        expires_in: Some(Duration::from_secs(5)),
+        ..response("access-2", None)
+    };
+    tokens.confirm(&short, None, NOW);
+    let usable = |now| tokens.usable(ProviderTokenKind::Access, now).is_some();
+    assert!(usable(NOW) && usable(NOW + 1999));
+    assert!(!usable(NOW + 2000));
+    let expired = TokenResponse {
+        expires_in: Some(Duration::ZERO),
+        ..response("access-3", None)
+    };
+    tokens.confirm(&expired, None, NOW);
+    assert!(tokens.usable(ProviderTokenKind::Access, NOW).is_none());
+}
+
+#[test]
 fn exchange_without_an_outcome_is_doubtful() {
     let mut tokens = tokens();
     tokens.claim(NOW + 1);
