@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_without_a_condition_allow_nobody() {
+    fn lists_without_a_condition_allow_no_user() {
         let user = user(Some("ann@example.com"), &["staff"], "1");
         assert!(!is_allowed(&Allow::Listed(AllowLists::default()), &user));
         assert!(is_allowed(&Allow::Anyone, &user));

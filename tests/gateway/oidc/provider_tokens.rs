@@ -305,7 +305,7 @@ fn session_that_the_provider_no_longer_confirms_ends_everywhere() {
 }
 
 #[test]
-fn user_whom_allow_no_longer_admits_is_signed_out() {
+fn user_that_allow_rejects_is_signed_out() {
     let fixture = Fixture::memory(|config| {
         with_recheck("1s", "continue")(config).set(
             "/identity/providers/corp/allow",
@@ -386,7 +386,7 @@ fn session_waits_for_its_provider_after_on_outage() {
 fn lost_exchange_signs_no_user_out() {
     for fixture in Fixture::each(with_recheck("1s", "continue")) {
         let cookie = fixture.sign_in();
-        // The provider has replaced the refresh token, and nobody has the new one.
+        // The provider has replaced the refresh token, and the new one is lost.
         fixture
             .provider
             .vary_next(Endpoint::Token, |reply| reply.transfer = Transfer::Reset);

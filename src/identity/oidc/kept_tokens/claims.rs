@@ -5,7 +5,7 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 
 use super::record::KeptTokens;
-use super::{Shared, TokenContext};
+use super::{TokenContext, TokenExchanges};
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::provider_token::{IdToken, IdTokenRequest, kept_claims};
 use crate::clock;
@@ -27,7 +27,7 @@ pub(super) enum Evaluation {
     Unusable(CallbackFault),
 }
 
-impl Shared {
+impl TokenExchanges {
     /// Evaluates the response to a refresh by the rules of a sign-in, and puts its claims in force.
     pub(super) async fn evaluate(
         &self,

@@ -1,4 +1,4 @@
-//! The exchange of a session's tokens at its provider: once in the fleet, whoever wants it.
+//! The exchange of a session's tokens at its provider: once in the fleet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::claims::Evaluation;
 use super::record::{KeptTokens, Purpose, millis};
 use super::successors::WRITE_TIME;
-use super::{Shared, TokenContext};
+use super::{TokenContext, TokenExchanges};
 use crate::auth::provider_tokens::PutTokensOutcome;
 use crate::auth::session::{EndReason, Millis, Session, SessionId};
 use crate::clock;
@@ -49,7 +49,7 @@ impl Finished {
     }
 }
 
-impl Shared {
+impl TokenExchanges {
     /// Exchanges the tokens of a session, unless that has become unnecessary.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Shared {
                 if !claimed.tokens.is_doubtful {
                     return self.end(context, session, fault).await;
                 }
-                // The exchange that was lost has used it up, as far as anyone can tell.
+                // The exchange that was lost has used it up, most likely.
                 claimed.tokens.refresh_token = None;
                 self.fail(
                     context,

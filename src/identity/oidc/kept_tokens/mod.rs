@@ -48,10 +48,10 @@ const MAX_RECHECKS: usize = 32;
 /// The provider tokens of sessions; clones share everything.
 #[derive(Clone)]
 pub struct ProviderTokens {
-    shared: Arc<Shared>,
+    shared: Arc<TokenExchanges>,
 }
 
-struct Shared {
+struct TokenExchanges {
     accounts: Accounts,
     /// Exchanges outlive the requests that wait for them.
     runtime: Handle,
@@ -108,7 +108,7 @@ impl ProviderTokens {
     /// Exchanges run on the current runtime.
     pub fn new(accounts: Accounts) -> ProviderTokens {
         ProviderTokens {
-            shared: Arc::new(Shared {
+            shared: Arc::new(TokenExchanges {
                 accounts,
                 runtime: Handle::current(),
                 cache: Cache::new(CACHED),
@@ -251,7 +251,7 @@ impl ProviderTokens {
     }
 }
 
-impl Shared {
+impl TokenExchanges {
     /// The cached tokens, if they were read or written a moment ago.
     fn fresh(&self, id: SessionId) -> Option<Arc<CachedTokens>> {
         let cached = self.cache.get(&id)?;

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::exchange::Claimed;
 use super::record::KeptTokens;
-use super::{Shared, TokenContext, unopenable};
+use super::{TokenContext, TokenExchanges, unopenable};
 use crate::auth::provider_tokens::{PutTokensOutcome, SealedTokens};
 use crate::auth::session::{Millis, SessionId};
 use crate::clock;
@@ -23,7 +23,7 @@ const WRITE_PAUSE: Duration = Duration::from_millis(200);
 const LATE_ATTEMPTS: u32 = 10;
 const LATE_PAUSE: Duration = Duration::from_secs(1);
 
-impl Shared {
+impl TokenExchanges {
     /// Writes claimed tokens, for as long as it takes within bounds: they may be the only successor of a
     /// refresh token that is used up.
     pub(super) async fn write(

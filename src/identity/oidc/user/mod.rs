@@ -23,7 +23,7 @@ const CLAIM_NAMES: &str = "_claim_names";
 pub struct ProviderUser {
     /// Without the prefix of the provider.
     pub user_id: String,
-    /// Only one that is verified: whoever has an unverified email may not own it.
+    /// Only one that is verified: a user may not own an unverified email.
     pub email: Option<String>,
     pub name: Option<String>,
     /// Roles as the provider names them.
