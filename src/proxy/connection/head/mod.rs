@@ -9,9 +9,9 @@ use crate::pipeline::fields::{FieldKind, FieldPosition, KindSet};
 use crate::pipeline::hop_by_hop::WEBSOCKET;
 use crate::proxy::http1::buffer_pool;
 use crate::rejection::{Reason, Refusal};
-use crate::routing::HostName;
 
 mod fields;
+mod host;
 mod lines;
 mod outline;
 mod request;
@@ -312,7 +312,7 @@ impl HeadReader {
             return bad("there is not exactly one Host");
         }
         let host = head.host();
-        let Ok(name) = HostName::read(host) else {
+        let Ok(name) = host::read(host) else {
             return bad("the Host is not one");
         };
         let other = |absolute: &Absolute| !absolute.names(host);
