@@ -123,7 +123,7 @@ fn explain_says_where_browsers_sign_in() {
         (
             "redirect",
             "",
-            "browsers are sent to /api/v1/sign-in?return_to=%2Fa%2Fb",
+            "browsers are sent to the sign-in page /api/v1/sign-in?return_to=%2Fa%2Fb",
         ),
         (
             "redirect",

@@ -82,7 +82,7 @@ fn describe_sign_in(settings: &Settings, request: &Request, route: &Route) -> St
             only.name
         ),
         (OnUnauthenticated::Redirect, None) => {
-            format!("browsers are sent to {prefix}{SIGN_IN_PAGE}?return_to={back}")
+            format!("browsers are sent to the sign-in page {prefix}{SIGN_IN_PAGE}?return_to={back}")
         }
         (OnUnauthenticated::Page(page), _) => {
             let back = match page.form() {

@@ -2,6 +2,7 @@
 //! descriptions in the JSON Schema and in `docs/configuration.md`.
 
 pub(super) mod backend;
+pub(super) mod encryption;
 pub(super) mod identity;
 pub(super) mod listeners;
 pub(super) mod pages;
@@ -11,10 +12,10 @@ pub(super) mod storage;
 
 use std::collections::BTreeMap;
 
+use encryption::Encryption;
 use identity::{Api, Identity, IdentityHeaders, Sessions};
 use listeners::{Admin, Listener};
 use pages::Pages;
-use provider::Encryption;
 use routing::limit::Limit;
 use routing::route::Route;
 use routing::upstream::Upstream;

@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::auth::sealing::{KeyRing, SealingKey};
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
-use crate::config::file::provider as file;
+use crate::config::file::encryption as file;
 
 /// Resolves the keys that seal provider tokens; `Some(None)` without any, `None` on an error.
 #[expect(clippy::option_option, reason = "an error, or validly no key")]

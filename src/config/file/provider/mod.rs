@@ -1,11 +1,14 @@
 //! Sign-in at providers.
 
+mod client;
+
 use std::collections::BTreeMap;
 
+pub(in crate::config) use client::{ClientAuth, ClientKey, ClientKeyAlgorithm};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::backend::BackendTls;
+use crate::config::file::backend::BackendTls;
 use crate::config::units::{Secret, Time};
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -171,41 +174,6 @@ pub(in crate::config) struct Endpoints {
     pub(in crate::config) par: Option<String>,
     /// Where tokens are revoked.
     pub(in crate::config) revocation: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::config) enum ClientAuth {
-    #[default]
-    ClientSecretBasic,
-    ClientSecretPost,
-    PrivateKeyJwt,
-    None,
-}
-
-/// A private key. `portcullis keys generate` creates one.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::config) struct ClientKey {
-    /// The only algorithm that the key is used with.
-    pub(in crate::config) algorithm: ClientKeyAlgorithm,
-    /// `kid` of the key. `null`: its RFC 7638 thumbprint.
-    #[serde(default)]
-    pub(in crate::config) id: Option<String>,
-    /// The key, in PEM.
-    #[serde(default)]
-    pub(in crate::config) key: Option<Secret>,
-    /// PEM file with the key; replaces `key`.
-    #[serde(default)]
-    pub(in crate::config) key_file: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(in crate::config) enum ClientKeyAlgorithm {
-    ES256,
-    RS256,
-    PS256,
-    EdDSA,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -401,32 +369,4 @@ impl Default for Logout {
             back_channel: true,
         }
     }
-}
-
-/// Keys with which the tokens of providers are sealed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct Encryption {
-    /// The key: 32 bytes in base64. `portcullis keys generate --algorithm A256GCM` creates one.
-    pub(in crate::config) key: Option<Secret>,
-    /// File with the key; replaces `key`.
-    pub(in crate::config) key_file: Option<String>,
-    /// Previous keys, which only open. A value that was sealed with one is sealed anew at its next
-    /// use.
-    pub(in crate::config) also: Vec<PreviousKey>,
-}
-
-/// A key, or the file that contains it.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(in crate::config) enum PreviousKey {
-    Key(Secret),
-    File(PreviousKeyFile),
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::config) struct PreviousKeyFile {
-    /// File with the key.
-    pub(in crate::config) key_file: String,
 }
