@@ -135,6 +135,25 @@ impl Browser {
         violations.map(Value::to_string).collect()
     }
 
+    /// Deletes the cookies of a host, wherever the browser is.
+    pub async fn forget_cookies_of(&self, host: &str) {
+        let run = async |command: &'static str, parameters: Value| {
+            let command = DevTools {
+                command,
+                parameters,
+            };
+            self.client.issue_cmd(command).await.unwrap()
+        };
+        let all: Value = run("Storage.getCookies", json!({})).await;
+        for cookie in all["cookies"].as_array().unwrap() {
+            if cookie["domain"] == host {
+                let named =
+                    json!({ "name": cookie["name"], "domain": host, "path": cookie["path"] });
+                run("Network.deleteCookies", named).await;
+            }
+        }
+    }
+
     /// Ends it in good order.
     pub async fn close(self) {
         self.client.clone().close().await.unwrap();
@@ -146,6 +165,29 @@ impl Drop for Browser {
         let group = format!("-{}", self.driver.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.driver.wait();
+    }
+}
+
+/// A command of the DevTools protocol, which chromedriver passes on.
+#[derive(Debug)]
+struct DevTools {
+    command: &'static str,
+    parameters: Value,
+}
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(
+        &self,
+        base: &url::Url,
+        session: Option<&str>,
+    ) -> Result<url::Url, url::ParseError> {
+        let session = session.unwrap_or_default();
+        base.join(&format!("session/{session}/goog/cdp/execute"))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        let body = json!({ "cmd": self.command, "params": self.parameters });
+        (http::Method::POST, Some(body.to_string()))
     }
 }
 

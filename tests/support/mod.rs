@@ -18,6 +18,7 @@ pub mod http2_upstream;
 pub mod issuer;
 pub mod nodes;
 pub mod npm;
+pub mod npm_provider;
 pub mod open_streams;
 pub mod ports;
 pub mod postgres;

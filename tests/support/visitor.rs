@@ -62,14 +62,42 @@ impl Visitor {
     /// The same, but stops before an address to which `stops` applies; the response is then the redirect.
     #[track_caller]
     pub fn follow(&mut self, url: &str, stops: impl Fn(&Url) -> bool) -> Visit {
-        let mut url = Url::parse(url).unwrap();
-        let mut form: Option<Vec<(String, String)>> = None;
+        self.go(Url::parse(url).unwrap(), None, stops)
+    }
+
+    /// Submits a form and follows what comes back to the end.
+    #[track_caller]
+    pub fn submit(&mut self, url: &Url, fields: &[(&str, &str)]) -> Visit {
+        self.submit_until(url, fields, |_| false)
+    }
+
+    /// The same, but stops before an address to which `stops` applies.
+    #[track_caller]
+    pub fn submit_until(
+        &mut self,
+        url: &Url,
+        fields: &[(&str, &str)],
+        stops: impl Fn(&Url) -> bool,
+    ) -> Visit {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.go(url.clone(), Some(fields.iter().map(owned).collect()), stops)
+    }
+
+    #[track_caller]
+    fn go(
+        &mut self,
+        mut url: Url,
+        mut form: Option<Vec<(String, String)>>,
+        stops: impl Fn(&Url) -> bool,
+    ) -> Visit {
         let mut hops = Vec::new();
+        // Browsers name the page that a form is on.
+        let mut origin = url.origin().ascii_serialization();
         loop {
             assert!(hops.len() < MAX_HOPS, "a redirect loop: {hops:#?}");
             hops.push(url.clone());
             let response = match form.take() {
-                Some(fields) => self.post(&url, &fields),
+                Some(fields) => self.post(&url, &origin, &fields),
                 None => self.get(&url),
             };
             let next = match response.header("location") {
@@ -79,6 +107,7 @@ impl Visitor {
                 _ => match self_submitting_form(&response) {
                     Some((action, fields)) => {
                         form = Some(fields);
+                        origin = url.origin().ascii_serialization();
                         url.join(&action).unwrap()
                     }
                     None => {
@@ -107,11 +136,12 @@ impl Visitor {
         self.send(url, navigation("GET", url))
     }
 
-    /// Submits a form and stays there.
-    pub fn post(&mut self, url: &Url, fields: &[(String, String)]) -> Response {
+    /// Submits a form of a page at this origin, and stays there.
+    pub fn post(&mut self, url: &Url, origin: &str, fields: &[(String, String)]) -> Response {
         let mut body = url::form_urlencoded::Serializer::new(String::new());
         let body = body.extend_pairs(fields).finish();
         let request = navigation("POST", url)
+            .header("Origin", origin)
             .header("Content-Type", "application/x-www-form-urlencoded")
             .body(body);
         self.send(url, request)
@@ -205,6 +235,15 @@ impl Visit {
         self.hops.iter().filter(|url| url.path() == path).count()
     }
 
+    /// The address of the first link of the page that leads to such a path.
+    pub fn link(&self, path: &str) -> Option<Url> {
+        let text = self.response.text();
+        let links = text.split("<a ").skip(1);
+        let mut addresses = links.filter_map(|tag| attribute(tag, "href"));
+        let found = addresses.find(|address| address.contains(path))?;
+        self.url.join(&found).ok()
+    }
+
     /// The first address on the way whose path starts so.
     pub fn hop(&self, path: &str) -> Option<&Url> {
         self.hops.iter().find(|url| url.path().starts_with(path))
@@ -235,20 +274,27 @@ fn navigation(method: &str, url: &Url) -> Request {
 /// Target and fields of the form of a page that submits itself.
 fn self_submitting_form(page: &Response) -> Option<(String, Vec<(String, String)>)> {
     let text = page.text();
-    if !text.contains(".submit()") {
-        return None;
-    }
-    let attribute = |tag: &str, name: &str| {
-        let (_, rest) = tag.split_once(&format!("{name}=\""))?;
-        let value = &rest[..rest.find('"')?];
-        let value = value
-            .replace("&quot;", "\"")
-            .replace("&lt;", "<")
-            .replace("&amp;", "&");
-        Some(value)
-    };
+    text.contains(".submit()")
+        .then(|| first_form(&text))
+        .flatten()
+}
+
+/// Target and hidden fields of the first form of a page.
+fn first_form(text: &str) -> Option<(String, Vec<(String, String)>)> {
     let (_, form) = text.split_once("<form")?;
+    let (form, _) = form.split_once("</form>")?;
     let fields = form.split("<input").skip(1);
-    let pairs = fields.map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value")?)));
+    let hidden = fields.filter(|tag| tag.contains("type=\"hidden\""));
+    let pairs = hidden.map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value")?)));
     Some((attribute(form, "action")?, pairs.collect::<Option<_>>()?))
+}
+
+fn attribute(tag: &str, name: &str) -> Option<String> {
+    let (_, rest) = tag.split_once(&format!("{name}=\""))?;
+    let value = &rest[..rest.find('"')?];
+    let value = value
+        .replace("&quot;", "\"")
+        .replace("&lt;", "<")
+        .replace("&amp;", "&");
+    Some(value)
 }

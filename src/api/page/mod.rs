@@ -156,7 +156,7 @@ pub(super) fn leading_page(settings: &Reloadable, target: &str) -> Response {
     let texts = &settings.pages.texts;
     let body = html! {
         h1 { (texts.signed_in) }
-        p { a href=(target) { (texts.r#continue) } }
+        p { a .button href=(target) { (texts.r#continue) } }
     };
     let page = html_page::leading_document(&settings.pages, &texts.signed_in, target, &body);
     page_response(None, page, None, settings)

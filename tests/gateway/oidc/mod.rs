@@ -1,5 +1,10 @@
 //! Sign-in at an OpenID provider.
 
+mod callback_rules;
+mod certified_provider;
 mod client_keys;
+mod id_token_rules;
+mod in_a_browser;
 mod own_provider;
 mod provider_tokens;
+mod table;
