@@ -293,6 +293,13 @@ fn fields_schema() -> Value {
     })
 }
 
+fn start_schema() -> Value {
+    json!({
+        "type": "string",
+        "description": "After a sign-in at a provider that failed: the path that starts another.",
+    })
+}
+
 fn refusal_schema() -> Value {
     json!({
         "type": "object",
@@ -307,6 +314,7 @@ fn refusal_schema() -> Value {
                     "message": {"type": "string"},
                     "request_id": {"type": "string"},
                     "fields": fields_schema(),
+                    "start": start_schema(),
                 },
             },
         },
@@ -331,6 +339,7 @@ fn problem_schema() -> Value {
             "code": code_schema(),
             "request_id": {"type": "string"},
             "fields": fields_schema(),
+            "start": start_schema(),
             "violated-policies": {"type": "array", "items": {"type": "string"}},
         },
     })

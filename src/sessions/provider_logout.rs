@@ -22,12 +22,20 @@ pub struct ProviderLogoutOutcome {
 }
 
 impl Sessions {
-    /// Begins a sign-in at a provider, before its code is redeemed.
+    /// Begins a sign-in at a provider, before its code is redeemed. `is_store_down`: the store has just
+    /// failed to respond, although its clock may still be known.
     ///
     /// # Errors
     /// When the store does not respond and sessions need it.
-    pub async fn begin_provider_sign_in(&self) -> Result<SignInStart, StoreError> {
-        match (self.store.now().await, self.source()) {
+    pub async fn begin_provider_sign_in(
+        &self,
+        is_store_down: bool,
+    ) -> Result<SignInStart, StoreError> {
+        let now = match is_store_down {
+            true => Err(StoreError::Unreachable),
+            false => self.store.now().await,
+        };
+        match (now, self.source()) {
             (Err(_), SessionSource::Durable(_)) => Ok(SignInStart { began: None }),
             (now, _) => Ok(SignInStart { began: Some(now?) }),
         }

@@ -206,7 +206,7 @@ async fn logout_ends_durable_sessions_that_the_store_has_lost() {
 async fn logout_overtakes_the_sign_ins_that_began_before_it() {
     let fixture = Fixture::new(false).await;
     let sessions = &fixture.sessions;
-    let start = sessions.begin_provider_sign_in().await.unwrap();
+    let start = sessions.begin_provider_sign_in(false).await.unwrap();
     let outcome = sessions.end_provider_sessions(&logout_of("ann")).await;
     outcome.ensured.unwrap();
     let (ann, bob) = (fixture.sign_in("ann").await, fixture.sign_in("bob").await);

@@ -24,8 +24,10 @@ use crate::settings::provider::Provider;
 
 /// Maximum length of a parameter that is passed on, in bytes.
 const TEXT_MAX: usize = 256;
+/// Maximum length of `acr_values`, in bytes. The flow's cookie has room for them.
+const ACR_TEXT_MAX: usize = 512;
 /// Maximum number of requested authentication contexts.
-const ACR_MAX: usize = 8;
+const ACR_MAX: usize = 32;
 
 /// Start a sign-in at a provider
 ///
@@ -128,7 +130,9 @@ fn read_request(
     query.parse_param("iss", "is not the provider's issuer", issuer);
     let prompt = text_param(&mut query, "prompt");
     let login_hint = text_param(&mut query, "login_hint");
-    let acr = text_param(&mut query, "acr_values").unwrap_or_default();
+    let within = |text: &str| (text.len() <= ACR_TEXT_MAX).then(|| text.to_owned());
+    let acr = query.parse_param("acr_values", "is too long", within);
+    let acr = acr.unwrap_or_default();
     let acr: Vec<String> = acr.split_ascii_whitespace().map(str::to_owned).collect();
     if acr.len() > ACR_MAX {
         return Err(Rejection::invalid_field(

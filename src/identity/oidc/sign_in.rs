@@ -122,8 +122,10 @@ impl Accounts {
     ) -> Result<FinishedFlow, AccountError> {
         let ip = client_info.ip;
         self.admit_attempt(&settings.identity, ip, limits).await?;
+        // The attempt could only be counted here.
+        let is_store_down = limits.iter().any(|decision| decision.degraded);
         let finished = self
-            .finish_flow(settings, provider, callback, client_info)
+            .finish_flow(settings, provider, callback, client_info, is_store_down)
             .await;
         if let Err(AccountError::Rejected(Rejection {
             reason: Some(Reason::Callback(fault)),
@@ -141,6 +143,7 @@ impl Accounts {
         provider: &ProviderClient,
         callback: SignInCallback,
         client_info: &ClientInfo,
+        is_store_down: bool,
     ) -> Result<FinishedFlow, AccountError> {
         let response = callback.response?;
         let flow = callback.flow?;
@@ -151,7 +154,7 @@ impl Accounts {
         };
         let code = read_code(provider, settings, &flow, response).await?;
         // Without the store there would be no session, and the code would be spent.
-        let start = self.sessions.begin_provider_sign_in().await?;
+        let start = self.sessions.begin_provider_sign_in(is_store_down).await?;
         let proven = provider.redeem_for_user(settings, &flow, &code).await?;
         let provider = provider.settings();
         if !is_allowed(&provider.allow, &proven.user) {
