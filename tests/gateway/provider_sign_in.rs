@@ -3,7 +3,7 @@
 use serde_json::json;
 use url::Url;
 
-use crate::support::client::Request;
+use crate::support::client::{Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::provider::{Endpoint, Provider, User};
@@ -163,4 +163,62 @@ fn start_and_callback_have_their_headers() {
     assert!(cookies.iter().any(|it| it.starts_with("portcullis=")));
     let cleared = |it: &&str| it.starts_with("portcullis-flow-") && it.ends_with("Max-Age=0");
     assert!(cookies.iter().any(cleared), "{cookies:?}");
+}
+
+fn open_page(site: &Site, target: &str) -> Response {
+    Visitor::new().get(&site.url(target))
+}
+
+#[test]
+fn page_that_never_gets_the_cookie_is_no_loop() {
+    let site = Site::start_with(|config| config.set("/sessions/cookie/path", json!("/other")));
+    for target in ["/private/a", "/api/v1/sign-in?return_to=%2Fprivate"] {
+        let page = open_page(&site, target);
+        assert_eq!(page.status, 401, "{target}");
+        assert!(page.text().contains("/api/v1/sign-in"), "{}", page.text());
+    }
+    let mut visitor = Visitor::new();
+    let visit = visitor.open(&site.start_url("/private/a"));
+    assert_eq!(visit.response.status, 401);
+}
+
+#[test]
+fn two_ways_to_sign_in_have_a_page() {
+    let site = Site::start_with(|config| config.set("/identity/builtin", json!({})));
+    let mut visitor = Visitor::new();
+    let visit = visitor.open(site.url("/private/a").as_str());
+    assert_eq!(visit.url.path(), "/api/v1/sign-in");
+    assert_eq!(visit.response.status, 200);
+    let start = "/api/v1/auth/start/corp?return_to=%2Fprivate%2Fa";
+    assert!(visit.response.text().contains(start), "{visit:?}");
+    let policy = visit.response.header("content-security-policy").unwrap();
+    assert!(policy.contains(&site.provider.issuer), "{policy}");
+    assert!(site.provider.received(Endpoint::Authorization).is_empty());
+    // Both kinds of users keep to their own.
+    let local = site.gateway.request(&Request::post("/api/v1/auth/login"));
+    assert_eq!(local.status, 415);
+}
+
+#[test]
+fn unreachable_provider_is_an_error_page_with_a_link() {
+    let (provider, upstream) = (Provider::start(), Upstream::start());
+    provider.stop();
+    let gateway = Gateway::start(provider.configure(site_config(&upstream)));
+    let site = Site {
+        provider,
+        gateway,
+        _upstream: upstream,
+    };
+    let page = open_page(&site, "/private/a");
+    assert_eq!(page.status, 503);
+    let text = page.text();
+    assert!(text.contains("PROVIDER_UNAVAILABLE"), "{text}");
+    let again = "/api/v1/auth/start/corp?return_to=%2Fprivate%2Fa";
+    assert!(text.contains(again), "{text}");
+    assert!(page.header("retry-after").is_some());
+    assert!(page.all("set-cookie").is_empty());
+    let json = site.gateway.get("/api/v1/auth/start/corp");
+    json.assert_refused(503, "PROVIDER_UNAVAILABLE");
+    let start = &json.json()["error"]["start"];
+    assert_eq!(start, "/api/v1/auth/start/corp?return_to=%2F");
 }
