@@ -1,4 +1,4 @@
--- Part of other scripts: a session's record, one string that src/store/redis/codec/record.rs encodes as
+-- Part of other scripts: a session's record, one string that src/store/redis/codec/record/ encodes as
 -- well. Its use is another string at its own key (see use.lua). Needs clock.lua.
 --   load_record(key)         the record at a key; else nil, and why: 'missing', 'tombstone', 'malformed'
 --   save_record(key, r)      writes it back with the same TTL
