@@ -145,6 +145,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(oidc::jwks::keys))
         .routes(routes!(oidc::callback::query, oidc::callback::form))
         .routes(routes!(oidc::link::link))
+        .routes(routes!(oidc::backchannel_logout::log_out))
         .routes(routes!(sessions::list, sessions::end_others))
         .routes(routes!(
             sessions::show_current,

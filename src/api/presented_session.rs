@@ -62,6 +62,11 @@ impl PresentedSession {
         })
     }
 
+    /// The session to end.
+    pub(super) fn session_id(&self) -> Option<SessionId> {
+        self.session
+    }
+
     /// Ends the session and revokes the token.
     ///
     /// # Errors

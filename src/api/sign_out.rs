@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
+use http::Uri;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::BodyFields;
 use super::caller::{
     presented_credential, reject_credential, reject_cross_site, require_allowed_origin,
 };
+use super::oidc::sign_out::ProviderSignOut;
 use super::presented_session::{PresentedSession, SignOutCaller, blacklist};
 use super::response::{self, clear_cookie};
 use super::view::{Revoked, Success};
@@ -27,6 +30,13 @@ struct SignOut {
     refresh_token: Option<String>,
 }
 
+/// A sign-out that may go on at the provider.
+#[derive(Serialize, ToSchema)]
+struct SignedOut {
+    /// Where the browser ends the session at the provider; null: nowhere.
+    logout_url: Option<String>,
+}
+
 /// Sign out
 ///
 /// Ends the session of the credential, of an expired but genuine access token, or of the refresh
@@ -37,8 +47,12 @@ struct SignOut {
     post,
     path = "/auth/logout",
     tag = "auth",
+    params(("provider" = Option<bool>, Query, description = "Whether to return the address of the sign-out at the provider")),
     request_body = Option<SignOut>,
-    responses((status = 204, description = "Signed out")),
+    responses(
+        (status = 200, description = "Signed out, with `provider=true`", body = Success<SignedOut>),
+        (status = 204, description = "Signed out"),
+    ),
 )]
 pub(super) async fn sign_out(
     State(state): State<ApiState>,
@@ -69,6 +83,9 @@ pub(super) async fn sign_out(
         refresh_token: fields.optional_text("refresh_token"),
     };
     fields.check()?;
+    let at_provider = is_at_provider(&parts.uri)?;
+    let id = session.as_ref().and_then(PresentedSession::session_id);
+    let provider = ProviderSignOut::prepare(&state, &snapshot, id.filter(|_| at_provider)).await;
     if let Some(session) = session {
         session.end(&state, settings, &client).await?;
     }
@@ -78,7 +95,29 @@ pub(super) async fn sign_out(
             .sign_out_with_refresh(settings, &token, Some(client.ip))
             .await?;
     }
-    Ok(clear_cookie(response::no_content()))
+    if !at_provider {
+        return Ok(clear_cookie(response::no_content()));
+    }
+    let logout_url = provider.and_then(|provider| provider.url(settings, &client));
+    Ok(clear_cookie(response::data(&SignedOut { logout_url })))
+}
+
+/// Whether the caller asks for the sign-out at the provider. Other parameters are ignored.
+fn is_at_provider(uri: &Uri) -> Result<bool, Rejection> {
+    let query = uri.query().unwrap_or_default();
+    let parameters = url::form_urlencoded::parse(query.as_bytes());
+    let mut values = parameters.filter(|(name, _)| name == "provider");
+    match (
+        values.next().as_ref().map(|(_, value)| &**value),
+        values.next(),
+    ) {
+        (None, _) | (Some("false"), None) => Ok(false),
+        (Some("true"), None) => Ok(true),
+        (Some(_), _) => Err(Rejection::invalid_field(
+            "provider",
+            "must be true or false",
+        )),
+    }
 }
 
 /// Sign out everywhere

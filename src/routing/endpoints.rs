@@ -15,6 +15,8 @@ pub const PROVIDERS: &str = "/auth/providers";
 pub const START: &str = "/auth/start/{provider}";
 /// Where a provider returns the browser.
 pub const CALLBACK: &str = "/auth/callback/{provider}";
+/// Where a provider requests logouts.
+pub const BACKCHANNEL_LOGOUT: &str = "/auth/backchannel-logout/{provider}";
 
 /// Largest body of an endpoint, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -106,6 +108,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     endpoint("/auth/jwks/{provider}", Provider, &[(Method::GET, Ignored)]),
     endpoint(CALLBACK, Provider, &[(Method::GET, Optional), (Method::POST, Optional)]),
     endpoint("/auth/link/{provider}", Identities, &[(Method::POST, Required)]),
+    endpoint(BACKCHANNEL_LOGOUT, Provider, &[(Method::POST, Ignored)]),
     endpoint("/sessions", Api, &[(Method::GET, Required), (Method::DELETE, Required)]),
     endpoint("/sessions/current", Api, &[
         (Method::GET, Required), (Method::PATCH, Required), (Method::DELETE, Required),

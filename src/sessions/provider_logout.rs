@@ -3,14 +3,15 @@
 use super::source::SessionSource;
 use super::{SessionError, Sessions};
 use crate::auth::provider_logout::ProviderLogout;
-use crate::auth::session::{EndReason, Millis, Session};
+use crate::auth::session::{EndReason, Session};
 use crate::store::StoreError;
 
 /// When a sign-in at a provider began.
 #[derive(Debug, Clone, Copy)]
 pub struct SignInStart {
-    /// The store's clock. `None`: the store did not respond, so that no logout was confirmed either.
-    began: Option<Millis>,
+    /// Number of the latest logout before it. `None`: the store did not respond, so that no logout was
+    /// confirmed either.
+    latest_logout: Option<u64>,
 }
 
 /// Outcome of a logout at a provider.
@@ -31,14 +32,15 @@ impl Sessions {
         &self,
         is_store_down: bool,
     ) -> Result<SignInStart, StoreError> {
-        let now = match is_store_down {
+        let latest = match is_store_down {
             true => Err(StoreError::Unreachable),
-            false => self.store.now().await,
+            false => self.store.latest_logout().await,
         };
-        match (now, self.source()) {
-            (Err(_), SessionSource::Durable(_)) => Ok(SignInStart { began: None }),
-            (now, _) => Ok(SignInStart { began: Some(now?) }),
-        }
+        let latest_logout = match (latest, self.source()) {
+            (Err(_), SessionSource::Durable(_)) => None,
+            (latest, _) => Some(latest?),
+        };
+        Ok(SignInStart { latest_logout })
     }
 
     /// Whether a logout at the provider has overtaken the sign-in of a session that now exists.
@@ -50,8 +52,8 @@ impl Sessions {
         session: &Session,
         start: SignInStart,
     ) -> Result<bool, StoreError> {
-        match (&session.provider, start.began) {
-            (Some(sign_in), Some(began)) => self.store.is_logged_out(sign_in, began).await,
+        match (&session.provider, start.latest_logout) {
+            (Some(sign_in), Some(latest)) => self.store.is_logged_out(sign_in, latest).await,
             (None, _) | (_, None) => Ok(false),
         }
     }

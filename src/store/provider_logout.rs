@@ -9,13 +9,13 @@ use std::time::Duration;
 use super::{Engine, SessionListQuery, Store, StoreError};
 use crate::auth::provider_logout::{ProviderLogout, logout_token_key};
 use crate::auth::provider_sign_in::ProviderSignIn;
-use crate::auth::session::{Millis, Session};
+use crate::auth::session::Session;
 use crate::telemetry::metrics::StoreOperation;
 
 /// Retention of a mark: longer than a callback takes.
 pub(super) const MARK_TTL: Duration = Duration::from_secs(600);
-/// Maximum difference between the clocks of a cluster's servers.
-const CLOCK_TOLERANCE: Millis = 1_000;
+/// Retention of the number of the latest logout: longer than that of a mark.
+pub(super) const NUMBER_TTL: Duration = Duration::from_secs(3_600);
 /// Number of users in one entry of the index. One user is usual; more, if the claim that names users
 /// changes.
 pub(super) const MAX_USERS: usize = 16;
@@ -102,11 +102,22 @@ impl Store {
         .await
     }
 
-    /// Whether a logout has covered a sign-in that began at this time of the store's clock.
+    /// The number of the latest logout; numbers increase.
+    pub async fn latest_logout(&self) -> Result<u64, StoreError> {
+        self.measured(StoreOperation::LogoutMarks, async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.latest_logout()),
+                Engine::Redis(redis) => redis.latest_logout().await,
+            }
+        })
+        .await
+    }
+
+    /// Whether a logout after this one covers a sign-in.
     pub async fn is_logged_out(
         &self,
         sign_in: &ProviderSignIn,
-        began: Millis,
+        latest_before: u64,
     ) -> Result<bool, StoreError> {
         let groups = sign_in.covering_groups();
         let marks = self.measured(StoreOperation::LogoutMarks, async {
@@ -116,7 +127,7 @@ impl Store {
             }
         });
         let latest = marks.await?.into_iter().flatten().max();
-        Ok(latest.is_some_and(|at| at.saturating_add(CLOCK_TOLERANCE) >= began))
+        Ok(latest.is_some_and(|latest| latest > latest_before))
     }
 
     /// Whether a logout token was used.

@@ -94,28 +94,25 @@ async fn logout_marks_the_sign_ins_that_it_covers() {
     let (_server, stores) = engines().await;
     for store in stores {
         let now = store.now().await.unwrap();
-        let sign_in = |user, sid| provider_session(user, sid, now).provider.unwrap();
-        let is_logged_out = async |sign_in, began| {
-            let sign_in: std::sync::Arc<_> = sign_in;
-            store.is_logged_out(&sign_in, began).await.unwrap()
+        let before = store.latest_logout().await.unwrap();
+        let is_logged_out = async |user, sid, latest| {
+            let sign_in = provider_session(user, sid, now).provider.unwrap();
+            store.is_logged_out(&sign_in, latest).await.unwrap()
         };
-        assert!(!is_logged_out(sign_in("ann", Some("s")), now).await);
-        store
-            .mark_logout(&logout("corp", Some("s"), Some("ann")))
-            .await
-            .unwrap();
-        assert!(is_logged_out(sign_in("ann", Some("s")), now).await);
-        assert!(is_logged_out(sign_in("ann", None), now).await);
-        assert!(!is_logged_out(sign_in("ann", Some("t")), now).await);
-        assert!(!is_logged_out(sign_in("bob", None), now).await);
+        assert!(!is_logged_out("ann", Some("s"), before).await);
+        let by_sid = logout("corp", Some("s"), Some("ann"));
+        store.mark_logout(&by_sid).await.unwrap();
+        let after = store.latest_logout().await.unwrap();
+        assert!(is_logged_out("ann", Some("s"), before).await);
+        assert!(is_logged_out("ann", None, before).await);
+        assert!(!is_logged_out("ann", Some("t"), before).await);
+        assert!(!is_logged_out("bob", None, before).await);
         // A sign-in that began afterwards is another one.
-        assert!(!is_logged_out(sign_in("ann", Some("s")), now + 60_000).await);
-        store
-            .mark_logout(&logout("corp", None, Some("ann")))
-            .await
-            .unwrap();
-        assert!(is_logged_out(sign_in("ann", Some("t")), now).await);
-        assert!(!is_logged_out(sign_in("bob", Some("t")), now).await);
+        assert!(!is_logged_out("ann", Some("s"), after).await);
+        let by_subject = logout("corp", None, Some("ann"));
+        store.mark_logout(&by_subject).await.unwrap();
+        assert!(is_logged_out("ann", Some("t"), after).await);
+        assert!(!is_logged_out("bob", Some("t"), after).await);
     }
 }
 

@@ -1,10 +1,12 @@
 //! Sign-in at a provider: the start of a flow, its callback, and the list of providers.
 
+pub(super) mod backchannel_logout;
 pub(super) mod callback;
 pub(super) mod jwks;
 pub(super) mod link;
 pub(super) mod providers;
 mod refused;
+pub(super) mod sign_out;
 pub(super) mod start;
 
 use http::HeaderValue;

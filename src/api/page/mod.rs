@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
 use form_token::FormToken;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use maud::{Markup, html};
 
 use super::response::ResponseInfo;
@@ -97,11 +97,7 @@ fn page_response(
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let logo = settings.pages.logo.as_ref();
-    let policy = html_page::content_security_policy(&form_action(settings), logo);
-    if let Ok(policy) = HeaderValue::try_from(policy) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
+    set_security_policy(headers, settings, &[]);
     if let Some(cookie) = token.and_then(|token| token.cookie(&settings.sessions.cookie)) {
         headers.append(header::SET_COOKIE, cookie);
     }
@@ -112,9 +108,18 @@ fn page_response(
     response
 }
 
+/// Sets the content security policy of a page whose forms also lead to these origins.
+fn set_security_policy(headers: &mut HeaderMap, settings: &Reloadable, targets: &[String]) {
+    let targets = form_action(settings, targets);
+    let policy = html_page::content_security_policy(&targets, settings.pages.logo.as_ref());
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
 /// The targets of `form-action`. Browsers that apply it to redirects would block a form whose
 /// destination is on another origin, so every origin to which one may lead is listed.
-fn form_action(settings: &Reloadable) -> String {
+fn form_action(settings: &Reloadable, targets: &[String]) -> String {
     let Some(api) = &settings.api else {
         return "'self'".to_owned();
     };
@@ -124,7 +129,8 @@ fn form_action(settings: &Reloadable) -> String {
     let hosts = api.return_hosts.iter().flat_map(host_sources);
     let providers = settings.identity.providers.iter();
     let providers = providers.flat_map(|provider| provider.page_origins());
-    let all = origins.cloned().chain(hosts).chain(providers);
+    let all = origins.chain(targets).cloned();
+    let all = all.chain(hosts).chain(providers);
     all.fold("'self'".to_owned(), |list, source| {
         format!("{list} {source}")
     })

@@ -7,12 +7,15 @@ use axum::response::Response;
 use http::HeaderMap;
 
 use super::super::caller::presented_credential;
+use super::super::oidc::sign_out::ProviderSignOut;
 use super::super::presented_session::PresentedSession;
 use super::super::response::clear_cookie;
 use super::super::{ApiState, Caller, oidc};
 use super::form_fields::FormFields;
 use super::form_token::{self, FormToken};
-use super::{PageError, html, is_signed_in, page_path, page_response};
+use super::{
+    PageError, html, is_signed_in, page_path, page_response, see_other, set_security_policy,
+};
 use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
@@ -27,11 +30,11 @@ pub(super) async fn show(
 ) -> Response {
     let settings = &snapshot.settings;
     match is_signed_in(caller.as_deref()) {
-        Ok(true) => form_response(settings, request.headers(), None),
+        Ok(true) => form_response(&snapshot, request.headers(), None),
         Ok(false) => signed_out_response(settings),
         Err(unknown) => {
             let problem = PageError::new(unknown, &settings.pages);
-            form_response(settings, request.headers(), Some(problem))
+            form_response(&snapshot, request.headers(), Some(problem))
         }
     }
 }
@@ -47,7 +50,7 @@ pub(super) async fn submit(
     let settings = &snapshot.settings;
     let (parts, body) = request.into_parts();
     let sent = FormFields::read(&parts.headers, body).await?;
-    let again = |problem| form_response(settings, &parts.headers, Some(problem));
+    let again = |problem| form_response(&snapshot, &parts.headers, Some(problem));
     if !form_token::is_own_form(
         &parts.headers,
         &client,
@@ -70,19 +73,22 @@ pub(super) async fn submit(
         Some(Err(rejection)) => PresentedSession::from_rejection(&rejection, &presented),
         None => None,
     };
+    let id = session.as_ref().and_then(PresentedSession::session_id);
+    let at_provider = ProviderSignOut::prepare(&state, &snapshot, id).await;
     if let Some(session) = session
         && let Err(error) = session.end(&state, settings, &client).await
     {
         return Ok(again(PageError::new(error, &settings.pages)));
     }
-    Ok(signed_out_response(settings))
+    let at_provider = at_provider.and_then(|provider| provider.url(settings, &client));
+    Ok(match at_provider {
+        Some(url) => clear_cookie(see_other(&url)),
+        None => signed_out_response(settings),
+    })
 }
 
-fn form_response(
-    settings: &Reloadable,
-    headers: &HeaderMap,
-    problem: Option<PageError>,
-) -> Response {
+fn form_response(snapshot: &Snapshot, headers: &HeaderMap, problem: Option<PageError>) -> Response {
+    let settings = &snapshot.settings;
     let token = FormToken::for_form(headers, &settings.sessions.cookie);
     let secret = token.as_ref().map_or("", FormToken::as_str);
     let page = html::sign_out(
@@ -91,7 +97,14 @@ fn form_response(
         secret,
         problem.as_ref(),
     );
-    page_response(problem, page, token.as_ref(), settings)
+    let mut response = page_response(problem, page, token.as_ref(), settings);
+    // The form may lead to an origin that the configuration does not name.
+    let providers = snapshot.providers.iter();
+    let targets: Vec<String> = providers
+        .filter_map(|provider| provider.end_session_origin())
+        .collect();
+    set_security_policy(response.headers_mut(), settings, &targets);
+    response
 }
 
 /// Clears the cookie even without a session, in case it is invalid.

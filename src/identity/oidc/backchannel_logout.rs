@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::ProviderClient;
 use crate::auth::provider_logout::ProviderLogout;
 use crate::auth::session::{EndReason, Millis};
+use crate::auth::token::Tokens;
 use crate::auth::token::provider_token::{LogoutTarget, LogoutToken};
 use crate::clock;
 use crate::events::{Event, EventKind};
@@ -90,7 +91,9 @@ struct BearerCutOff {
     /// The user's names in tokens: `sub`, and the user IDs of the sessions that were ended.
     users: BTreeSet<String>,
     /// Prefix of user IDs in sessions; `None` if users are in the database.
-    user_prefix: Option<String>,
+    session_prefix: Option<String>,
+    /// Prefixes of the users of the trusted issuers with this name.
+    token_prefixes: Vec<String>,
     requested_at: Millis,
 }
 
@@ -98,7 +101,7 @@ impl RequestedLogout {
     fn new(
         provider: &Provider,
         token: LogoutToken,
-        leeway: Duration,
+        tokens: &Tokens,
         requested_at: Millis,
     ) -> RequestedLogout {
         let (sid, subject) = match token.target {
@@ -109,13 +112,18 @@ impl RequestedLogout {
         let cut_off = alone.map(|subject| BearerCutOff {
             issuer: token.issuer.clone(),
             users: [subject.clone()].into(),
-            user_prefix: match &provider.users {
+            session_prefix: match &provider.users {
                 UserStorage::External { prefix } => Some(prefix.clone()),
                 UserStorage::Database { .. } => None,
             },
+            token_prefixes: {
+                let trusted = tokens.trusted.iter();
+                let same = trusted.filter(|trusted| trusted.issuer == token.issuer);
+                same.map(|trusted| trusted.user_prefix.clone()).collect()
+            },
             requested_at,
         });
-        let leeway = Millis::try_from(leeway.as_millis()).unwrap_or(0);
+        let leeway = Millis::try_from(tokens.leeway.as_millis()).unwrap_or(0);
         RequestedLogout {
             cut_off,
             token_use: LogoutTokenUse::new(&provider.name, &token.token_id),
@@ -127,6 +135,17 @@ impl RequestedLogout {
                 subject,
             },
         }
+    }
+}
+
+impl BearerCutOff {
+    /// The users as bearer tokens name them.
+    fn user_keys(&self) -> impl Iterator<Item = String> {
+        let users = self.users.iter();
+        users.flat_map(move |user| {
+            let prefixes = self.token_prefixes.iter();
+            prefixes.map(move |prefix| format!("{}\0{prefix}{user}", self.issuer))
+        })
     }
 }
 
@@ -172,8 +191,12 @@ impl Accounts {
             _ => LogoutFailure::Refused(fault),
         })?;
         let requested_at = self.sessions.now().await.unwrap_or(now);
-        let mut requested =
-            RequestedLogout::new(provider.settings(), verified, leeway, requested_at);
+        let mut requested = RequestedLogout::new(
+            provider.settings(),
+            verified,
+            &settings.tokens,
+            requested_at,
+        );
         // Unknown is not used: repeating a logout ends nothing else.
         let used = self.store.is_logout_token_used(requested.token_use).await;
         if used == Ok(true) {
@@ -218,12 +241,11 @@ impl Accounts {
         let mut ensured = outcome.ensured;
         if let Some(cut_off) = &mut requested.cut_off {
             let users = outcome.ended.iter().filter_map(|session| {
-                let prefix = cut_off.user_prefix.as_deref()?;
+                let prefix = cut_off.session_prefix.as_deref()?;
                 session.user.strip_prefix(prefix).map(str::to_owned)
             });
             cut_off.users.extend(users.collect::<Vec<_>>());
-            for user in &cut_off.users {
-                let user_key = format!("{}\0{user}", cut_off.issuer);
+            for user_key in cut_off.user_keys() {
                 let revoked = self
                     .sessions
                     .revoke_user_tokens_up_to(&user_key, cut_off.requested_at);

@@ -5,6 +5,12 @@ use url::Url;
 use super::ProviderClient;
 
 impl ProviderClient {
+    /// The origin at which browsers end their session, as far as the metadata at hand names it.
+    pub fn end_session_origin(&self) -> Option<String> {
+        let url = self.metadata()?.end_session?;
+        Some(url.origin().ascii_serialization())
+    }
+
     /// Returns the address at which a browser ends its session at the provider.
     ///
     /// `None`: this is switched off, or the metadata at hand has no such endpoint. Nothing is fetched: a

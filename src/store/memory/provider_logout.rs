@@ -12,8 +12,10 @@ use crate::auth::session::Millis;
 pub(super) struct ProviderLogouts {
     /// Users of each group, with the time until which they are kept.
     users: HashMap<SignInGroup, HashMap<String, Millis>>,
-    /// Time of the latest logout of each group.
-    marks: HashMap<SignInGroup, Millis>,
+    /// Number of the latest logout.
+    latest: u64,
+    /// Number and time of the latest logout of each group.
+    marks: HashMap<SignInGroup, (u64, Millis)>,
     /// Attempt that used each token, and until when that is kept.
     tokens: HashMap<[u8; 16], (u64, Millis)>,
 }
@@ -25,7 +27,7 @@ impl ProviderLogouts {
         }
         self.users.retain(|_, users| !users.is_empty());
         self.marks
-            .retain(|_, at| now < at.saturating_add(millis(MARK_TTL)));
+            .retain(|_, (_, at)| now < at.saturating_add(millis(MARK_TTL)));
         self.tokens.retain(|_, (_, until)| now < *until);
     }
 
@@ -69,15 +71,23 @@ impl Memory {
 
     pub(in crate::store) fn mark_logout(&self, groups: &[SignInGroup]) {
         let (mut state, now) = self.lock();
+        let logouts = &mut state.provider_logouts;
+        logouts.latest += 1;
         for group in groups {
-            state.provider_logouts.marks.insert(*group, now / 1000);
+            let mark = (logouts.latest, now / 1000);
+            logouts.marks.insert(*group, mark);
         }
     }
 
-    pub(in crate::store) fn logout_marks(&self, groups: &[SignInGroup]) -> Vec<Option<Millis>> {
+    pub(in crate::store) fn latest_logout(&self) -> u64 {
+        self.lock().0.provider_logouts.latest
+    }
+
+    pub(in crate::store) fn logout_marks(&self, groups: &[SignInGroup]) -> Vec<Option<u64>> {
         let (state, _) = self.lock();
-        let mark = |group| state.provider_logouts.marks.get(group).copied();
-        groups.iter().map(mark).collect()
+        let marks = &state.provider_logouts.marks;
+        let number = |group| marks.get(group).map(|(number, _)| *number);
+        groups.iter().map(number).collect()
     }
 
     pub(in crate::store) fn is_logout_token_used(&self, token: LogoutTokenUse) -> bool {

@@ -12,6 +12,7 @@ mod record;
 mod revocation;
 mod running;
 mod sign_in;
+mod sign_out;
 mod successors;
 
 use std::sync::Arc;

@@ -47,7 +47,7 @@ const FAMILIES: [&str; 18] = [
     MARKER,
     EVENTS,
 ];
-const SINGLE_KEYS: [&str; 4] = ["events", "counts", "gateways", "cleaning"];
+const SINGLE_KEYS: [&str; 5] = ["events", "counts", "gateways", "cleaning", "logouts"];
 const MARKER: &str = "marker";
 /// Number of slot ranges with a marker each: up to 64 masters with contiguous slots have at least one.
 const MARKER_RANGES: u16 = 64;
@@ -150,7 +150,14 @@ impl Keys {
         format!("{}{SIGN_IN_USERS}{}", self.prefix, hex::encode(group))
     }
 
-    /// Time of the latest logout at a provider of these sign-ins.
+    /// Number of the latest logout at a provider.
+    ///
+    /// String; one hour; `provider_logout`.
+    pub(in crate::store::redis) fn logouts(&self) -> String {
+        format!("{}logouts", self.prefix)
+    }
+
+    /// Number of the latest logout at a provider of these sign-ins.
     ///
     /// String; 10 minutes; `provider_logout`.
     pub(in crate::store::redis) fn logout_mark(&self, group: &SignInGroup) -> String {

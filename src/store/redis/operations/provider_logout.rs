@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::auth::provider_logout::SignInGroup;
 use crate::auth::session::Millis;
 use crate::store::StoreError;
-use crate::store::provider_logout::{LogoutTokenUse, MARK_TTL, MAX_USERS};
+use crate::store::provider_logout::{LogoutTokenUse, MARK_TTL, MAX_USERS, NUMBER_TTL};
 use crate::store::redis::codec::text_codec::{decode_user_id, encode_user_id};
 use crate::store::redis::links::exchange_error;
 use crate::store::redis::{Redis, decode_reply};
@@ -55,11 +55,13 @@ impl Redis {
         &self,
         groups: &[SignInGroup],
     ) -> Result<(), StoreError> {
-        let now = self.now().await?;
+        let number = self.scripts.number_logout.call(&[self.keys.logouts()]);
+        let number = number.arg(NUMBER_TTL.as_secs());
+        let number: u64 = decode_reply(self.run(number).await?)?;
         let mut commands = redis::pipe();
         for group in groups {
             let command = commands.cmd("SET").arg(self.keys.logout_mark(group));
-            command.arg(now).arg("EX").arg(MARK_TTL.as_secs());
+            command.arg(number).arg("EX").arg(MARK_TTL.as_secs());
         }
         for reply in self.execute_all(&commands).await? {
             exchange_error::reject_server_error(reply)?;
@@ -67,10 +69,17 @@ impl Redis {
         Ok(())
     }
 
+    pub(in crate::store) async fn latest_logout(&self) -> Result<u64, StoreError> {
+        let mut command = redis::cmd("GET");
+        let reply = self.execute(command.arg(self.keys.logouts())).await?;
+        let latest: Option<u64> = decode_reply(reply)?;
+        Ok(latest.unwrap_or(0))
+    }
+
     pub(in crate::store) async fn logout_marks(
         &self,
         groups: &[SignInGroup],
-    ) -> Result<Vec<Option<Millis>>, StoreError> {
+    ) -> Result<Vec<Option<u64>>, StoreError> {
         let mut commands = redis::pipe();
         for group in groups {
             commands.cmd("GET").arg(self.keys.logout_mark(group));

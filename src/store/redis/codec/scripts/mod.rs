@@ -38,6 +38,7 @@ pub(in crate::store::redis) struct Scripts {
     pub put_profile: LoadedScript,
     pub put_provider_tokens: LoadedScript,
     pub index_sign_in: LoadedScript,
+    pub number_logout: LoadedScript,
     pub report_live: LoadedScript,
     pub trim_live: LoadedScript,
     pub cut_off: LoadedScript,
@@ -100,6 +101,7 @@ impl Scripts {
                 include_str!("put_provider_tokens.lua"),
             ]),
             index_sign_in: LoadedScript::new(&[CLOCK, include_str!("index_sign_in.lua")]),
+            number_logout: LoadedScript::new(&[CLOCK, include_str!("number_logout.lua")]),
             report_live: LoadedScript::new(&[CLOCK, include_str!("report_live.lua")]),
             trim_live: LoadedScript::new(&[CLOCK, include_str!("trim_live.lua")]),
             cut_off: LoadedScript::new(&[CLOCK, include_str!("cut_off.lua")]),
@@ -139,7 +141,7 @@ impl Scripts {
         eval
     }
 
-    fn all(&self) -> [&LoadedScript; 28] {
+    fn all(&self) -> [&LoadedScript; 29] {
         [
             &self.decide,
             &self.look_up,
@@ -163,6 +165,7 @@ impl Scripts {
             &self.put_profile,
             &self.put_provider_tokens,
             &self.index_sign_in,
+            &self.number_logout,
             &self.report_live,
             &self.trim_live,
             &self.cut_off,
