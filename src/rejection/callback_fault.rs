@@ -69,8 +69,6 @@ callback_faults! {
         NotAllowed = "allow does not admit the user",
         ProviderUserDisabled = "the user of this identity is disabled",
         UnknownIdentity = "no user has this identity, and create is false",
-        /// `link_by_email` meets a row that already has an identity of this provider, or is disabled.
-        LinkRefused = "the identity may not join the user that has its email",
         AcrUnmet = "acr is none of those requested",
         AuthenticationTooOld = "auth_time is older than max_age permits",
         /// A logout at the provider overtook the sign-in.
@@ -159,8 +157,6 @@ callback_faults! {
         ClaimReferenced = "a mapped claim is only referenced (_claim_names)",
         UserIdUnusable = "the user claim is missing or unusable",
         ClaimMalformed = "a mapped claim has a wrong type",
-        /// `users: database`.
-        EmailUnusable = "the provider gives no usable verified email",
     }
     StoreUnavailable {
         TokensUnavailable = "the tokens of the session cannot be read or written",

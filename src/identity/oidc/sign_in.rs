@@ -22,6 +22,7 @@ use crate::identity::sign_in::SessionOrigin;
 use crate::identity::{AccountError, Accounts, ClientInfo, SignedIn};
 use crate::limits::Decision;
 use crate::rejection::{CallbackFault, Reason, Refusal, Rejection};
+use crate::sessions::SignInStart;
 use crate::settings::Reloadable;
 use crate::settings::provider::{Provider, UserStorage};
 
@@ -155,7 +156,13 @@ impl Accounts {
         let code = read_code(provider, settings, &flow, response).await?;
         // Without the store there would be no session, and the code would be spent.
         let start = self.sessions.begin_provider_sign_in(is_store_down).await?;
-        let proven = provider.redeem_for_user(settings, &flow, &code).await?;
+        let mut proven = provider.redeem_for_user(settings, &flow, &code).await?;
+        let sign_in = &mut proven.sign_in;
+        sign_in.authenticated_at = not_before_max_age(
+            sign_in.authenticated_at,
+            flow.request.max_age,
+            clock::unix_millis(),
+        );
         let provider = provider.settings();
         if !is_allowed(&provider.allow, &proven.user) {
             return Err(CallbackFault::NotAllowed.into());
@@ -165,6 +172,22 @@ impl Accounts {
                 .await?;
             return Ok(FinishedFlow::Linked);
         }
+        let previous = callback.previous_session;
+        let signed_in =
+            self.sign_in_proven(settings, provider, proven, start, previous, client_info);
+        Ok(FinishedFlow::SignedIn(signed_in.await?))
+    }
+
+    /// Opens a session for a user whose identity a provider has proven.
+    async fn sign_in_proven(
+        &self,
+        settings: &Reloadable,
+        provider: &Provider,
+        proven: ProvenIdentity,
+        start: SignInStart,
+        previous: Option<SessionToken>,
+        client_info: &ClientInfo,
+    ) -> Result<Box<SignedIn>, AccountError> {
         let user = self
             .user_at_provider(provider, &proven, client_info.ip)
             .await?;
@@ -175,8 +198,7 @@ impl Accounts {
             ttl: provider.session_ttl,
         };
         let idle = settings.sessions.idle_timeout;
-        self.end_previous_session(&user, callback.previous_session, idle)
-            .await?;
+        self.end_previous_session(&user, previous, idle).await?;
         let signed_in = match provider.users {
             UserStorage::External { .. } => {
                 self.open_session(settings, user, origin, client_info).await
@@ -198,7 +220,7 @@ impl Accounts {
         .await
         .inspect_err(|_| self.abandon(session))?;
         self.report_sign_in(&signed_in, client_info);
-        Ok(FinishedFlow::SignedIn(signed_in))
+        Ok(signed_in)
     }
 
     /// The user of an identity: the provider's own, or a row of the database.
@@ -320,6 +342,13 @@ impl ProvenIdentity {
     }
 }
 
+/// The time of an authentication that was accepted as recent enough. The leeway that it may have used
+/// up is left to the session, or the page that required it would reject the browser that returns.
+fn not_before_max_age(at: Millis, max_age: Option<u64>, now: Millis) -> Millis {
+    let oldest = max_age.map(|seconds| now.saturating_sub(seconds.saturating_mul(1000)));
+    oldest.map_or(at, |oldest| at.max(oldest))
+}
+
 /// Verifies the parameters of a response, and returns the code.
 async fn read_code(
     provider: &ProviderClient,
@@ -368,5 +397,29 @@ pub(super) fn external_user(prefix: &str, user: &ProviderUser) -> User {
         disabled: false,
         created_at: 0,
         updated_at: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authentication_counts_from_max_age_at_the_earliest() {
+        const NOW: Millis = 10_000_000;
+        for (at, max_age, expected) in [
+            (NOW - 62_000, Some(60), NOW - 60_000),
+            (NOW - 60_000, Some(60), NOW - 60_000),
+            (NOW - 1_000, Some(60), NOW - 1_000),
+            (NOW + 1_000, Some(60), NOW + 1_000),
+            (NOW - 62_000, None, NOW - 62_000),
+            (5, Some(u64::MAX), 5),
+        ] {
+            assert_eq!(
+                not_before_max_age(at, max_age, NOW),
+                expected,
+                "{at} {max_age:?}"
+            );
+        }
     }
 }
