@@ -80,6 +80,10 @@ impl NpmProvider {
         gateway
     }
 
+    pub fn issuer(&self) -> String {
+        format!("http://localhost:{}", self.provider)
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

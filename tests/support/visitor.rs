@@ -235,6 +235,12 @@ impl Visit {
         self.hops.iter().filter(|url| url.path() == path).count()
     }
 
+    /// Target and hidden fields of the first form of the page.
+    pub fn form(&self) -> (Url, Vec<(String, String)>) {
+        let (action, fields) = first_form(&self.response.text()).unwrap();
+        (self.url.join(&action).unwrap(), fields)
+    }
+
     /// The address of the first link of the page that leads to such a path.
     pub fn link(&self, path: &str) -> Option<Url> {
         let text = self.response.text();

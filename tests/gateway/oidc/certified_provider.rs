@@ -9,6 +9,7 @@ use crate::support::gateway::Gateway;
 use crate::support::npm_provider::NpmProvider;
 use crate::support::ports;
 use crate::support::visitor::{Visit, Visitor};
+use crate::support::wait::{PROPAGATION_DEADLINE, within};
 
 /// The example with a visitor.
 struct Example {
@@ -61,6 +62,23 @@ impl Example {
         let cookie = self.visitor.session_cookie().unwrap();
         let request = Request::get("/api/v1/sessions/current").cookie(&cookie);
         self.gateway.request(&request).data()
+    }
+
+    /// Ends the session of the provider on the page that asks whether to.
+    fn confirm_sign_out(&mut self, page: &Visit) -> Visit {
+        let (action, mut fields) = page.form();
+        fields.push(("logout".to_owned(), "yes".to_owned()));
+        let fields: Vec<_> = fields.iter().map(|(n, v)| (&**n, &**v)).collect();
+        self.visitor.submit(&action, &fields)
+    }
+
+    fn await_ended(&self, cookie: &str) {
+        within(PROPAGATION_DEADLINE, "the session has ended", || {
+            let response = self
+                .gateway
+                .request(&Request::get("/private").cookie(cookie));
+            (response.status == 401).then_some(())
+        });
     }
 }
 
@@ -120,6 +138,44 @@ fn refusal_of_the_user_ends_on_a_page() {
     let page = example.enter(&form, "ann");
     assert_eq!(page.url.path(), "/private/a");
     page.response.assert_ok();
+}
+
+#[test]
+fn sign_out_ends_the_session_of_the_provider_too() {
+    let Some(mut example) = Example::start() else {
+        return;
+    };
+    example.sign_in("ann", "/private");
+    let cookie = example.visitor.session_cookie().unwrap();
+    let page = example.open("/api/v1/sign-out");
+    let (action, fields) = page.form();
+    let fields: Vec<_> = fields.iter().map(|(n, v)| (&**n, &**v)).collect();
+    let asked = example.visitor.submit(&action, &fields);
+    assert_eq!(asked.url.path(), "/session/end", "{asked:?}");
+    let private = Request::get("/private").cookie(&cookie);
+    example
+        .gateway
+        .request(&private)
+        .assert_refused(401, "SESSION_REVOKED");
+    let page = example.confirm_sign_out(&asked);
+    assert_eq!(page.url.path(), "/api/v1/sign-out");
+    let text = page.response.text();
+    assert!(text.contains("You are signed out"), "{text}");
+    // The provider does not remember its user any more.
+    example.open_form("/private");
+}
+
+#[test]
+fn logout_at_the_provider_ends_the_session() {
+    let Some(mut example) = Example::start() else {
+        return;
+    };
+    example.sign_in("ann", "/private");
+    let cookie = example.visitor.session_cookie().unwrap();
+    let end = format!("{}/session/end", example.provider.issuer());
+    let asked = example.visitor.open(&end);
+    example.confirm_sign_out(&asked);
+    example.await_ended(&cookie);
 }
 
 #[test]

@@ -45,12 +45,22 @@ fn with_example(scripts: bool, story: &impl AsyncFn(&Browser, &Gateway, &mut Npm
 }
 
 #[test]
-fn browser_without_scripts_signs_in() {
+fn browser_without_scripts_signs_in_and_out() {
     with_example(false, &async |browser, gateway, _| {
         open(browser, gateway, "/private/orders?from=1").await;
         enter(browser, "ann").await;
         browser.wait_for_path("/private/orders?from=1").await;
         assert_eq!(text_of(browser, "#user").await, "Signed in as example:ann.");
+        open(browser, gateway, "/api/v1/sign-out").await;
+        browser.find("button").await.click().await.unwrap();
+        browser
+            .wait_for_title("Sign out of the example provider?")
+            .await;
+        browser.find("#yes").await.click().await.unwrap();
+        browser.wait_for_title("You are signed out").await;
+        // Its link asks for the password, although nothing ended but this session.
+        browser.find("a").await.click().await.unwrap();
+        browser.wait_for_title("Example provider").await;
     });
 }
 
