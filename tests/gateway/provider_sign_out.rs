@@ -146,6 +146,24 @@ fn sign_out_at_the_provider_can_be_switched_off() {
 }
 
 #[test]
+fn kept_id_token_is_a_hint() {
+    let (provider, upstream) = (Provider::start(), Upstream::start());
+    let pointer = format!("/identity/providers/{CORP}/tokens");
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let config = alone(&provider, &upstream)
+        .set(&pointer, json!({ "keep": true }))
+        .set("/encryption", json!({ "key": key }));
+    let gateway = Gateway::start(config);
+    let mut visitor = sign_in(&provider, &gateway);
+    let response = submit(&mut visitor, &gateway);
+    assert_eq!(response.status, 303, "{response:?}");
+    let parameters = parameters(response.header("location").unwrap());
+    let claims = crate::support::tokens::claims(&parameters["id_token_hint"]);
+    assert_eq!(claims["sub"], "ann");
+    assert!(!gateway.logs().contains(&parameters["id_token_hint"]));
+}
+
+#[test]
 fn unreachable_provider_keeps_no_session_alive() {
     let (provider, upstream, redis) = (Provider::start(), Upstream::start(), Redis::start());
     let config = alone(&provider, &upstream).store(&redis.url());
