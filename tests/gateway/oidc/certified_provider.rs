@@ -9,7 +9,7 @@ use crate::support::gateway::Gateway;
 use crate::support::npm_provider::NpmProvider;
 use crate::support::ports;
 use crate::support::visitor::{Visit, Visitor};
-use crate::support::wait::{PROPAGATION_DEADLINE, within};
+use crate::support::wait::{PROPAGATION_DEADLINE, eventually, within};
 
 /// The example with a visitor.
 struct Example {
@@ -212,8 +212,11 @@ fn provider_may_be_down_between_any_two_steps() {
     let ready = Request::get("/ready").send(example.gateway.admin);
     assert_eq!(ready.status, 200, "{}", ready.text());
     example.provider.restart();
-    let form = example.visitor.open(again.as_str());
-    assert!(form.url.path().starts_with("/interaction/"), "{form:?}");
+    // Metadata is fetched at most once per second.
+    let form = eventually("the provider's page opens", || {
+        let form = example.visitor.open(again.as_str());
+        form.url.path().starts_with("/interaction/").then_some(form)
+    });
     // While the user reads its page.
     example.provider.kill();
     example.provider.restart();
