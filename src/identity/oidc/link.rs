@@ -1,6 +1,6 @@
 //! The end of a flow that links an identity to a user who is signed in.
 
-use super::sign_in::ProvenIdentity;
+use super::proven_identity::ProvenIdentity;
 use crate::auth::session::{SameSite, SessionId, SessionStatus, SessionToken};
 use crate::identity::{AccountError, Accounts};
 use crate::rejection::CallbackFault;

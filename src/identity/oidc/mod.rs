@@ -21,6 +21,7 @@ mod kept_tokens;
 mod link;
 mod metadata;
 mod probe;
+mod proven_identity;
 mod providers;
 mod redeemed_codes;
 mod revocation;

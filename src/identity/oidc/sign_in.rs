@@ -1,7 +1,6 @@
 //! Sign-in at a provider: the start of a flow, and its end in a session.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -10,13 +9,13 @@ use secrecy::ExposeSecret;
 use super::callback::{CallbackResponse, CallbackResult, ResponseContent, ResponseParameters};
 use super::flow::{self, Flow, FlowCookieRules, FlowRequest};
 use super::kept_tokens::check_tokens_size;
-use super::{AuthorizationRequest, ProviderClient, ProviderUser, TokenResponse, is_allowed};
-use crate::auth::provider_sign_in::ProviderSignIn;
-use crate::auth::session::{Millis, SessionToken};
+use super::proven_identity::{ProvenIdentity, not_before_max_age};
+use super::{AuthorizationRequest, ProviderClient, ProviderUser, is_allowed};
+use crate::auth::session::SessionToken;
 use crate::auth::token::SignError;
-use crate::auth::token::provider_token::{IdToken, IdTokenRequest};
+use crate::auth::token::provider_token::IdTokenRequest;
 use crate::clock;
-use crate::database::{AssertedIdentity, FirstSignIn, User};
+use crate::database::{FirstSignIn, User};
 use crate::events::{Event, EventKind};
 use crate::identity::sign_in::SessionOrigin;
 use crate::identity::{AccountError, Accounts, ClientInfo, SignedIn};
@@ -55,17 +54,6 @@ pub enum FinishedFlow {
     SignedIn(Box<SignedIn>),
     /// The identity belongs to the user of the browser's session, which stays as it is.
     Linked,
-}
-
-/// A user whose identity a provider has proven, with the tokens that it issued for them.
-pub(super) struct ProvenIdentity {
-    user: ProviderUser,
-    sign_in: ProviderSignIn,
-    /// Of the ID token.
-    issuer: Option<String>,
-    tokens: TokenResponse,
-    /// When the ID token expires.
-    id_expires_at: Option<Millis>,
 }
 
 impl Accounts {
@@ -289,66 +277,6 @@ impl ProviderClient {
     }
 }
 
-impl ProvenIdentity {
-    fn new(
-        provider: &Arc<str>,
-        user: ProviderUser,
-        id_token: Option<IdToken>,
-        tokens: TokenResponse,
-    ) -> ProvenIdentity {
-        let now = clock::unix_millis();
-        let id_expires_at = id_token.as_ref().map(|token| token.expires_at);
-        let provider = Arc::clone(provider);
-        let issuer = id_token.as_ref().map(|token| token.issuer.clone());
-        let sign_in = match id_token {
-            Some(token) => ProviderSignIn {
-                provider,
-                subject: token.subject,
-                sid: token.sid,
-                authenticated_at: token.auth_time.unwrap_or(now),
-                acr: token.acr.map(Into::into),
-                amr: token.amr.into(),
-            },
-            None => ProviderSignIn {
-                provider,
-                subject: user.user_id.clone(),
-                sid: None,
-                authenticated_at: now,
-                acr: None,
-                amr: Arc::default(),
-            },
-        };
-        ProvenIdentity {
-            user,
-            sign_in,
-            tokens,
-            id_expires_at,
-            issuer,
-        }
-    }
-
-    /// The same for the rows of the database. Each tenant of a provider is an issuer of its own.
-    pub(super) fn asserted<'a>(&'a self, provider: &'a Provider) -> AssertedIdentity<'a> {
-        let issuer = self.issuer.as_deref().or(provider.exact_issuer());
-        AssertedIdentity {
-            provider: &provider.name,
-            issuer: issuer.unwrap_or(&provider.name),
-            subject: &self.sign_in.subject,
-            email: self.user.email.as_deref(),
-            name: self.user.name.as_deref(),
-            roles: &self.user.roles,
-            scopes: &self.user.scopes,
-        }
-    }
-}
-
-/// The time of an authentication that was accepted as recent enough. The leeway that it may have used
-/// up is left to the session, or the page that required it would reject the browser that returns.
-fn not_before_max_age(at: Millis, max_age: Option<u64>, now: Millis) -> Millis {
-    let oldest = max_age.map(|seconds| now.saturating_sub(seconds.saturating_mul(1000)));
-    oldest.map_or(at, |oldest| at.max(oldest))
-}
-
 /// Verifies the parameters of a response, and returns the code.
 async fn read_code(
     provider: &ProviderClient,
@@ -397,29 +325,5 @@ pub(super) fn external_user(prefix: &str, user: &ProviderUser) -> User {
         disabled: false,
         created_at: 0,
         updated_at: 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn authentication_counts_from_max_age_at_the_earliest() {
-        const NOW: Millis = 10_000_000;
-        for (at, max_age, expected) in [
-            (NOW - 62_000, Some(60), NOW - 60_000),
-            (NOW - 60_000, Some(60), NOW - 60_000),
-            (NOW - 1_000, Some(60), NOW - 1_000),
-            (NOW + 1_000, Some(60), NOW + 1_000),
-            (NOW - 62_000, None, NOW - 62_000),
-            (5, Some(u64::MAX), 5),
-        ] {
-            assert_eq!(
-                not_before_max_age(at, max_age, NOW),
-                expected,
-                "{at} {max_age:?}"
-            );
-        }
     }
 }
