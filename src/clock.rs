@@ -28,7 +28,7 @@ pub fn system_time() -> SystemTime {
 }
 
 /// The wall clock since the Unix epoch at `now`, which the monotonic clock has just shown. Most calls
-/// read no clock: a change of the wall clock is seen up to [`REREAD`] later.
+/// read no clock: a change of the wall clock is seen up to `REREAD` later.
 pub fn wall_at(now: Instant) -> Duration {
     let last = LAST.get();
     match last.map(|(at, wall)| (now.checked_duration_since(at), wall)) {

@@ -143,7 +143,7 @@ impl Accounts {
     /// Links an identity that an operator names.
     ///
     /// # Errors
-    /// As for [`Accounts::link_identity`].
+    /// As for `Accounts::link_identity`.
     pub async fn link_named_identity(
         &self,
         user: &str,

@@ -127,7 +127,7 @@ pub enum LinkOutcome {
     AlreadyLinked(UserIdentity),
     /// Another user has this identity.
     Taken,
-    /// The user has [`MAX_IDENTITIES`](links::MAX_IDENTITIES).
+    /// The user has as many identities as are allowed.
     TooMany,
     /// The user does not exist.
     NoUser,
