@@ -11,7 +11,7 @@ use super::{CachedSession, CachedValue, MAX_AGE, NearCache, REFRESH_AFTER};
 use crate::auth::session::{Millis, Session, SessionId, SessionStatus};
 use crate::limits::Charge;
 
-/// The part of a query that the near cache answers.
+/// The part of a query that the near cache serves.
 #[derive(Debug, Default)]
 pub(in super::super) struct CachedResult {
     pub session: Option<SessionLookup>,

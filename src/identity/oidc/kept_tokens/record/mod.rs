@@ -51,7 +51,7 @@ pub(super) struct KeptTokens {
     #[serde(default)]
     pub(super) failures: Option<Failures>,
     /// Whether an exchange that was lost may have used up the refresh token, so that `invalid_grant` is no
-    /// clear answer.
+    /// clear response.
     #[serde(default)]
     pub(super) is_doubtful: bool,
 }
