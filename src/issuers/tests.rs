@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use url::Url;
 
@@ -179,10 +180,9 @@ async fn many_unknown_keys_cost_one_fetch() {
     );
     assert_eq!(publisher.request_count(), 2);
     // During the cool-down, there is no further fetch and no wait.
-    let start = Instant::now();
     let late = token(&private(Algorithm::ES256, "late"));
-    assert_eq!(verifier.verify(&late, NOW).await, Err(FORGED));
-    assert!(start.elapsed() < Duration::from_millis(40));
+    let rejected = verifier.verify(&late, NOW).now_or_never();
+    assert_eq!(rejected, Some(Err(FORGED)));
     assert_eq!(publisher.request_count(), 2);
 }
 
@@ -199,9 +199,10 @@ async fn forged_token_with_known_kid_triggers_no_fetch() {
 
 #[tokio::test]
 async fn keys_are_unavailable_until_the_issuer_returns() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // A bound socket that does not listen refuses connections and keeps the port.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
     let metrics = metrics();
     let verifier = verifier(address, &metrics);
     let key = private(Algorithm::EdDSA, "k");
@@ -216,7 +217,7 @@ async fn keys_are_unavailable_until_the_issuer_returns() {
         Err(TokenRejection::Invalid("the token is for another audience"))
     );
 
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = socket.listen(16).unwrap();
     let _publisher = Publisher::serve(listener, std::slice::from_ref(&key));
     let start = Instant::now();
     while verifier.verify(&token(&key), NOW).await.is_err() {
