@@ -1,16 +1,18 @@
 //! `portcullis run`.
 
 use super::{Logging, RunArgs, new_metrics};
-use crate::gateway::{self, Process, StartOptions};
+use crate::gateway::{self, ActivatedSockets, Process, StartOptions};
 
 /// Runs the gateway until a signal ends it.
 pub(super) fn run(args: &RunArgs, logging: Logging) -> anyhow::Result<()> {
+    let sockets = ActivatedSockets::take()?;
     let process = Process::start()?;
     let settings = crate::config::load(&args.config)?;
     let metrics = new_metrics()?;
     let logs = logging.start(&metrics)?;
     let outcome = gateway::run(StartOptions {
         process,
+        sockets,
         settings,
         file: Some(args.config.clone()),
         metrics,

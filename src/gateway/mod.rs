@@ -18,14 +18,17 @@ use crate::settings::{Boot, Reloadable, Settings};
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
 
+mod activation;
 mod background;
 mod process;
 mod reload;
 mod services;
 mod shutdown;
 mod sockets;
+mod supervisor;
 mod workers;
 
+pub use activation::ActivatedSockets;
 pub use process::Process;
 pub use services::Services;
 use sockets::Sockets;
@@ -35,6 +38,8 @@ use workers::Workers;
 /// How to start.
 pub struct StartOptions {
     pub process: Process,
+    /// Listening sockets that the service manager has opened.
+    pub sockets: ActivatedSockets,
     pub settings: Settings,
     /// The file that a reload reads again; without one there is no reload.
     pub file: Option<PathBuf>,
@@ -62,7 +67,8 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
         fingerprint,
     } = start.settings;
     // First of all, and once: a gateway that cannot listen must not look alive.
-    let sockets = Sockets::bind(&boot)?;
+    let inherited = start.sockets.assign(&boot)?;
+    let sockets = Sockets::open(&boot, inherited)?;
     process::raise_open_files(&boot.listeners);
     let worker_count = std::thread::available_parallelism().map_or(1, usize::from);
     let services = start.process.background.block_on(async {
@@ -71,13 +77,16 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
         anyhow::Ok(services)
     })?;
     let listeners = listener_states(&services.boot);
+    let files = start.file.iter().cloned().chain(watched);
+    let watch = config::FileWatcher::new(files, fingerprint);
+    let watch = watch.context("the configuration cannot be watched")?;
 
     let (background, signals) = start.process.catch_signals()?;
     let public = &sockets.public;
     let mut workers = Workers::start(worker_count, &services, &start.logs, &listeners, public)?;
     let (reload, reloads) = mpsc::channel(8);
     background.block_on(async {
-        serve_admin(sockets.admin.try_clone()?, &services, reload)?;
+        serve_admin(sockets.admin.listener.try_clone()?, &services, reload)?;
         background::start(&services, &listeners);
         workers.wait_until_accepting().await;
         reload::record_load_time(&services);
@@ -87,10 +96,9 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
     })?;
     services.readiness.set_serving();
     (start.on_ready)(&services);
+    supervisor::ready("serving");
+    background.spawn(supervisor::run_watchdog(workers.runtimes()));
 
-    let files = start.file.iter().cloned().chain(watched);
-    let watch = config::FileWatcher::new(files, fingerprint);
-    let watch = watch.context("the configuration cannot be watched")?;
     background.block_on(async {
         reload::run_until_signal(&services, start.file, watch, reloads, signals).await;
         shutdown::drain(&services, &listeners, sockets, &workers).await;

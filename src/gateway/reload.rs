@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::process::Signals;
-use super::{ReloadRequest, Services};
+use super::{ReloadRequest, Services, supervisor};
 use crate::api::admin::{ReloadFn, ReloadOutcome};
 use crate::clock;
 use crate::config;
@@ -68,6 +68,7 @@ type WatchedFiles = (Vec<PathBuf>, u64);
 
 /// Reloads all or nothing: an invalid file changes nothing.
 async fn reload(services: &Services, file: &Path) -> (ReloadOutcome, Option<WatchedFiles>) {
+    supervisor::reloading();
     let path = file.to_owned();
     let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
     let (outcome, read) = match loaded {
@@ -82,6 +83,12 @@ async fn reload(services: &Services, file: &Path) -> (ReloadOutcome, Option<Watc
         ),
     };
     report(services, &outcome);
+    supervisor::ready(match outcome {
+        ReloadOutcome::Applied => "serving",
+        ReloadOutcome::Rejected(_) | ReloadOutcome::RestartRequired(_) => {
+            "serving; the last reload was rejected, see the log"
+        }
+    });
     (outcome, read)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::sockets::Sockets;
 use super::workers::Workers;
-use super::{Services, background};
+use super::{Services, background, supervisor};
 use crate::clock;
 use crate::proxy::listener::ListenerState;
 
@@ -22,9 +22,10 @@ pub(super) async fn drain(
 ) {
     let shutdown = services.snapshot.load().settings.shutdown.clone();
     tracing::info!("draining");
+    supervisor::stopping(shutdown.delay.saturating_add(shutdown.grace));
     services.readiness.set_draining();
     tokio::time::sleep(shutdown.delay).await;
-    sockets.release();
+    sockets.release(listeners);
     workers.stop_accepting();
     let end = clock::monotonic() + shutdown.grace;
     // A response may become an endless one after the drain began: it is closed at the next look.

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Services;
 use super::shutdown::wait_until_closed;
+use super::sockets::Socket;
 use crate::api::PublicApi;
 use crate::clock;
 use crate::pipeline::admission::{AdmissionServices, Memo};
@@ -30,7 +32,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The running workers.
 pub(super) struct Workers {
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<(JoinHandle<()>, Handle)>,
     stop: watch::Sender<bool>,
     /// Dropped when the workers are to end.
     end: watch::Sender<()>,
@@ -60,7 +62,7 @@ impl Workers {
         services: &Services,
         logs: &Logs,
         listeners: &[Arc<ListenerState>],
-        sockets: &[StdListener],
+        sockets: &[Socket],
     ) -> anyhow::Result<Workers> {
         // One for all workers: a request may come back to another one.
         let pseudonym = Via::pseudonym();
@@ -68,7 +70,7 @@ impl Workers {
         let (end, ended) = watch::channel(());
         let (sender, starting) = mpsc::channel(1);
         let threads = (0..count).map(|index| {
-            let sockets = sockets.iter().map(StdListener::try_clone);
+            let sockets = sockets.iter().map(|socket| socket.listener.try_clone());
             let start = Start {
                 index,
                 services: services.clone(),
@@ -97,6 +99,12 @@ impl Workers {
         while self.starting.recv().await.is_some() {}
     }
 
+    /// The runtimes of the workers.
+    pub(super) fn runtimes(&self) -> Vec<Handle> {
+        let runtimes = self.threads.iter().map(|(_, runtime)| runtime.clone());
+        runtimes.collect()
+    }
+
     /// Signals the workers to close their listeners.
     pub(super) fn stop_accepting(&self) {
         self.stop.send_replace(true);
@@ -107,39 +115,40 @@ impl Workers {
     pub(super) fn join(self) {
         drop(self.end);
         let deadline = clock::monotonic() + JOIN_TIMEOUT;
-        while self.threads.iter().any(|thread| !thread.is_finished())
-            && clock::monotonic() < deadline
-        {
+        let is_running = |(thread, _): &(JoinHandle<()>, _)| !thread.is_finished();
+        while self.threads.iter().any(is_running) && clock::monotonic() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
-fn start_thread(start: Start, logs: Logs) -> anyhow::Result<JoinHandle<()>> {
+fn start_thread(start: Start, logs: Logs) -> anyhow::Result<(JoinHandle<()>, Handle)> {
     let index = start.index;
-    std::thread::Builder::new()
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("a runtime could not be started")?;
+    let handle = runtime.handle().clone();
+    let thread = std::thread::Builder::new()
         .name(format!("worker-{index}"))
         .spawn(move || {
-            if let Err(error) = run_worker(start) {
+            if let Err(error) = run_worker(&runtime, start) {
                 // A gateway with a dead worker would serve some connections and hang others.
                 tracing::error!("worker {index} ended: {error:#}");
                 logs.flush();
                 std::process::exit(1);
             }
+            // Past the grace period, requests may still be served. They are dropped, which writes
+            // their log lines; blocking tasks are not waited for.
+            runtime.shutdown_background();
         })
-        .context("a worker could not be started")
+        .context("a worker could not be started")?;
+    Ok((thread, handle))
 }
 
-fn run_worker(start: Start) -> anyhow::Result<()> {
+fn run_worker(runtime: &Runtime, start: Start) -> anyhow::Result<()> {
     metrics::claim_shards();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let outcome = runtime.block_on(serve(start));
-    // Past the grace period, requests may still be served. They are dropped, which writes their log
-    // lines; blocking tasks are not waited for.
-    runtime.shutdown_background();
-    outcome
+    runtime.block_on(serve(start))
 }
 
 /// Serves until all connections are closed, or the worker is to end.

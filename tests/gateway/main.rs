@@ -94,6 +94,7 @@ mod restarts;
 mod revocation_replicas;
 mod secrets;
 mod sentinel;
+mod service_manager;
 mod sessions;
 mod shutdown;
 mod sign_in;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use portcullis::gateway::{self, Process, StartOptions};
+use portcullis::gateway::{self, ActivatedSockets, Process, StartOptions};
 use portcullis::telemetry::logging::{Format, Logs};
 use portcullis::telemetry::metrics::Metrics;
 use serde_json::json;
@@ -208,6 +208,7 @@ fn serve() {
     let logs = Logs::start(Format::Json, "info", &metrics).unwrap();
     let start = StartOptions {
         process: Process::start().unwrap(),
+        sockets: ActivatedSockets::default(),
         settings: portcullis::config::load(&folder.join(FILE)).unwrap(),
         file: None,
         metrics,

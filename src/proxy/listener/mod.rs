@@ -30,7 +30,7 @@ mod open_connections;
 mod socket;
 
 use open_connections::{ConnectionGuard, OpenConnections};
-pub use socket::{bind, bind_admin, ignore_new_connections, share_with_successor};
+pub use socket::{adopt, bind, bind_admin, ignore_new_connections, share_with_successor};
 
 /// TLS handshakes per second and in a burst from one address. Each costs a signature before any
 /// configured limit can apply. Trusted proxies are not counted.
@@ -46,6 +46,8 @@ pub struct ListenerState {
     accepting: AtomicUsize,
     open_connections: Arc<OpenConnections>,
     handshakes: DefaultKeyedRateLimiter<IpAddr>,
+    /// Whether another process accepts instead.
+    is_left: watch::Sender<bool>,
 }
 
 /// The client's end of a connection.
@@ -73,6 +75,7 @@ impl ListenerState {
             handshakes: RateLimiter::keyed(
                 Quota::per_second(HANDSHAKES_PER_SECOND).allow_burst(HANDSHAKE_BURST),
             ),
+            is_left: watch::Sender::new(false),
         }
     }
 
@@ -91,7 +94,14 @@ impl ListenerState {
         self.accepting.load(Ordering::Acquire) == 0 && self.connection_count() == 0
     }
 
-    /// Accepts until the gateway drains, then serves the kernel's queue, and closes the socket.
+    /// Leaves the connections that wait in the socket, and all later ones, to another process that
+    /// has the same socket.
+    pub fn leave(&self) {
+        self.is_left.send_replace(true);
+    }
+
+    /// Accepts until the listener is left to another process, or until the gateway drains. In a
+    /// drain, serves the kernel's queue, and closes the socket.
     pub async fn accept(
         self: Arc<Self>,
         listener: TcpListener,
@@ -100,6 +110,7 @@ impl ListenerState {
     ) {
         self.accepting.fetch_add(1, Ordering::AcqRel);
         let mut stop = shutdown.clone();
+        let mut is_left = self.is_left.subscribe();
         let accepting = async {
             loop {
                 match listener.accept().await {
@@ -115,14 +126,17 @@ impl ListenerState {
                 }
             }
         };
-        tokio::select! {
+        let is_left = tokio::select! {
             biased;
-            () = drain::wait_for_grace(drain::LAST_HANDSHAKES, &mut stop) => {}
-            () = accepting => {}
-        }
-        // The runtime may not have polled since the last connection arrived.
-        for (stream, address) in drain::take_backlog(listener) {
-            self.accept_connection(stream, address, &proxy, &shutdown);
+            _ = is_left.wait_for(|is_left| *is_left) => true,
+            () = drain::wait_for_grace(drain::LAST_HANDSHAKES, &mut stop) => false,
+            () = accepting => false,
+        };
+        if !is_left {
+            // The runtime may not have polled since the last connection arrived.
+            for (stream, address) in drain::take_backlog(listener) {
+                self.accept_connection(stream, address, &proxy, &shutdown);
+            }
         }
         self.accepting.fetch_sub(1, Ordering::AcqRel);
     }

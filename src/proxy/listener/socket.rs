@@ -37,6 +37,15 @@ pub fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
+/// Prepares a listening socket that another process has bound.
+///
+/// # Errors
+/// The operating system does not support the options.
+pub fn adopt(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    SockRef::from(listener).set_tcp_keepalive(&TCP_KEEPALIVE)
+}
+
 /// Lets another process of this user bind the same address. Linux then gives new connections to the
 /// newer socket; over IPv6 each socket gets a share.
 ///
