@@ -82,10 +82,19 @@ impl Measured {
 
     /// Allocations so far.
     fn count(&mut self) -> usize {
-        let mut count = [0; size_of::<usize>()];
+        self.report()[0]
+    }
+
+    /// Bytes that are allocated now.
+    fn live_bytes(&mut self) -> usize {
+        self.report()[1]
+    }
+
+    fn report(&mut self) -> [usize; 2] {
+        let mut report = [[0; size_of::<usize>()]; 2];
         self.counts.write_all(&[0]).unwrap();
-        self.counts.read_exact(&mut count).unwrap();
-        usize::from_ne_bytes(count)
+        self.counts.read_exact(report.as_flattened_mut()).unwrap();
+        report.map(usize::from_ne_bytes)
     }
 
     /// The fewest allocations of a request in any round: background tasks allocate at any time, and
@@ -194,6 +203,33 @@ fn request_allocates_no_more_than_its_budget() {
     assert!(over.is_empty(), "{}", over.join("\n"));
 }
 
+/// Connections of each kind whose memory is measured.
+const CONNECTIONS: usize = 400;
+
+#[test]
+fn connection_takes_no_more_memory_than_its_budget() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let config = config(&upstream, &redis);
+    let mut measured = Measured::start(&config);
+    let mut open = Vec::new();
+    // Each response of the first kind goes on, so its connection has one to the upstream.
+    let kinds = [("active", "/public/sse", 12), ("idle", "/public/a", 3)];
+    for (kind, target, kib) in kinds {
+        let before = measured.live_bytes();
+        for _ in 0..CONNECTIONS {
+            let mut client = Client::connect(config.listener(0));
+            client.send(Request::get(target).to_bytes());
+            match kind {
+                "active" => assert!(client.read_until("\r\n\r\n").contains(" 200 ")),
+                _ => assert_eq!(client.read_response().status, 200),
+            }
+            open.push(client);
+        }
+        let bytes = (measured.live_bytes() - before) / CONNECTIONS;
+        assert!(bytes <= kib * 1024, "{kind}: {bytes} bytes");
+    }
+}
+
 #[test]
 #[ignore = "the gateway of the other test, in a process of its own"]
 fn serve() {
@@ -219,15 +255,17 @@ fn serve() {
     gateway::run(start).unwrap();
 }
 
-/// Reports the number of allocations so far for every byte that arrives, and ends the process with
-/// the connection.
+/// Reports the number of allocations so far and the live bytes for every byte that arrives, and ends the
+/// process with the connection.
 fn report_counts(folder: &Path) {
     let mut counts = UnixStream::connect(folder.join(SOCKET)).unwrap();
     std::thread::spawn(move || {
         while counts.read_exact(&mut [0]).is_ok() {
             let stats = ALLOCATOR.stats();
             let count = stats.allocations + stats.reallocations;
-            let _ = counts.write_all(&count.to_ne_bytes());
+            let live = stats.bytes_allocated - stats.bytes_deallocated;
+            let report = [count, live].map(usize::to_ne_bytes);
+            let _ = counts.write_all(report.as_flattened());
         }
         std::process::exit(0);
     });
