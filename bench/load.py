@@ -117,18 +117,24 @@ def one_slice(lane, upstream, options, connections, judged):
         lane.prepare(lane)
     watched = {"cpu": lane.process, "redis": lane.redis, "upstream": upstream}
     watched = {name: process for name, process in watched.items() if process}
-    before = {name: process.cpu_seconds() for name, process in watched.items()}
+    before = seconds_of(watched)
     load = h2load if lane.tls else wrk
     requests, refused, seconds, p50, p99 = load(lane, lane.connections or connections, options)
-    after = {name: process.cpu_seconds() for name, process in watched.items()}
+    after = seconds_of(watched)
     expected = refused > requests * 0.9 if lane.refused else refused == 0
     # In the first round, one request of each user is still below the limit.
     if judged and not expected:
         raise Unavailable(f"{refused} of {requests} responses were not 2xx")
     if lane.once and requests > count_lines(lane.tokens):
         raise Unavailable(f"{requests} requests for fewer sessions: some were used twice")
-    cost = {name: (after[name] - before[name]) / requests * 1e6 for name in watched}
+    cost = {name: (after[name] - before[name]) / requests * 1e6 for name in after}
     return {"rate": requests / seconds, "p50": p50, "p99": p99, "redis": None, **cost}
+
+
+def seconds_of(watched):
+    """Returns the CPU time of each process, and how much of the subject's was spent in the kernel."""
+    taken = {name: process.cpu_seconds() for name, process in watched.items()}
+    return taken | {"kernel": watched["cpu"].cpu_split()[1]}
 
 
 def wrk(lane, connections, options):

@@ -125,12 +125,16 @@ class Process:
 
     def cpu_seconds(self):
         """Returns user and system time of the process and its workers."""
-        total = 0
+        return sum(self.cpu_split())
+
+    def cpu_split(self):
+        """Returns user time and system time of the process and its workers, in seconds."""
+        user = system = 0
         for pid in self.pids():
             # Fields 14 and 15; the name before them is in parentheses and may contain spaces.
             fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICKS
+            user, system = user + int(fields[11]), system + int(fields[12])
+        return user / TICKS, system / TICKS
 
     def resident_mib(self):
         total = 0

@@ -27,7 +27,7 @@ def number(value, digits=0):
 def subjects(measured, counted):
     """Formats the table of `bench/run`; `counted` is the output of `bench/instructions --json`."""
     head = [
-        "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (lowest)", "Redis µs", "upstream µs", "CPU vs Pingora",
+        "subject", "req/s", "p50 ms", "p99 ms", "CPU µs/req (lowest)", "in the kernel", "Redis µs", "upstream µs", "CPU vs Pingora",
         "CPU vs nginx",
     ] + (["instructions", "system calls", "at 64 connections"] if counted else [])
     lines, failures = [], []
@@ -41,7 +41,7 @@ def subjects(measured, counted):
         cells = [
             f"**{name}**" if name.startswith("Portcullis") else name,
             number(value("rate")), number(value("p50"), 1), number(value("p99"), 1),
-            f"{value('cpu'):.0f} ({least:.0f})", number(value("redis"), 1),
+            f"{value('cpu'):.1f} ({least:.1f})", number(value("kernel"), 1), number(value("redis"), 1),
             "–" if name == lanes.DIRECT else number(value("upstream"), 1),
             *(["–"] * 2 if name == lanes.DIRECT else [number(load.ratio(slices, other), 2) for other in ("floor", "nginx")]),
         ]
