@@ -68,7 +68,10 @@ fn local_limits_are_shared_and_reconciled() {
         (left(one)? == json!(10 - 2 - 6)).then_some(())
     });
     eventually("every worker of both asks it again", || {
-        let sends = |gateway: &Gateway| gateway.metric("portcullis_store_breaker", &[]) == 0.0;
+        let sends = |gateway: &Gateway| {
+            let links = Request::get("/ready").send(gateway.admin).json()["store"]["links"].clone();
+            links["up"] == links["of"] && gateway.metric("portcullis_store_breaker", &[]) == 0.0
+        };
         let done = |gateway| left(gateway) == Some(json!(2)) && sends(gateway);
         gateways.iter().all(done).then_some(())
     });
