@@ -154,16 +154,15 @@ impl<'a> UserClaims<'a> {
     /// Whether the source of an email says that it is verified, or, if it says nothing about it, another
     /// source says so of the same email.
     fn is_verified(&self, claims: &ProviderClaims, index: usize, email: &str) -> bool {
-        let of_source = |source: &Map<String, Value>, names: &[String]| {
-            names.iter().find_map(|name| claim(source, name).cloned())
-        };
         let own = self.sources.get(index).copied();
-        if let Some(own) = own.and_then(|own| of_source(own, &claims.email_verified)) {
-            return own == Value::Bool(true);
+        if let Some(own) = own.and_then(|own| verifies(own, claims, email)) {
+            return own;
         }
         self.sources.iter().any(|source| {
-            of_source(source, &claims.email).is_some_and(|other| other == email)
-                && of_source(source, &claims.email_verified) == Some(Value::Bool(true))
+            let mut names = claims.email.iter();
+            let other = names.find_map(|name| claim(source, name));
+            other.is_some_and(|other| other == email)
+                && verifies(source, claims, email) == Some(true)
         })
     }
 
@@ -177,6 +176,17 @@ impl<'a> UserClaims<'a> {
         }
         Ok(list)
     }
+}
+
+/// Whether a source says that an email is verified; `None`: it says nothing about emails. What it says
+/// is about its claim `email`, where it has one: another claim may be an address that users choose.
+fn verifies(source: &Map<String, Value>, claims: &ProviderClaims, email: &str) -> Option<bool> {
+    let mut names = claims.email_verified.iter();
+    let (name, verified) = names.find_map(|name| Some((name, claim(source, name)?)))?;
+    let is_about = |described: &str| described.eq_ignore_ascii_case(email);
+    let described = source.get("email").and_then(Value::as_str);
+    let is_about_it = name.starts_with('/') || described.is_none_or(is_about);
+    Some(is_about_it && *verified == Value::Bool(true))
 }
 
 /// Returns a claim by a name or a JSON pointer (RFC 6901); `null` counts as absent.

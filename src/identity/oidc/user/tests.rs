@@ -178,6 +178,47 @@ fn email_is_verified_by_its_own_source() {
 }
 
 #[test]
+fn verified_email_is_the_one_that_the_flag_is_about() {
+    let mut settings = provider("https://id.example");
+    let chosen = "boss@example.com";
+    for (names, email, expected) in [
+        (
+            &["preferred_username", "email"] as &[&str],
+            "ann@example.com",
+            false,
+        ),
+        (&["preferred_username", "email"], "Boss@Example.com", true),
+        (&["preferred_username"], "ann@example.com", false),
+        (&["email", "preferred_username"], "ann@example.com", true),
+        (&["/preferred_username"], "ann@example.com", false),
+    ] {
+        settings.claims.email = list(names);
+        let claims = json!({
+            "sub": "1", "preferred_username": chosen, "email": email, "email_verified": true,
+        });
+        let user = read(&settings, &[claims]).unwrap();
+        assert_eq!(user.email.is_some(), expected, "{names:?} {email}");
+    }
+    // A flag beside the claim that it is about, and one without `email`.
+    settings.claims.email = list(&["/profile/mail"]);
+    settings.claims.email_verified = list(&["/profile/verified"]);
+    let claims = json!({
+        "sub": "1", "email": "ann@example.com", "profile": { "mail": chosen, "verified": true },
+    });
+    assert_eq!(
+        read(&settings, &[claims]).unwrap().email.as_deref(),
+        Some(chosen)
+    );
+    settings.claims.email = list(&["upn"]);
+    settings.claims.email_verified = list(&["email_verified"]);
+    let claims = json!({ "sub": "1", "upn": chosen, "email_verified": true });
+    assert_eq!(
+        read(&settings, &[claims]).unwrap().email.as_deref(),
+        Some(chosen)
+    );
+}
+
+#[test]
 fn attributes_of_a_wrong_type_are_rejected() {
     let mut settings = mapped(&["sub"], &["roles"]);
     settings.claims.scopes = list(&["scope"]);
