@@ -71,6 +71,7 @@ mod other_sign_in_page;
 mod overload;
 mod page_look;
 mod password_cost;
+mod posted_responses;
 mod profile;
 mod provider_outage;
 mod provider_sign_in;

@@ -5,7 +5,7 @@ use crate::auth::session::{SameSite, SessionId, SessionStatus, SessionToken};
 use crate::identity::{AccountError, Accounts};
 use crate::rejection::CallbackFault;
 use crate::settings::Reloadable;
-use crate::settings::provider::{Provider, UserStorage};
+use crate::settings::provider::{Provider, ResponseMode, UserStorage};
 
 impl Accounts {
     /// The user of the session that started to link. It must be the browser's, so that no one links
@@ -16,11 +16,16 @@ impl Accounts {
     pub(super) async fn linking_user(
         &self,
         settings: &Reloadable,
+        provider: &Provider,
         started_by: SessionId,
         browser: Option<&SessionToken>,
     ) -> Result<String, AccountError> {
-        // A strict cookie does not come with a redirect of the provider's.
-        let is_withheld = settings.sessions.cookie.same_site == SameSite::Strict;
+        // A strict cookie does not come with a redirect of the provider's, a lax one not with its form.
+        let is_withheld = match settings.sessions.cookie.same_site {
+            SameSite::Strict => true,
+            SameSite::Lax => provider.response_mode == ResponseMode::FormPost,
+            SameSite::None => false,
+        };
         let is_browsers = browser.map_or(is_withheld, |token| token.id() == started_by);
         if !is_browsers {
             return Err(CallbackFault::LinkingSessionGone.into());

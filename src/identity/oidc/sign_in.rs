@@ -138,7 +138,11 @@ impl Accounts {
         let flow = callback.flow?;
         let browser = callback.previous_session.as_ref();
         let linking_user = match flow.request.link_to {
-            Some(session) => Some(self.linking_user(settings, session, browser).await?),
+            Some(session) => {
+                let provider = provider.settings();
+                let user = self.linking_user(settings, provider, session, browser);
+                Some(user.await?)
+            }
             None => None,
         };
         let code = read_code(provider, settings, &flow, response).await?;
