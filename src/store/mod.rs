@@ -54,7 +54,7 @@ pub use open_connections::REPORT_TTL;
 pub use page::{SessionListQuery, SessionPage};
 pub use profiles::{CachedProfile, ProfileLease};
 pub use provider_logout::LogoutTokenUse;
-pub use provider_tokens::{DroppedTokens, ExchangeLease, ReplacedTokens};
+pub use provider_tokens::{DroppedTokens, ReplacedTokens};
 pub use query::{Query, QueryResult, SessionLookup};
 use redis::Redis;
 pub use refresh::{InitialRefreshToken, RefreshRotation, Reuse, RotationOutcome, RotationResult};

@@ -1,9 +1,8 @@
-//! Provider tokens of sessions, sealed by the caller, and the lease under which one gateway exchanges them.
+//! Provider tokens of sessions, sealed by the caller.
 //!
 //! The store never sees their content. They end with their session: the end deletes them and reports them
-//! to [`Store::dropped_provider_tokens`], so that they can be revoked at the provider.
-
-use std::time::Duration;
+//! to [`Store::dropped_provider_tokens`], so that they can be revoked at the provider. The clean-up does the
+//! same for sessions that have expired.
 
 use tokio::sync::broadcast;
 
@@ -29,13 +28,6 @@ pub enum ReplacedTokens {
 pub struct DroppedTokens {
     pub session: SessionId,
     pub tokens: SealedTokens,
-}
-
-/// The right to exchange a session's tokens at its provider, which one gateway has at a time.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ExchangeLease {
-    pub(super) session: SessionId,
-    pub(super) holder: u64,
 }
 
 /// Reports tokens of sessions that this process has ended.
@@ -96,38 +88,5 @@ impl Store {
             Engine::Memory(memory) => memory.dropped_tokens().subscribe(),
             Engine::Redis(redis) => redis.dropped_tokens().subscribe(),
         }
-    }
-
-    /// Acquires the lease to exchange a session's tokens; `None`: another exchange is in progress.
-    pub async fn begin_exchange(
-        &self,
-        id: SessionId,
-        ttl: Duration,
-    ) -> Result<Option<ExchangeLease>, StoreError> {
-        let lease = ExchangeLease {
-            session: id,
-            holder: rand::random(),
-        };
-        let acquired = self.measured(StoreOperation::BeginExchange, async {
-            match &self.engine {
-                Engine::Memory(memory) => Ok(memory.begin_exchange(&lease, ttl)),
-                Engine::Redis(redis) => redis.begin_exchange(&lease, ttl).await,
-            }
-        });
-        Ok(acquired.await?.then_some(lease))
-    }
-
-    /// Releases the lease of an exchange; one that has passed to another gateway is left alone.
-    pub async fn end_exchange(&self, lease: ExchangeLease) -> Result<(), StoreError> {
-        self.measured(StoreOperation::EndExchange, async {
-            match &self.engine {
-                Engine::Memory(memory) => {
-                    memory.end_exchange(&lease);
-                    Ok(())
-                }
-                Engine::Redis(redis) => redis.end_exchange(&lease).await,
-            }
-        })
-        .await
     }
 }

@@ -1,4 +1,4 @@
-//! Provider tokens of sessions, and the lease of their exchange.
+//! Provider tokens of sessions.
 
 use std::time::Duration;
 
@@ -97,25 +97,38 @@ async fn tokens_end_with_their_session_and_are_reported() {
 }
 
 #[tokio::test]
-async fn one_gateway_at_a_time_exchanges_tokens() {
+async fn tokens_of_an_expired_session_are_reported_by_the_clean_up() {
     let (_server, stores) = engines().await;
     for store in stores {
-        let id = sign_in(&store, "ann", 5).await.id;
-        let long = Duration::from_secs(60);
-        let lease = store.begin_exchange(id, long).await.unwrap().unwrap();
-        assert_eq!(store.begin_exchange(id, long).await.unwrap(), None);
-        store.end_exchange(lease).await.unwrap();
-        // A holder that was late does not release the lease of its successor.
-        let short = store.begin_exchange(id, Duration::from_millis(1)).await;
-        let short = short.unwrap().unwrap();
-        let successor = loop {
-            if let Some(lease) = store.begin_exchange(id, long).await.unwrap() {
-                break lease;
-            }
+        let mut dropped = store.dropped_provider_tokens();
+        let now = store.now().await.unwrap();
+        let expiring = Session {
+            expires_at: now + 300,
+            ..provider_session("ann", Some("one"), now)
         };
-        store.end_exchange(short).await.unwrap();
-        assert_eq!(store.begin_exchange(id, long).await.unwrap(), None);
-        store.end_exchange(successor).await.unwrap();
-        assert!(store.begin_exchange(id, long).await.unwrap().is_some());
+        let created = store.create_session(&expiring, None, 5, OnSessionLimit::Reject, IDLE);
+        created.await.unwrap();
+        let alive = sign_in(&store, "ann", 5).await.id;
+        let kept = tokens(1, b"sealed");
+        for id in [expiring.id, alive] {
+            let put = store.put_provider_tokens(id, &kept, ReplacedTokens::Version(0));
+            assert_eq!(put.await.unwrap(), PutTokensOutcome::Written);
+        }
+        while store.now().await.unwrap() < expiring.expires_at {
+            tokio::task::yield_now().await;
+        }
+        for is_first in [true, false] {
+            let lease = store.begin_clean_up(Duration::ZERO).await.unwrap().unwrap();
+            store.clean_up(&lease, &mut Vec::new()).await.unwrap();
+            store.end_clean_up(lease).await.unwrap();
+            let expected = DroppedTokens {
+                session: expiring.id,
+                tokens: kept.clone(),
+            };
+            let reported = dropped.try_recv().ok();
+            assert_eq!(reported, is_first.then_some(expected));
+        }
+        assert_eq!(store.provider_tokens(expiring.id).await.unwrap(), None);
+        assert_eq!(store.provider_tokens(alive).await.unwrap(), Some(kept));
     }
 }

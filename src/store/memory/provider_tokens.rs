@@ -1,20 +1,15 @@
-//! Provider tokens and exchange leases in the embedded engine.
+//! Provider tokens in the embedded engine.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use super::super::provider_tokens::{
-    DroppedTokens, DroppedTokensSender, ExchangeLease, ReplacedTokens,
-};
-use super::{Memory, millis};
+use super::super::provider_tokens::{DroppedTokens, DroppedTokensSender, ReplacedTokens};
+use super::Memory;
 use crate::auth::provider_tokens::{PutTokensOutcome, SealedTokens};
-use crate::auth::session::{Millis, SessionId};
+use crate::auth::session::SessionId;
 
 #[derive(Default)]
 pub(super) struct ProviderTokens {
     entries: HashMap<SessionId, SealedTokens>,
-    /// Holder and expiry of each lease.
-    leases: HashMap<SessionId, (u64, Millis)>,
     dropped: DroppedTokensSender,
 }
 
@@ -26,9 +21,13 @@ impl ProviderTokens {
         }
     }
 
-    pub(super) fn clean_up(&mut self, now: Millis, is_alive: impl Fn(&SessionId) -> bool) {
-        self.entries.retain(|id, _| is_alive(id));
-        self.leases.retain(|_, (_, until)| now < *until);
+    /// Deletes the tokens of sessions that are over.
+    pub(super) fn clean_up(&mut self, is_alive: impl Fn(&SessionId) -> bool) {
+        let over = self.entries.keys().filter(|id| !is_alive(id));
+        let over: Vec<SessionId> = over.copied().collect();
+        for session in over {
+            self.drop_of(session);
+        }
     }
 }
 
@@ -66,31 +65,5 @@ impl Memory {
 
     pub(in crate::store) fn dropped_tokens(&self) -> DroppedTokensSender {
         self.lock().0.sessions.provider_tokens.dropped.clone()
-    }
-
-    pub(in crate::store) fn begin_exchange(&self, lease: &ExchangeLease, ttl: Duration) -> bool {
-        let (mut state, now) = self.lock();
-        let now = now / 1000;
-        let leases = &mut state.sessions.provider_tokens.leases;
-        if leases
-            .get(&lease.session)
-            .is_some_and(|(_, until)| now < *until)
-        {
-            return false;
-        }
-        let until = now.saturating_add(millis(ttl));
-        leases.insert(lease.session, (lease.holder, until));
-        true
-    }
-
-    pub(in crate::store) fn end_exchange(&self, lease: &ExchangeLease) {
-        let (mut state, _) = self.lock();
-        let leases = &mut state.sessions.provider_tokens.leases;
-        if leases
-            .get(&lease.session)
-            .is_some_and(|(holder, _)| *holder == lease.holder)
-        {
-            leases.remove(&lease.session);
-        }
     }
 }

@@ -225,7 +225,7 @@ impl Sessions {
         self.identities
             .retain(|id, _| self.entries.contains_key(id));
         let entries = &self.entries;
-        self.provider_tokens.clean_up(now, |id| {
+        self.provider_tokens.clean_up(|id| {
             let session = entries.get(id).map(|entry| &entry.session);
             session.is_some_and(|session| session.ended.is_none() && now < session.expires_at)
         });

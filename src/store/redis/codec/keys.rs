@@ -13,7 +13,6 @@ pub(in crate::store::redis) const SESSION: &str = "session:{";
 const USE: &str = "use:{";
 const LIVE: &str = "live:{";
 const PROVIDER_TOKENS: &str = "provider-tokens:{";
-const EXCHANGE: &str = "exchange:{";
 const SIGN_IN_USERS: &str = "provider-users:";
 const LOGOUT_MARK: &str = "provider-logout:";
 const LOGOUT_TOKEN: &str = "logout-token:";
@@ -27,13 +26,12 @@ const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
 const EVENTS: &str = "events:";
 /// Beginnings of the gateway's keys after the prefix; [`SINGLE_KEYS`] are whole names.
-const FAMILIES: [&str; 18] = [
+const FAMILIES: [&str; 17] = [
     SESSION,
     USE,
     IDENTITY,
     LIVE,
     PROVIDER_TOKENS,
-    EXCHANGE,
     SIGN_IN_USERS,
     LOGOUT_MARK,
     LOGOUT_TOKEN,
@@ -100,16 +98,9 @@ impl Keys {
 
     /// Sealed provider tokens of a session.
     ///
-    /// String; until the session ends or expires; `provider_tokens`.
+    /// String; until the session ends, or a clean-up finds that it has expired; `provider_tokens`.
     pub(in crate::store::redis) fn provider_tokens(&self, id: &SessionId) -> String {
         self.for_session(PROVIDER_TOKENS, id)
-    }
-
-    /// Lease of the exchange of a session's provider tokens.
-    ///
-    /// String; as its holder sets it; `provider_tokens`.
-    pub(in crate::store::redis) fn exchange(&self, id: &SessionId) -> String {
-        self.for_session(EXCHANGE, id)
     }
 
     /// Version of the user's identity that was last written to the session's record.

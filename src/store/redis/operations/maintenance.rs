@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::time::sleep;
 
-use crate::auth::session::{Millis, Session, SessionStatus};
+use crate::auth::session::{Millis, Session, SessionId, SessionStatus};
 use crate::clock;
 use crate::store::maintenance::{CleanUpLease, RemovedCounts};
 use crate::store::redis::codec::keys::KeyKind;
@@ -164,7 +164,7 @@ impl Redis {
         let mut replies = self.run_all(calls).await?.into_iter();
         let now = replies.next().as_ref().and_then(parse_time);
         let now = now.ok_or(StoreError::Malformed)?;
-        let mut active = Vec::new();
+        let (mut active, mut expired) = (Vec::new(), Vec::new());
         for (key, reply) in processed.into_iter().zip(replies) {
             if exchange_error::is_wrong_type(&reply) {
                 continue;
@@ -172,27 +172,49 @@ impl Redis {
             match self.keys.kind(key) {
                 Some(KeyKind::User) => removed.index_entries += decode_reply::<u64>(reply)?,
                 Some(KeyKind::Live) => removed.live_reports += decode_reply::<u64>(reply)?,
-                _ => active.extend(self.decode_active(
-                    key,
-                    &exchange_error::reject_server_error(reply)?,
-                    now,
-                )),
+                _ => {
+                    let record = exchange_error::reject_server_error(reply)?;
+                    match self.decode_with_status(key, &record, now) {
+                        Some((session, SessionStatus::Active)) => active.push(session),
+                        Some((session, SessionStatus::Expired)) if session.provider.is_some() => {
+                            expired.push(session.id);
+                        }
+                        _ => {}
+                    }
+                }
             }
         }
         counts.active_sessions += active.len() as u64;
+        self.drop_tokens_of_expired(&expired).await?;
         self.repair_indexes(&active).await
     }
 
-    /// The session of a key, if it has neither ended nor expired.
-    fn decode_active(&self, key: &str, record: &Value, now: Millis) -> Option<Session> {
+    /// The session of a key, and its status, whatever its use.
+    fn decode_with_status(
+        &self,
+        key: &str,
+        record: &Value,
+        now: Millis,
+    ) -> Option<(Session, SessionStatus)> {
         match record::decode_reply(self.keys.session_id(key)?, record, &self.interner) {
-            DecodedRecord::Present(session)
-                if session.status(now, None, now) == SessionStatus::Active =>
-            {
-                Some(*session)
+            DecodedRecord::Present(session) => {
+                let status = session.status(now, None, now);
+                Some((*session, status))
             }
             _ => None,
         }
+    }
+
+    /// Drops the provider tokens of sessions that have expired.
+    async fn drop_tokens_of_expired(&self, sessions: &[SessionId]) -> Result<(), StoreError> {
+        let calls = sessions
+            .iter()
+            .map(|id| self.end_call(id, None, None, false));
+        let replies = self.run_all(calls.collect()).await?;
+        for (id, reply) in sessions.iter().zip(replies) {
+            self.parse_end_reply(*id, reply)?;
+        }
+        Ok(())
     }
 
     /// Restores sessions in indexes that were deleted by hand or evicted.

@@ -1,17 +1,11 @@
-//! Provider tokens and exchange leases of sessions.
+//! Provider tokens of sessions.
 //!
 //! A value is the version in six bytes and the sealed tokens.
-
-use std::time::Duration;
-
-use redis::Value;
 
 use crate::auth::provider_tokens::{PutTokensOutcome, SealedTokens};
 use crate::auth::session::SessionId;
 use crate::store::StoreError;
-use crate::store::provider_tokens::{
-    DroppedTokens, DroppedTokensSender, ExchangeLease, ReplacedTokens,
-};
+use crate::store::provider_tokens::{DroppedTokens, DroppedTokensSender, ReplacedTokens};
 use crate::store::redis::codec::record::{ByteReader, encode_millis};
 use crate::store::redis::{Redis, decode_reply};
 use crate::telemetry::metrics::StoreOperation;
@@ -70,31 +64,6 @@ impl Redis {
         if let Some(tokens) = decode_tokens(value) {
             self.dropped_tokens.send(DroppedTokens { session, tokens });
         }
-    }
-
-    pub(in crate::store) async fn begin_exchange(
-        &self,
-        lease: &ExchangeLease,
-        ttl: Duration,
-    ) -> Result<bool, StoreError> {
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-        let mut command = redis::cmd("SET");
-        command
-            .arg(self.keys.exchange(&lease.session))
-            .arg(lease.holder);
-        command.arg("NX").arg("PX").arg(ttl);
-        Ok(self.execute(&command).await? != Value::Nil)
-    }
-
-    pub(in crate::store) async fn end_exchange(
-        &self,
-        lease: &ExchangeLease,
-    ) -> Result<(), StoreError> {
-        let call = self
-            .scripts
-            .release
-            .call(&[self.keys.exchange(&lease.session)]);
-        self.run(call.arg(lease.holder)).await.map(drop)
     }
 }
 

@@ -29,7 +29,7 @@ if r[ENDED] > 0 then
   redis.call('PEXPIREAT', KEYS[1], expires_at)
   return { 2, user }
 end
-if ms >= r[EXPIRES] then return { 3, user } end
+if ms >= r[EXPIRES] then return { 3, user, drop_tokens() } end
 if is_idle(r, idle, load_use(KEYS[2]).last) then
   r[EXPIRES] = ms
   save_record(KEYS[1], r)

@@ -13,5 +13,6 @@ if ARGV[2] == '' then
 elseif version ~= tonumber(ARGV[2]) then
   return 1
 end
-redis.call('SET', KEYS[2], ARGV[3], 'PXAT', string.format('%.0f', r[EXPIRES]))
+-- The clean-up drops those of an expired session, so that they are revoked at the provider.
+redis.call('SET', KEYS[2], ARGV[3], 'PXAT', string.format('%.0f', r[EXPIRES] + hour))
 return 2
