@@ -110,6 +110,11 @@ pub fn logout_token_key(provider: &str, token_id: &str) -> [u8; 16] {
     half_hash(&["jti", provider, token_id])
 }
 
+/// The key under which the redemption of a code is recorded.
+pub fn code_key(provider: &str, code: &str) -> [u8; 16] {
+    half_hash(&["code", provider, code])
+}
+
 /// Only the last part may contain a NUL.
 fn half_hash(parts: &[&str]) -> [u8; 16] {
     let hash: [u8; 32] = Sha256::digest(parts.join("\0")).into();

@@ -43,6 +43,26 @@ impl Sessions {
         Ok(SignInStart { latest_logout })
     }
 
+    /// Records that a sign-in redeems a code; `false`: another one has redeemed it. Without the store, only
+    /// this gateway knows of codes.
+    ///
+    /// # Errors
+    /// When the store does not respond and sessions need it.
+    pub async fn redeem_code(
+        &self,
+        provider: &str,
+        code: &str,
+        start: SignInStart,
+    ) -> Result<bool, StoreError> {
+        if start.latest_logout.is_none() {
+            return Ok(true);
+        }
+        match (self.store.redeem_code(provider, code).await, self.source()) {
+            (Err(_), SessionSource::Durable(_)) => Ok(true),
+            (is_first, _) => is_first,
+        }
+    }
+
     /// Whether a logout at the provider has overtaken the sign-in of a session that now exists.
     ///
     /// # Errors

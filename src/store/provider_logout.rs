@@ -1,5 +1,5 @@
 //! What ends sessions by a logout at their provider: an index of users by sign-in, marks of recent
-//! logouts, and the logout tokens that were used.
+//! logouts, and the logout tokens and codes that were used.
 //!
 //! A sign-in enters the index before its session is written, and looks for a mark afterwards; a logout
 //! writes its mark before it uses the index. Whichever comes first, the session ends.
@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Engine, SessionListQuery, Store, StoreError};
-use crate::auth::provider_logout::{ProviderLogout, logout_token_key};
+use crate::auth::provider_logout::{ProviderLogout, code_key, logout_token_key};
 use crate::auth::provider_sign_in::ProviderSignIn;
 use crate::auth::session::Session;
 use crate::telemetry::metrics::StoreOperation;
@@ -16,6 +16,8 @@ use crate::telemetry::metrics::StoreOperation;
 pub(super) const MARK_TTL: Duration = Duration::from_secs(600);
 /// Retention of the number of the latest logout: longer than that of a mark.
 pub(super) const NUMBER_TTL: Duration = Duration::from_secs(3_600);
+/// Retention of the redemption of a code: as long as its flow lives.
+const CODE_TTL: Duration = Duration::from_secs(600);
 /// Number of users in one entry of the index. One user is usual; more, if the claim that names users
 /// changes.
 pub(super) const MAX_USERS: usize = 16;
@@ -153,6 +155,20 @@ impl Store {
             match &self.engine {
                 Engine::Memory(memory) => Ok(memory.use_logout_token(token, ttl)),
                 Engine::Redis(redis) => redis.use_logout_token(token, ttl).await,
+            }
+        })
+        .await
+    }
+
+    /// Records that a code is about to be redeemed; `false`: it was before, by whichever gateway.
+    ///
+    /// After an error it may be recorded.
+    pub async fn redeem_code(&self, provider: &str, code: &str) -> Result<bool, StoreError> {
+        let key = code_key(provider, code);
+        self.measured(StoreOperation::RedeemCode, async {
+            match &self.engine {
+                Engine::Memory(memory) => Ok(memory.redeem_code(key, CODE_TTL)),
+                Engine::Redis(redis) => redis.redeem_code(&key, CODE_TTL).await,
             }
         })
         .await

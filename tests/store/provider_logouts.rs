@@ -141,3 +141,17 @@ async fn logout_token_is_used_once() {
         }
     }
 }
+
+#[tokio::test]
+async fn code_is_redeemed_once() {
+    let (_server, stores) = engines().await;
+    for store in stores {
+        assert!(store.redeem_code("corp", "one").await.unwrap());
+        assert!(!store.redeem_code("corp", "one").await.unwrap());
+        assert!(store.redeem_code("other", "one").await.unwrap());
+        assert!(store.redeem_code("corp", "two").await.unwrap());
+        // A logout token with this name is another thing.
+        let token = LogoutTokenUse::new("corp", "one");
+        assert!(!store.is_logout_token_used(token).await.unwrap());
+    }
+}

@@ -1,4 +1,5 @@
-//! Codes that were redeemed a short while ago.
+//! Codes that this gateway has redeemed a short while ago. The store knows those of the fleet; while it is
+//! away, each gateway knows its own.
 
 use std::collections::VecDeque;
 

@@ -148,6 +148,10 @@ impl Accounts {
         let code = read_code(provider, settings, &flow, response).await?;
         // Without the store there would be no session, and the code would be spent.
         let start = self.sessions.begin_provider_sign_in(is_store_down).await?;
+        let name = &*provider.settings().name;
+        if !self.sessions.redeem_code(name, &code, start).await? {
+            return Err(CallbackFault::CodeRepeated.into());
+        }
         let mut proven = provider.redeem_for_user(settings, &flow, &code).await?;
         let sign_in = &mut proven.sign_in;
         sign_in.authenticated_at = not_before_max_age(

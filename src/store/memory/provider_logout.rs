@@ -1,4 +1,4 @@
-//! Index of sign-ins, logout marks and used logout tokens in the embedded engine.
+//! Index of sign-ins, logout marks, used logout tokens and redeemed codes in the embedded engine.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) struct ProviderLogouts {
     latest: u64,
     /// Number and time of the latest logout of each group.
     marks: HashMap<SignInGroup, (u64, Millis)>,
-    /// Attempt that used each token, and until when that is kept.
+    /// Attempt that used each token or code, and until when that is kept.
     tokens: HashMap<[u8; 16], (u64, Millis)>,
 }
 
@@ -104,6 +104,11 @@ impl Memory {
         let until = now.saturating_add(millis(ttl));
         logouts.tokens.insert(token.key, (token.attempt, until));
         true
+    }
+
+    pub(in crate::store) fn redeem_code(&self, key: [u8; 16], ttl: Duration) -> bool {
+        let attempt = rand::random();
+        self.use_logout_token(LogoutTokenUse { key, attempt }, ttl)
     }
 
     pub(in crate::store) fn release_logout_token(&self, token: LogoutTokenUse) {

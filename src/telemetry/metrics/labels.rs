@@ -56,6 +56,7 @@ labels! {
         PutProfile = "put_profile",
         PutProviderTokens = "put_provider_tokens",
         RecordUses = "record_uses",
+        RedeemCode = "redeem_code",
         Refund = "refund",
         ReportLive = "report_live",
         ResetLimit = "reset_limit",

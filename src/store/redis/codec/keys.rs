@@ -16,6 +16,7 @@ const PROVIDER_TOKENS: &str = "provider-tokens:{";
 const SIGN_IN_USERS: &str = "provider-users:";
 const LOGOUT_MARK: &str = "provider-logout:";
 const LOGOUT_TOKEN: &str = "logout-token:";
+const PROVIDER_CODE: &str = "provider-code:";
 const IDENTITY: &str = "identity:{";
 const USER: &str = "user:";
 const PROFILE: &str = "profile:";
@@ -26,7 +27,7 @@ const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
 const EVENTS: &str = "events:";
 /// Beginnings of the gateway's keys after the prefix; [`SINGLE_KEYS`] are whole names.
-const FAMILIES: [&str; 17] = [
+const FAMILIES: [&str; 18] = [
     SESSION,
     USE,
     IDENTITY,
@@ -35,6 +36,7 @@ const FAMILIES: [&str; 17] = [
     SIGN_IN_USERS,
     LOGOUT_MARK,
     LOGOUT_TOKEN,
+    PROVIDER_CODE,
     USER,
     PROFILE,
     LEASE,
@@ -160,6 +162,13 @@ impl Keys {
     /// String; until the token expires; `provider_logout`.
     pub(in crate::store::redis) fn logout_token(&self, token: &[u8; 16]) -> String {
         format!("{}{LOGOUT_TOKEN}{}", self.prefix, hex::encode(token))
+    }
+
+    /// Redemption of a code.
+    ///
+    /// String; 10 minutes; `provider_logout`.
+    pub(in crate::store::redis) fn provider_code(&self, code: &[u8; 16]) -> String {
+        format!("{}{PROVIDER_CODE}{}", self.prefix, hex::encode(code))
     }
 
     /// Cached profile of a user, and the lease to store it.

@@ -1,4 +1,4 @@
-//! Index of sign-ins, logout marks and used logout tokens.
+//! Index of sign-ins, logout marks, used logout tokens and redeemed codes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -104,10 +104,25 @@ impl Redis {
         token: LogoutTokenUse,
         ttl: Duration,
     ) -> Result<bool, StoreError> {
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         let key = self.keys.logout_token(&token.key);
+        self.use_once(key, token.attempt, ttl).await
+    }
+
+    pub(in crate::store) async fn redeem_code(
+        &self,
+        code: &[u8; 16],
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        let key = self.keys.provider_code(code);
+        self.use_once(key, rand::random(), ttl).await
+    }
+
+    /// Records the use of something by an attempt; `false`: another attempt has used it. A command that is
+    /// repeated has the same result.
+    async fn use_once(&self, key: String, attempt: u64, ttl: Duration) -> Result<bool, StoreError> {
+        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut commands = redis::pipe();
-        let set = commands.cmd("SET").arg(&key).arg(token.attempt);
+        let set = commands.cmd("SET").arg(&key).arg(attempt);
         set.arg("NX").arg("PX").arg(ttl);
         commands.cmd("GET").arg(&key);
         let [set, user] = self
@@ -117,7 +132,7 @@ impl Redis {
             .map_err(|_| StoreError::Malformed)?;
         exchange_error::reject_server_error(set)?;
         let user: Option<u64> = decode_reply(user)?;
-        Ok(user == Some(token.attempt))
+        Ok(user == Some(attempt))
     }
 
     pub(in crate::store) async fn release_logout_token(
