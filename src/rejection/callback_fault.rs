@@ -87,7 +87,9 @@ callback_faults! {
         TimedOut = "the provider did not respond within timeout",
         /// 429.
         TooManyRequests = "the provider responded with 429",
-        /// 5xx.
+        /// 502 or 504: the provider may have processed the request.
+        ProxyFailed = "a proxy of the provider responded with 502 or 504",
+        /// Another 5xx.
         ServerFailed = "the provider responded with a status of 5xx",
         /// An outage that lasts longer than `tokens.on_outage`.
         SessionUnconfirmed = "the provider has not confirmed the session for longer than on_outage",
@@ -96,6 +98,8 @@ callback_faults! {
         RefreshInProgress = "another gateway is exchanging the tokens",
         RefreshCutOff = "the exchange of the tokens was cut off",
         RefreshTokenMissing = "the session has no refresh token",
+        /// The name has passed to another issuer or client since the sign-in.
+        TokensOfOtherIssuer = "the session's tokens are of another issuer or client",
         RefreshTokenLost = "an exchange that was lost may have used up the refresh token",
         TokenNotRenewed = "the provider does not renew the token",
         TokensSealed = "no key of encryption opens the tokens of the session",

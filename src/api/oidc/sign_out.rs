@@ -36,7 +36,8 @@ impl ProviderSignOut {
             id_token: match provider.settings().tokens.keep {
                 true => {
                     let settings = &snapshot.settings;
-                    state.accounts.id_token_hint(settings, session).await
+                    let (accounts, provider) = (&state.accounts, provider.settings());
+                    accounts.id_token_hint(settings, provider, session).await
                 }
                 false => None,
             },

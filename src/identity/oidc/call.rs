@@ -300,6 +300,12 @@ fn check_availability(status: StatusCode) -> Result<(), CallbackFault> {
     if status == StatusCode::TOO_MANY_REQUESTS {
         return Err(CallbackFault::TooManyRequests);
     }
+    if matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+    ) {
+        return Err(CallbackFault::ProxyFailed);
+    }
     if status.is_server_error() {
         return Err(CallbackFault::ServerFailed);
     }
@@ -360,7 +366,9 @@ mod tests {
             (408, None),
             (429, Some(CallbackFault::TooManyRequests)),
             (500, Some(CallbackFault::ServerFailed)),
+            (502, Some(CallbackFault::ProxyFailed)),
             (503, Some(CallbackFault::ServerFailed)),
+            (504, Some(CallbackFault::ProxyFailed)),
             (599, Some(CallbackFault::ServerFailed)),
         ] {
             let status = StatusCode::from_u16(status).unwrap_or_default();

@@ -8,3 +8,4 @@ mod in_a_browser;
 mod own_provider;
 mod provider_tokens;
 mod table;
+mod token_exchange_faults;

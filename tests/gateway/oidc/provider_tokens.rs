@@ -21,12 +21,12 @@ const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const TOKENS: &str = "/identity/providers/corp/tokens";
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Longer than the first pause after an exchange that failed.
-const AFTER_PAUSE: Duration = Duration::from_secs(25);
+pub(super) const AFTER_PAUSE: Duration = Duration::from_secs(25);
 
 /// Gateways, the first of which signs users in, and all of which serve them.
-struct Fixture {
-    gateways: Vec<Gateway>,
-    provider: Provider,
+pub(super) struct Fixture {
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) provider: Provider,
     upstream: Upstream,
     redis: Option<Redis>,
     postgres: Option<(&'static Postgres, String)>,
@@ -34,7 +34,7 @@ struct Fixture {
 
 impl Fixture {
     /// One gateway with the memory store and SQLite.
-    fn memory(vary: impl Fn(Config) -> Config) -> Fixture {
+    pub(super) fn memory(vary: impl Fn(Config) -> Config) -> Fixture {
         let (provider, upstream) = (Provider::start(), Upstream::start());
         let config = vary(configure(&provider, Config::new(upstream.address)));
         Fixture {
@@ -47,7 +47,7 @@ impl Fixture {
     }
 
     /// Two gateways with Redis and PostgreSQL, with rows for sessions.
-    fn fleet(vary: impl Fn(Config) -> Config) -> Fixture {
+    pub(super) fn fleet(vary: impl Fn(Config) -> Config) -> Fixture {
         let (provider, upstream, redis) = (Provider::start(), Upstream::start(), Redis::start());
         let server = Postgres::server();
         let database = server.database();
@@ -67,20 +67,25 @@ impl Fixture {
         }
     }
 
-    fn each(vary: impl Fn(Config) -> Config) -> [Fixture; 2] {
+    pub(super) fn each(vary: impl Fn(Config) -> Config) -> [Fixture; 2] {
         [Fixture::memory(&vary), Fixture::fleet(&vary)]
     }
 
     /// Signs in at the first gateway; returns the session cookie.
-    fn sign_in(&self) -> String {
+    pub(super) fn sign_in(&self) -> String {
+        self.sign_in_at(&self.provider)
+    }
+
+    /// Signs in at a provider that is configured in place of the first one.
+    pub(super) fn sign_in_at(&self, provider: &Provider) -> String {
         let mut visitor = Visitor::new();
-        let url = self.provider.start_url(&self.gateways[0], "/private/a");
+        let url = provider.start_url(&self.gateways[0], "/private/a");
         let page = visitor.open(&url);
         assert_eq!(page.response.status, 200, "{page:?}");
         visitor.session_cookie().unwrap()
     }
 
-    fn get(&self, gateway: usize, path: &str, cookie: &str) -> Response {
+    pub(super) fn get(&self, gateway: usize, path: &str, cookie: &str) -> Response {
         self.gateways[gateway].request(&Request::get(path).cookie(cookie))
     }
 
@@ -105,7 +110,7 @@ impl Fixture {
         gateways.map(|gateway| gateway.metric(name, labels)).sum()
     }
 
-    fn rechecks(&self, outcome: &str) -> f64 {
+    pub(super) fn rechecks(&self, outcome: &str) -> f64 {
         let labels = ["provider=\"corp\"", &format!("outcome=\"{outcome}\"")];
         self.metric("portcullis_provider_rechecks_total", &labels)
     }
@@ -135,23 +140,26 @@ fn configure(provider: &Provider, config: Config) -> Config {
         ))
 }
 
-fn with_recheck(recheck: &'static str, on_outage: &'static str) -> impl Fn(Config) -> Config {
+pub(super) fn with_recheck(
+    recheck: &'static str,
+    on_outage: &'static str,
+) -> impl Fn(Config) -> Config {
     move |config| {
         let tokens = json!({ "keep": true, "recheck": recheck, "on_outage": on_outage });
         config.set(TOKENS, tokens)
     }
 }
 
-fn is_ok(response: &Response) -> bool {
+pub(super) fn is_ok(response: &Response) -> bool {
     response.status == 200
 }
 
 #[track_caller]
-fn assert_ok(response: &Response) {
+pub(super) fn assert_ok(response: &Response) {
     assert_eq!(response.status, 200, "{}", response.text());
 }
 
-fn code(response: &Response) -> String {
+pub(super) fn code(response: &Response) -> String {
     response.json()["error"]["code"]
         .as_str()
         .unwrap_or_default()

@@ -94,6 +94,10 @@ impl TokenExchanges {
             if now < tokens.due_at(purpose) {
                 return Err(CallbackFault::RefreshPaused);
             }
+            if let Purpose::Forward(_) = purpose {
+                // Nothing would be found out that the next request does not find out as well.
+                find_refresh_token(context, &tokens)?;
+            }
             // Before the provider is called: a write that fails must not cost a refresh token.
             let duration = 2 * context.provider.settings().timeout + WRITE_TIME + CLAIM_MARGIN;
             tokens.claim(now.saturating_add(millis(duration)));
@@ -122,9 +126,9 @@ impl TokenExchanges {
         session: &Arc<Session>,
         mut claimed: Claimed,
     ) -> Finished {
-        let Some(refresh_token) = claimed.used.clone() else {
-            let fault = CallbackFault::RefreshTokenMissing;
-            return self.fail(context, session.id, claimed, fault).await;
+        let refresh_token = match find_refresh_token(context, &claimed.tokens) {
+            Ok(refresh_token) => refresh_token,
+            Err(fault) => return self.fail(context, session.id, claimed, fault).await,
         };
         match context.provider.refresh(&refresh_token).await {
             RefreshOutcome::Used { successor, tokens } => {
@@ -243,4 +247,16 @@ impl TokenExchanges {
             result: Err(CallbackFault::SessionEndedByProvider),
         }
     }
+}
+
+/// The refresh token, if the provider of these settings has issued it.
+fn find_refresh_token(
+    context: &TokenContext,
+    tokens: &KeptTokens,
+) -> Result<SecretString, CallbackFault> {
+    if !tokens.are_of(context.provider.settings()) {
+        return Err(CallbackFault::TokensOfOtherIssuer);
+    }
+    let refresh_token = tokens.refresh_token.clone();
+    refresh_token.ok_or(CallbackFault::RefreshTokenMissing)
 }

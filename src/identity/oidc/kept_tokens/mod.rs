@@ -18,6 +18,7 @@ mod successors;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use record::{KeptTokens, Purpose};
 use running::Running;
@@ -36,8 +37,12 @@ use crate::routing::ProviderTokenKind;
 use crate::settings::Reloadable;
 use crate::settings::provider::RecheckOutage;
 
-/// Maximum number of sessions whose tokens this gateway caches.
-const CACHED: usize = 8192;
+/// Maximum number of bytes of the tokens that this gateway caches.
+const CACHED_BYTES: u64 = 64 << 20;
+/// Number of sessions for whose tokens the cache has room at first.
+const INITIAL_CAPACITY: usize = 1024;
+/// Maximum number of sessions that this gateway knows to have no tokens.
+const MAX_WITHOUT_TOKENS: usize = 8192;
 /// How long cached tokens are used without a look at the store: another gateway may have replaced them,
 /// and a provider may revoke the access tokens that it replaced.
 const CACHED_FOR: Duration = Duration::from_secs(5);
@@ -56,7 +61,7 @@ struct TokenExchanges {
     accounts: Accounts,
     /// Exchanges outlive the requests that wait for them.
     runtime: Handle,
-    cache: Cache<SessionId, Arc<CachedTokens>>,
+    cache: Cache<SessionId, Arc<CachedTokens>, CachedTokensWeight>,
     /// Sessions without tokens that can be opened, and until when they are not looked at again.
     without_tokens: Cache<SessionId, Millis>,
     running: Running,
@@ -67,6 +72,16 @@ struct TokenExchanges {
 struct CachedTokens {
     tokens: KeptTokens,
     at: Instant,
+}
+
+/// Weighs cached tokens by their bytes.
+#[derive(Clone)]
+struct CachedTokensWeight;
+
+impl Weighter<SessionId, Arc<CachedTokens>> for CachedTokensWeight {
+    fn weight(&self, _: &SessionId, cached: &Arc<CachedTokens>) -> u64 {
+        cached.tokens.bytes() as u64
+    }
 }
 
 /// The settings by which the tokens of one session are used.
@@ -112,8 +127,8 @@ impl ProviderTokens {
             shared: Arc::new(TokenExchanges {
                 accounts,
                 runtime: Handle::current(),
-                cache: Cache::new(CACHED),
-                without_tokens: Cache::new(CACHED),
+                cache: Cache::with_weighter(INITIAL_CAPACITY, CACHED_BYTES, CachedTokensWeight),
+                without_tokens: Cache::new(MAX_WITHOUT_TOKENS),
                 running: Running::default(),
                 rechecks: Arc::new(Semaphore::new(MAX_RECHECKS)),
             }),

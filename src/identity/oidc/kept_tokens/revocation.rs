@@ -58,9 +58,9 @@ impl ProviderTokens {
     async fn revoke(&self, dropped: &DroppedTokens, keys: &KeyRing, providers: &Providers) {
         let opened = KeptTokens::open(keys, dropped.session, &dropped.tokens.sealed);
         let Some((tokens, _)) = opened else { return };
-        let (Some(refresh_token), Some(provider)) =
-            (tokens.refresh_token, providers.get(&tokens.provider))
-        else {
+        let provider = providers.get(&tokens.provider);
+        let provider = provider.filter(|provider| tokens.are_of(provider.settings()));
+        let (Some(refresh_token), Some(provider)) = (&tokens.refresh_token, provider) else {
             return;
         };
         if self.is_replaced(dropped).await {
@@ -69,7 +69,7 @@ impl ProviderTokens {
         let mut reason = "";
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
-            match provider.revoke(&refresh_token).await {
+            match provider.revoke(refresh_token).await {
                 Ok(()) => return,
                 Err(fault) => reason = fault.as_str(),
             }

@@ -21,7 +21,7 @@ pub(in crate::identity::oidc) fn check_tokens_size(
     tokens: &TokenResponse,
 ) -> Result<(), CallbackFault> {
     let is_small = || {
-        let kept = KeptTokens::of_sign_in("", tokens, None, 0).encode();
+        let kept = KeptTokens::of_sign_in(provider, tokens, Some(0), 0).encode();
         kept.is_some_and(|kept| kept.len() + OVERHEAD <= MAX_SEALED_BYTES)
     };
     match !provider.tokens.keep || is_small() {
@@ -47,16 +47,15 @@ impl Accounts {
             return Ok(());
         }
         let keys = settings.encryption.as_ref().ok_or(Refusal::Internal)?;
-        let name = &*provider.name;
         if tokens.refresh_token.is_none() && provider.tokens.recheck.is_some() {
             tracing::warn!(
-                provider = name,
+                provider = &*provider.name,
                 "the provider gave no refresh token, so the session cannot be rechecked; `scopes` \
                  may lack offline_access"
             );
         }
         let now = self.sessions.now().await?;
-        let kept = KeptTokens::of_sign_in(name, tokens, id_expires_at, now);
+        let kept = KeptTokens::of_sign_in(provider, tokens, id_expires_at, now);
         let sealed = kept.seal(keys, session.id).ok_or(Refusal::Internal)?;
         let put = self
             .sessions

@@ -164,7 +164,7 @@ fn userinfo_lies(elsewhere: &LyingServer) -> Vec<(&'static str, Reply, F)> {
         ("401", Reply::text(401, claims), F::UserinfoRejected),
         ("403", Reply::text(403, claims), F::UserinfoRejected),
         ("429", Reply::text(429, claims), F::TooManyRequests),
-        ("502", Reply::text(502, claims), F::ServerFailed),
+        ("502", Reply::text(502, claims), F::ProxyFailed),
         ("204", Reply::text(204, ""), F::UnexpectedStatus),
         ("a redirect", redirect, F::UnexpectedStatus),
         ("signed", Reply::Content(200, "application/jwt", b"a.b.c".to_vec()), F::UserinfoSigned),

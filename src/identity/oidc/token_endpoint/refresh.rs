@@ -104,6 +104,7 @@ fn read(
         Err(
             fault @ (CallbackFault::ConnectionLost
             | CallbackFault::TimedOut
+            | CallbackFault::ProxyFailed
             | CallbackFault::ResponseTooLarge),
         ) => return RefreshOutcome::Lost(fault, None),
         Err(fault) => return RefreshOutcome::Unused(fault),
@@ -222,6 +223,7 @@ mod tests {
             (CallbackFault::ConnectionLost, true),
             (CallbackFault::TimedOut, true),
             (CallbackFault::ResponseTooLarge, true),
+            (CallbackFault::ProxyFailed, true),
             (CallbackFault::Unreachable, false),
             (CallbackFault::TooManyRequests, false),
             (CallbackFault::ServerFailed, false),

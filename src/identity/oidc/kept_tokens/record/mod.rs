@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::auth::sealing::{KeyRing, Opened};
 use crate::auth::session::{Millis, SessionId};
 use crate::identity::oidc::TokenResponse;
 use crate::routing::ProviderTokenKind;
-use crate::settings::provider::RecheckOutage;
+use crate::settings::provider::{Issuer, Provider, RecheckOutage};
 
 /// Purpose of the associated data, so that no other sealed text of a session opens as its tokens.
 const PURPOSE: &[u8] = b"provider tokens\0";
@@ -31,6 +32,11 @@ const FORWARD_PAUSE: Millis = 1000;
 pub(super) struct KeptTokens {
     /// Name of the provider.
     pub(super) provider: String,
+    /// Issuer and client of the tokens: a name may pass to another provider, which must not receive them.
+    #[serde(default)]
+    issuer: String,
+    #[serde(default)]
+    client_id: String,
     #[serde(with = "secret")]
     pub(super) access_token: SecretString,
     /// `None`: the provider does not say when it expires.
@@ -90,20 +96,22 @@ pub(super) enum Purpose {
 }
 
 impl KeptTokens {
-    /// The tokens of a sign-in.
+    /// The tokens of a sign-in. An ID token that was not verified, which has no expiry, is not kept.
     pub(super) fn of_sign_in(
-        provider: &str,
+        provider: &Provider,
         tokens: &TokenResponse,
         id_expires_at: Option<Millis>,
         now: Millis,
     ) -> KeptTokens {
         KeptTokens {
-            provider: provider.to_owned(),
+            provider: provider.name.as_ref().to_owned(),
+            issuer: issuer_of(provider),
+            client_id: provider.client_id.clone(),
             access_token: tokens.access_token.clone(),
             access_expires_at: expiry(tokens.expires_in, now),
-            id_token: tokens.id_token.clone(),
+            id_token: tokens.id_token.clone().filter(|_| id_expires_at.is_some()),
             id_expires_at,
-            renews_id_token: tokens.id_token.is_some(),
+            renews_id_token: id_expires_at.is_some(),
             refresh_token: tokens.refresh_token.clone(),
             confirmed_at: now,
             exchanged_at: None,
@@ -111,6 +119,13 @@ impl KeptTokens {
             failures: None,
             is_doubtful: false,
         }
+    }
+
+    /// Whether a provider issued the tokens, to the client that it has now.
+    pub(super) fn are_of(&self, provider: &Provider) -> bool {
+        *self.provider == *provider.name
+            && self.issuer == issuer_of(provider)
+            && self.client_id == provider.client_id
     }
 
     /// Records a failed exchange.
@@ -160,9 +175,9 @@ impl KeptTokens {
     ) {
         self.access_token = tokens.access_token.clone();
         self.access_expires_at = expiry(tokens.expires_in, now);
-        self.renews_id_token = tokens.id_token.is_some();
-        if let Some(id_token) = &tokens.id_token {
-            self.id_token = Some(id_token.clone());
+        self.renews_id_token = id_expires_at.is_some();
+        if id_expires_at.is_some() {
+            self.id_token = tokens.id_token.clone();
             self.id_expires_at = id_expires_at;
         }
         self.progress = Progress::Idle;
@@ -171,14 +186,19 @@ impl KeptTokens {
         self.failures = None;
     }
 
-    /// The token to forward, if it is valid for long enough.
+    /// The token to forward, if it is valid for long enough: until it expires where nothing replaces it.
     pub(super) fn usable(&self, kind: ProviderTokenKind, now: Millis) -> Option<&SecretString> {
         let (token, expires_at) = match kind {
             ProviderTokenKind::Access => (Some(&self.access_token), self.access_expires_at),
             ProviderTokenKind::Id => (self.id_token.as_ref(), self.id_expires_at),
         };
         let is_shared = self.exchanged_at.is_some_and(|at| now < at + SHARED_FOR);
-        let required = if is_shared { 1 } else { MIN_VALIDITY };
+        let is_final = self.refresh_token.is_none();
+        let required = if is_shared || is_final {
+            1
+        } else {
+            MIN_VALIDITY
+        };
         let is_valid = expires_at.is_none_or(|at| at >= now.saturating_add(required));
         token.filter(|_| is_valid)
     }
@@ -227,6 +247,15 @@ impl KeptTokens {
         Some(failures.first_at.saturating_add(millis(duration)))
     }
 
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let optional = [&self.id_token, &self.refresh_token].into_iter().flatten();
+        let tokens = optional.chain([&self.access_token]);
+        let tokens = tokens.map(|token| token.expose_secret().len());
+        let names = self.provider.len() + self.issuer.len() + self.client_id.len();
+        size_of::<KeptTokens>() + names + tokens.sum::<usize>()
+    }
+
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         serde_json::to_vec(self).ok().map(Zeroizing::new)
     }
@@ -254,6 +283,13 @@ impl Failures {
         let pause = (FIRST_PAUSE << doublings).min(MAX_PAUSE);
         self.latest_at.saturating_add(pause)
     }
+}
+
+/// The issuer of a provider's tokens; without one, the address that issues them stands for it.
+fn issuer_of(provider: &Provider) -> String {
+    let token = provider.endpoints.token.as_ref().map(Url::as_str);
+    let issuer = provider.issuer.as_ref().map(Issuer::text);
+    issuer.or(token).unwrap_or_default().to_owned()
 }
 
 fn associated_data(session: SessionId) -> Vec<u8> {

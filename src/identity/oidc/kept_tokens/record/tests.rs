@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::auth::sealing::SealingKey;
+use crate::identity::oidc::fixtures::{oauth2_provider, provider};
 
+const ISSUER: &str = "https://id.example";
 const NOW: Millis = 1_800_000_000_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -20,7 +22,7 @@ fn tokens() -> KeptTokens {
         id_token: Some("id-1".into()),
         ..response("access-1", Some("refresh-1"))
     };
-    KeptTokens::of_sign_in("corp", &response, Some(NOW + 30_000), NOW)
+    KeptTokens::of_sign_in(&provider(ISSUER), &response, Some(NOW + 30_000), NOW)
 }
 
 fn ring(byte: u8, older: &[u8]) -> KeyRing {
@@ -75,6 +77,14 @@ fn token_is_usable_with_ten_seconds_left() {
     );
     assert!(endless.usable(ProviderTokenKind::Id, NOW).is_none());
     assert!(endless.has(ProviderTokenKind::Access) && !endless.has(ProviderTokenKind::Id));
+}
+
+#[test]
+fn token_that_nothing_replaces_is_usable_until_it_expires() {
+    let tokens = KeptTokens::of_sign_in(&provider(ISSUER), &response("a", None), None, NOW);
+    let usable = |now| tokens.usable(ProviderTokenKind::Access, now).is_some();
+    assert!(usable(NOW + 59_999));
+    assert!(!usable(NOW + 60_000));
 }
 
 fn text(token: Option<&SecretString>) -> Option<&str> {
@@ -178,4 +188,43 @@ fn session_lapses_after_the_first_failure() {
     assert_eq!(tokens.lapses_at(RecheckOutage::Continue), None);
     tokens.confirm(&response("access-2", None), None, NOW + 60);
     assert_eq!(tokens.lapses_at(hour), None);
+}
+
+#[test]
+fn tokens_are_those_of_one_issuer_and_client() {
+    let kept = tokens();
+    let own = provider(ISSUER);
+    assert!(kept.are_of(&own));
+    let another = |change: fn(&mut Provider)| {
+        let mut settings = provider(ISSUER);
+        change(&mut settings);
+        settings
+    };
+    assert!(kept.are_of(&another(|it| it.tokens.keep = true)));
+    for other in [
+        provider("https://id.example/"),
+        another(|it| it.name = "other".into()),
+        another(|it| it.client_id = "other".to_owned()),
+        oauth2_provider(ISSUER),
+    ] {
+        assert!(!kept.are_of(&other), "{other:?}");
+    }
+    let of = |base: &str| {
+        KeptTokens::of_sign_in(&oauth2_provider(base), &response("a", None), None, NOW)
+    };
+    assert!(of("https://one.example").are_of(&oauth2_provider("https://one.example")));
+    assert!(!of("https://one.example").are_of(&oauth2_provider("https://two.example")));
+}
+
+#[test]
+fn id_token_that_was_not_verified_is_not_kept() {
+    let unverified = TokenResponse {
+        id_token: Some("id-2".into()),
+        ..response("access-2", None)
+    };
+    let kept = KeptTokens::of_sign_in(&oauth2_provider(ISSUER), &unverified, None, NOW);
+    assert!(kept.id_token.is_none() && !kept.has(ProviderTokenKind::Id));
+    let mut kept = tokens();
+    kept.confirm(&unverified, None, NOW);
+    assert_eq!(text(kept.id_token.as_ref()), Some("id-1"));
 }
