@@ -12,12 +12,13 @@ import targets
 from builds import ROOT
 
 DOCS = ROOT / "docs"
+PARTS = ("run", "run-unpinned", "latency", "memory", "stories", "scale", "counts")
 ABSENT = "Not measured in this run.\n"
 
 
 def write():
     """Writes the document from the available results."""
-    parts = {name: results.load(name) for name in ("run", "run-unpinned", "latency", "memory", "scale", "counts")}
+    parts = {name: results.load(name) for name in PARTS}
     figures = {name: part["figures"] if part else None for name, part in parts.items()}
     template = string.Template((ROOT / "bench" / "performance.md").read_text())
     counted = figures["counts"] or {}
@@ -31,6 +32,7 @@ def write():
         starts=tables.starts(figures["latency"]) if figures["latency"] else "",
         memory=tables.memory(figures["memory"]) if figures["memory"] else ABSENT,
         memory_note=memory_note(figures["memory"]),
+        callbacks=tables.callbacks(figures["stories"]) if figures["stories"] else ABSENT,
         scale=scale(figures["scale"]),
         versions=versions(),
     )
@@ -54,11 +56,18 @@ def origin(parts):
     lines = []
     for name, of in there.items():
         options = of["options"]
-        slices = f", {options['slices']} slices of {options['seconds']} s" if "slices" in options else ""
+        slices = slices_words(options)
         lines.append([
             name, of["date"], f"`{of['commit']}`", of["build"] + slices, f"{of['load_before']:.1f}",
         ])
     return text + tables.rows(["part", "date", "commit", "build", "load average before"], lines)
+
+
+def slices_words(options):
+    if "slices" not in options:
+        return ""
+    length = f"{options['seconds']} s" if "seconds" in options else f"{options['callbacks']} callbacks"
+    return f", {options['slices']} slices of {length}"
 
 
 def plot_cpu(measured):

@@ -10,6 +10,9 @@ import subprocess
 
 import builds
 
+# Before a benchmark pins itself.
+CORES = len(os.sched_getaffinity(0))
+
 
 def folder():
     path = builds.target() / "bench"
@@ -56,7 +59,7 @@ def machine():
     system = re.search(r'PRETTY_NAME="(.*)"', pathlib.Path("/etc/os-release").read_text())
     return {
         "cpu": cpu[1].strip() if cpu else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "memory_gib": round(int(memory[1]) / 1024 / 1024) if memory else None,
         "system": system[1] if system else platform.system(),
         "kernel": platform.release(),

@@ -103,6 +103,18 @@ def starts(figures):
     return rows(["subject, start to first response", "median ms", "longest ms"], lines)
 
 
+def callbacks(figures):
+    """Formats the table of `bench/stories`."""
+    head = ["store", "whole ms", "of it the provider ms", "beside it ms", "p99 of that", "CPU µs", "Redis µs"]
+    lines = []
+    for name, taken in figures.items():
+        value = lambda figure: load.median(taken["slices"], figure)
+        if taken["slices"]:
+            times = [number(value(figure), 2) for figure in ("whole", "provider", "beside", "p99")]
+            lines.append([name, *times, number(value("cpu")), number(value("redis"))])
+    return rows(head, lines)
+
+
 def scale(what, figures):
     """Formats the table of one dimension of `bench/scale`."""
     if "failed" in figures:

@@ -30,6 +30,8 @@ REDIS_AT_MOST = {lanes.KNOWN: 0.5, lanes.LEASED: 0.5, lanes.DENIED_LEASED: 0.5}
 BROWSER = (32_000, None)
 # KiB of one connection beyond the process.
 MEMORY = {"active": (16, 12), "idle": (4, 3), "WebSocket": (12, None)}
+# Milliseconds of a callback beside the provider's own time.
+CALLBACK = 3
 # The highest cost relative to the smallest size.
 SCALE = {"routes": 1.3, "limits": 1.3, "sessions": 1.3}
 
@@ -79,7 +81,7 @@ def paths(run, counts):
 
 
 def rest(figures):
-    """Yields the rows of latency, start, memory and scale."""
+    """Yields the rows of latency, start, memory, callbacks and scale."""
     if figures["latency"]:
         measured, starts = figures["latency"]["lanes"], figures["latency"]["starts"]
         pairs = zip(measured[lanes.KNOWN]["slices"], measured[load.FLOOR]["slices"])
@@ -95,6 +97,9 @@ def rest(figures):
             if subject == "Portcullis":
                 each = (taken[-1] - taken[0]) * 1024 / most
                 yield judged(f"memory of one {kind} connection, KiB", each, *MEMORY[kind], digits=1)
+    for store, taken in (figures["stories"] or {}).items():
+        value = load.median(taken["slices"], "beside")
+        yield judged(f"sign-in at a provider, {store}: ms of a callback beside the provider", value, CALLBACK)
     for what, aim in SCALE.items():
         taken = (figures["scale"] or {}).get(what, {})
         ratios = [load.ratio(one["slices"]) for size, one in taken.items() if size != "failed"]
