@@ -106,3 +106,30 @@ fn providers_are_tried_and_their_addresses_are_printed() {
         assert!(err.contains(line), "{line}{err}");
     }
 }
+
+#[test]
+fn addresses_without_a_public_url_have_the_scheme_of_the_cookie() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    for (sessions, scheme) in [
+        ("", "https"),
+        ("sessions: { cookie: { secure: false } }\n", "http"),
+    ] {
+        // Nothing listens there.
+        let text = format!(
+            "{BASE}tokens:\n{SIGNING}{sessions}database: {{ url: \"sqlite:{}/a.db\" }}\nidentity:\n  \
+             providers:\n    corp: {{ issuer: \"http://127.0.0.1:1\", client_id: a, client_auth: none, \
+             allow: anyone }}\n",
+            folder.path().display()
+        );
+        fs::write(&file, text).unwrap();
+        let output = portcullis(&["check", "--connect", "--config", file.to_str().unwrap()]);
+        let out = stdout(&output);
+        let line = format!("redirect URI: {scheme}://HOST/api/v1/auth/callback/corp\n");
+        assert!(out.contains(&line), "{out}");
+        assert!(
+            out.ends_with("because \"api.public_url\" is null\n"),
+            "{out}"
+        );
+    }
+}

@@ -89,13 +89,9 @@ pub(super) fn addresses(settings: &Settings, provider: &Provider) -> Vec<String>
     let Some(api) = &settings.reloadable.api else {
         return Vec::new();
     };
-    let base = base(api);
+    let base = base(settings, api);
     let name = &provider.name;
     let mut all = vec![format!("redirect URI: {base}/auth/callback/{name}")];
-    if api.public_url.is_none() {
-        let text = "HOST is the host of each request, because \"api.public_url\" is null";
-        all.push(text.to_owned());
-    }
     if provider.kind == ProviderKind::Oidc && provider.logout.at_provider {
         all.push(format!("post-logout redirect URI: {base}{SIGN_OUT_PAGE}"));
     }
@@ -107,16 +103,23 @@ pub(super) fn addresses(settings: &Settings, provider: &Provider) -> Vec<String>
     if let ClientAuthentication::PrivateKey(_) = provider.client_auth {
         all.push(format!("key set of the client: {base}/auth/jwks/{name}"));
     }
+    if api.public_url.is_none() {
+        let text = "HOST is the host of each request, because \"api.public_url\" is null";
+        all.push(text.to_owned());
+    }
     let lines = all.into_iter();
     lines
         .map(|line| format!("provider {name}: {line}"))
         .collect()
 }
 
-/// The address of the endpoints as browsers see it.
-fn base(api: &Api) -> String {
-    let origin = api.public_url.as_deref();
-    let origin = origin.unwrap_or("https://HOST");
+/// The address of the endpoints as browsers see it. Cookies that are not secure are for plain HTTP.
+fn base(settings: &Settings, api: &Api) -> String {
+    let origin = match &api.public_url {
+        Some(url) => url.as_str(),
+        None if settings.reloadable.sessions.cookie.secure => "https://HOST",
+        None => "http://HOST",
+    };
     format!("{origin}{}", api.prefix)
 }
 

@@ -55,7 +55,8 @@ pub(super) fn describe_route(
             write_line(output, "assertion", &format!("for {}", upstream.name));
         }
         if let Some(field) = &route.provider_token {
-            write_line(output, "provider token", &format!("in {}", field.header));
+            let text = format!("of the provider, in {}", field.header);
+            write_line(output, "token", &text);
         }
     }
     let sent = if route.strip_prefix {
