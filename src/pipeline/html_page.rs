@@ -28,7 +28,8 @@ label{display:block;margin:0 0 .25rem;font-weight:600}\
 input{width:100%;margin:0 0 1rem;padding:.625rem .75rem;font:inherit;color:inherit;\
 background:var(--card);border:1px solid var(--line);border-radius:.375rem}\
 button,.button{display:block;width:100%;padding:.625rem 1rem;font:inherit;font-weight:600;\
-text-align:center;text-decoration:none;color:var(--on-accent);background:var(--accent);\
+text-align:center;text-wrap:balance;text-decoration:none;color:var(--on-accent);\
+background:var(--accent);\
 border:1px solid var(--accent);border-radius:.375rem;cursor:pointer}\
 form button{margin-top:.5rem}\
 button:hover,.button:hover{filter:brightness(1.12)}\
@@ -47,7 +48,7 @@ border-radius:0;box-shadow:none}}\
 @media(forced-colors:active){main{border:1px solid}}";
 
 /// Hash of the style sheet, for the policy.
-const STYLE_HASH: &str = "'sha256-QW4heLwgMSBbZ/1Tt8iAHT8OfkkIUKYXzQ4tC5CoDRw='";
+const STYLE_HASH: &str = "'sha256-EQUrN9exaNR4JcFUNl2TPAZlYKvQtD8fSbJGBFNN2yQ='";
 
 /// Returns the content security policy of a page: no scripts, no frames, no external resources but
 /// the logo.

@@ -235,13 +235,13 @@ impl Refusal {
             R::CsrfRejected => "The call did not come from an allowed origin.",
             R::RegistrationClosed => "Registration is closed.",
             R::SignInRefused => {
-                "You cannot sign in here with this account. Try another one, or ask your administrator."
+                "The sign-in was canceled, or this account cannot sign in here. Try another account, or ask your administrator."
             }
             R::RouteNotFound => "No route matches this request.",
             R::NotFound => "There is no such resource.",
             R::MethodNotAllowed => "The method is not allowed here.",
             R::RequestTimeout => "The request did not arrive in time.",
-            R::UserExists => "A user with this name or email exists already.",
+            R::UserExists => "Another user has this name, email or identity.",
             R::LastIdentity => "This is the only way to sign in. Add another one first.",
             R::BodyTooLarge => "The request body is too large.",
             R::UnsupportedMediaType => "The request body has a type that is not taken here.",
@@ -257,9 +257,7 @@ impl Refusal {
             R::UpstreamUnavailable => "No upstream server is available.",
             R::StoreUnavailable => "Sessions cannot be checked at the moment.",
             R::Overloaded => "The gateway is overloaded.",
-            R::ProviderUnavailable => {
-                "The sign-in provider is not available at the moment. Please try again later, or sign in another way."
-            }
+            R::ProviderUnavailable => "The sign-in provider is not available at the moment.",
             R::UpstreamTimeout => "The upstream did not respond in time.",
             R::LoopDetected => "The request has passed this gateway before.",
         }

@@ -95,7 +95,7 @@ pub struct Texts {
     pub signed_out: String,
     /// Heading of the page that leads on after a sign-in.
     pub signed_in: String,
-    /// Link of that page.
+    /// Link of the page that leads on after a sign-in.
     pub r#continue: String,
     /// Heading of the page after a sign-in that failed.
     pub sign_in_failed: String,
@@ -103,6 +103,8 @@ pub struct Texts {
     pub error: String,
     /// Link that starts a sign-in again.
     pub try_again: String,
+    /// Link to the sign-in page after a sign-in that failed, where there are other ways to sign in.
+    pub other_ways: String,
     /// When a request may be repeated; `{seconds}` is the number, at least 2.
     pub retry_after: String,
     /// A request that may be repeated almost at once.
@@ -135,6 +137,7 @@ impl Default for Texts {
             sign_in_failed: text("Sign-in failed"),
             error: text("Error: {title}"),
             try_again: text("Try again"),
+            other_ways: text("Other ways to sign in"),
             retry_after: text("Please try again in {seconds} seconds."),
             retry_soon: text("Please try again in a moment."),
             wrong_credentials: text("The name or the password is wrong."),
@@ -154,7 +157,7 @@ impl Default for Texts {
 
 impl Texts {
     /// Every text, with its name in the configuration.
-    pub fn named(&self) -> [(&'static str, &str); 19] {
+    pub fn named(&self) -> [(&'static str, &str); 20] {
         [
             ("sign_in", &self.sign_in),
             ("continue_with", &self.continue_with),
@@ -168,6 +171,7 @@ impl Texts {
             ("sign_in_failed", &self.sign_in_failed),
             ("error", &self.error),
             ("try_again", &self.try_again),
+            ("other_ways", &self.other_ways),
             ("retry_after", &self.retry_after),
             ("retry_soon", &self.retry_soon),
             ("wrong_credentials", &self.wrong_credentials),

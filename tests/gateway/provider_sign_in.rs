@@ -199,16 +199,46 @@ fn two_ways_to_sign_in_have_a_page() {
     assert_eq!(local.status, 415);
 }
 
-#[test]
-fn unreachable_provider_is_an_error_page_with_a_link() {
+/// A site whose provider is down.
+fn site_of_unreachable_provider(change: impl FnOnce(Config) -> Config) -> Site {
     let (provider, upstream) = (Provider::start(), Upstream::start());
     provider.stop();
-    let gateway = Gateway::start(provider.configure(site_config(&upstream)));
-    let site = Site {
+    let config = provider.configure(site_config(&upstream));
+    let gateway = Gateway::start(change(config));
+    Site {
         provider,
         gateway,
         _upstream: upstream,
-    };
+    }
+}
+
+#[test]
+fn failed_sign_in_leads_to_other_ways_where_there_are_any() {
+    let other = "/api/v1/sign-in?return_to=%2Fprivate%2Fa";
+    for has_passwords in [false, true] {
+        let site = site_of_unreachable_provider(|config| match has_passwords {
+            true => config.set("/identity/builtin", json!({})),
+            false => config,
+        });
+        let page = Visitor::new().open(&site.start_url("/private/a"));
+        let text = page.response.text();
+        assert!(text.contains("<h1>Sign-in failed</h1>"), "{text}");
+        assert_eq!(
+            text.contains("Other ways to sign in"),
+            has_passwords,
+            "{text}"
+        );
+        assert_eq!(
+            text.contains(&format!("href=\"{other}\"")),
+            has_passwords,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn unreachable_provider_is_an_error_page_with_a_link() {
+    let site = site_of_unreachable_provider(|config| config);
     let page = open_page(&site, "/private/a");
     assert_eq!(page.status, 503);
     let text = page.text();

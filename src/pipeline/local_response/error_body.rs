@@ -127,6 +127,8 @@ pub(super) struct PageContext {
     pub(super) pages: Option<Arc<Pages>>,
     /// The address of the sign-in page that it links to.
     pub(super) sign_in: Option<String>,
+    /// The address of the sign-in page, beside that of the start of a sign-in that failed.
+    pub(super) other_ways: Option<String>,
 }
 
 impl ErrorResponse {
@@ -148,8 +150,7 @@ impl ErrorResponse {
                 let (default, none) = (PageContext::default(), Pages::default());
                 let context = self.page.as_deref().unwrap_or(&default);
                 let pages = context.pages.as_deref().unwrap_or(&none);
-                let link = context.sign_in.as_deref();
-                let page = page(pages, rejection, request_id.as_str(), link);
+                let page = page(pages, rejection, request_id.as_str(), context);
                 out.extend_from_slice(page.as_bytes());
             }
             ErrorFormat::Json => {
@@ -203,7 +204,7 @@ fn write_violated_policies(out: &mut Vec<u8>, rejection: &Rejection) {
 }
 
 /// A page for browsers, with a link to sign in where that helps.
-fn page(pages: &Pages, rejection: &Rejection, request_id: &str, sign_in: Option<&str>) -> String {
+fn page(pages: &Pages, rejection: &Rejection, request_id: &str, context: &PageContext) -> String {
     let (texts, refusal) = (&pages.texts, rejection.refusal);
     let status = refusal.status();
     let concerns_sign_in = concerns_sign_in(refusal);
@@ -227,12 +228,15 @@ fn page(pages: &Pages, rejection: &Rejection, request_id: &str, sign_in: Option<
             Some(seconds) => p { (texts.retry_after.replace("{seconds}", &seconds.to_string())) },
             None => {},
         }
-        @if let Some(address) = sign_in {
+        @if let Some(address) = &context.sign_in {
             p {
                 a .button href=(address) {
                     @if concerns_sign_in { (texts.try_again) } @else { (texts.sign_in) }
                 }
             }
+        }
+        @if let Some(address) = &context.other_ways {
+            p { a .button.plain href=(address) { (texts.other_ways) } }
         }
         p { small lang=[foreign] dir="ltr" { (refusal.code()) " " (request_id) } }
     };

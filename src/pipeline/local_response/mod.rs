@@ -139,6 +139,7 @@ fn page_context(rejection: &Rejection, request: &RejectedRequest<'_>) -> PageCon
     PageContext {
         pages: settings.map(|settings| Arc::clone(&settings.pages)),
         sign_in: sign_in::link(rejection, request),
+        other_ways: sign_in::link_to_other_ways(rejection, request),
     }
 }
 

@@ -8,6 +8,7 @@ use super::RejectedRequest;
 use crate::pipeline::browser_navigation::is_browser_navigation;
 use crate::pipeline::sign_in_start;
 use crate::rejection::{Refusal, Rejection};
+use crate::routing::endpoints::SIGN_IN_PAGE;
 use crate::routing::{OnUnauthenticated, SignInPage, SignInPageForm};
 use crate::settings::Reloadable;
 
@@ -84,6 +85,19 @@ pub(super) fn link(rejection: &Rejection, request: &RejectedRequest<'_>) -> Opti
     start.or_else(|| is_signed_out.then(|| address(refusal, request))?)
 }
 
+/// Where the page of a sign-in that failed leads as well, if there is more than one way to sign in: to the
+/// sign-in page, with the parameters of the start.
+pub(super) fn link_to_other_ways(
+    rejection: &Rejection,
+    request: &RejectedRequest<'_>,
+) -> Option<String> {
+    let (_, parameters) = rejection.start()?.split_once('?')?;
+    let settings = request.context.settings?;
+    let api = settings.api.as_ref()?;
+    let has_others = settings.identity.only_provider().is_none();
+    has_others.then(|| format!("{}{SIGN_IN_PAGE}?{parameters}", api.prefix))
+}
+
 /// The address of the sign-in page that returns to the requested page, where that can be opened. A user
 /// who is signed in is asked to sign in anew.
 fn address(refusal: Refusal, request: &RejectedRequest<'_>) -> Option<String> {
@@ -97,5 +111,5 @@ fn address(refusal: Refusal, request: &RejectedRequest<'_>) -> Option<String> {
         Refusal::InsufficientAuthentication => "&prompt=login",
         _ => "",
     };
-    Some(format!("{prefix}/sign-in?return_to={back}{anew}"))
+    Some(format!("{prefix}{SIGN_IN_PAGE}?return_to={back}{anew}"))
 }
