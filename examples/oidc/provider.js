@@ -3,7 +3,8 @@
 // loopback addresses and in clear.
 //
 //   PROVIDER_PORT, APP_PORT   9400, 9401
-//   GATEWAYS                  origins of the gateways, with commas; the first one receives logout tokens
+//   GATEWAYS                  origins of the gateways as browsers see them, with commas; the first one receives
+//                             logout tokens
 //   STATE_FILE                where keys, sessions and grants outlive a restart
 //   CLIENT                    JSON; further metadata of the client (OpenID Connect Registration)
 import http from 'node:http';
@@ -16,7 +17,7 @@ import { Store } from './store.js';
 
 const port = Number(process.env.PROVIDER_PORT ?? 9400);
 const appPort = Number(process.env.APP_PORT ?? 9401);
-const gateways = (process.env.GATEWAYS ?? 'http://127.0.0.1:8080').split(',');
+const gateways = (process.env.GATEWAYS ?? 'http://127.0.0.1:8080,http://localhost:8080').split(',');
 const issuer = `http://localhost:${port}`;
 const store = new Store(process.env.STATE_FILE ?? '.state.json');
 const MULTI_FACTOR = 'urn:example:mfa';

@@ -1,6 +1,6 @@
 // Keys, sessions and grants of the provider in one file, so that a restart signs no user out. The file is
 // written at every change: right for an example, slow for anything else.
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 
 const GRANTABLE = ['AccessToken', 'AuthorizationCode', 'RefreshToken'];
@@ -25,12 +25,13 @@ export class Store {
     renameSync(`${this.file}.new`, this.file);
   }
 
+  // Each key has an ID of its own, so that gateways recognize a new one.
   signingKeys() {
     this.state.keys ??= [
-      { ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }), kid: 'rsa' },
-      { ...generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' }), kid: 'ec' },
-      { ...generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' }), kid: 'ed' },
-    ].map((key) => ({ ...key, use: 'sig' }));
+      generateKeyPairSync('rsa', { modulusLength: 2048 }),
+      generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+      generateKeyPairSync('ed25519'),
+    ].map(({ privateKey }) => ({ ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig' }));
     this.save();
     return this.state.keys;
   }
