@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 
 FROM rust:1.95-slim-bookworm AS build
-# zlib-ng and aws-lc are built with cmake.
+# zlib-ng and aws-lc are built with cmake. Their versions are those of the image's Debian release.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cmake build-essential \
     && rm -rf /var/lib/apt/lists/*
@@ -18,15 +19,19 @@ RUN mkdir -p /rootfs/var/lib/portcullis /rootfs/etc/portcullis
 
 # Contains glibc, libgcc and root certificates; no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build --chown=nonroot:nonroot /rootfs/ /
+COPY --from=build --chown=65532:65532 /rootfs/ /
 COPY --from=build /build/target/release/portcullis /usr/local/bin/portcullis
-# The location of `sqlite:portcullis.db`; mount a volume to persist users.
+# The location of `sqlite:portcullis.db`, and the only folder that the gateway writes to; mount a volume to
+# persist users. The root file system may be read-only, and no capability is needed.
 WORKDIR /var/lib/portcullis
 VOLUME /var/lib/portcullis
-USER nonroot
+# The user `nonroot`, by number, so that orchestrators can tell that it is not root.
+USER 65532:65532
 EXPOSE 8080 9090
-# No HEALTHCHECK, because admin.bind depends on the configuration. Use `portcullis health --admin URL` for
-# one. Orchestrators query GET /health (liveness) and GET /ready (readiness) on the admin listener, which
-# must be bound to an address that they can reach.
+# Asks the admin listener, whose default is 127.0.0.1:9090. With another `admin.bind`, override it:
+# `docker run --health-cmd '/usr/local/bin/portcullis health --admin URL'`. Kubernetes ignores it and queries
+# GET /health (liveness) and GET /ready (readiness).
+HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 \
+    CMD ["/usr/local/bin/portcullis", "health"]
 ENTRYPOINT ["/usr/local/bin/portcullis"]
 CMD ["run", "--config", "/etc/portcullis/portcullis.yaml", "--log-format", "json"]
