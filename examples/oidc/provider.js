@@ -15,6 +15,12 @@ import { startApp } from './app.js';
 import * as pages from './pages.js';
 import { Store } from './store.js';
 
+// oidc-provider needs it.
+if (!URL.parse) {
+  console.error(`Node.js 20 or later is required, and this is ${process.version}: https://nodejs.org/en/download`);
+  process.exit(1);
+}
+
 const port = Number(process.env.PROVIDER_PORT ?? 9400);
 const appPort = Number(process.env.APP_PORT ?? 9401);
 const gateways = (process.env.GATEWAYS ?? 'http://127.0.0.1:8080,http://localhost:8080').split(',');
