@@ -160,6 +160,7 @@ callback_faults! {
         UserinfoSubject = "sub of the userinfo response is not that of the ID token",
         ClaimReferenced = "a mapped claim is only referenced (_claim_names)",
         UserIdUnusable = "the user claim is missing or unusable",
+        ClaimTooLarge = "the mapped roles or scopes have more than 20 KiB",
         ClaimMalformed = "a mapped claim has a wrong type",
     }
     StoreUnavailable {

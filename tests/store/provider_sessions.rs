@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portcullis::auth::provider_sign_in::ProviderSignIn;
 use portcullis::auth::session::{EndReason, Millis, OnSessionLimit, Session, SessionEnd};
-use portcullis::store::{Amendment, SessionIdentity, Store};
+use portcullis::store::{Amendment, SessionIdentity, Store, StoreError};
 
 use crate::support::{IDLE, engines, session};
 
@@ -60,5 +60,30 @@ async fn provider_sign_in_survives_every_change() {
         assert_eq!(ended.provider, written.provider);
         let reason = ended.ended.map(|SessionEnd { reason, .. }| reason);
         assert_eq!(reason, Some(EndReason::Backchannel));
+    }
+}
+
+#[tokio::test]
+async fn identity_that_no_record_can_hold_changes_nothing() {
+    let (_server, stores) = engines().await;
+    // The embedded engine has no such limit.
+    for store in stores.into_iter().skip(1) {
+        let now = store.now().await.unwrap();
+        let written = provider_session("ann", Some("one"), now);
+        create(&store, &written).await;
+        let large: Vec<String> = (0..500).map(|n| format!("{n:0140}")).collect();
+        for (roles, scopes) in [(&large[..], &[][..]), (&[], &large)] {
+            let identity = SessionIdentity {
+                version: 1,
+                email: "new@example.com",
+                name: None,
+                roles,
+                scopes,
+            };
+            let set = store.set_identity(&[written.id], identity).await;
+            assert_eq!(set, Err(StoreError::Refused));
+            let read = store.session(written.id).await.unwrap().unwrap();
+            assert_eq!(read.session, written);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 
 use super::record::KeptTokens;
-use super::{TokenContext, TokenExchanges};
+use super::{TokenContext, TokenExchanges, check_tokens_size};
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::provider_token::{IdToken, IdTokenRequest, kept_claims};
 use crate::clock;
@@ -60,6 +60,7 @@ impl TokenExchanges {
         tokens: &TokenResponse,
         kept: &KeptTokens,
     ) -> Result<Option<Millis>, AccountError> {
+        check_tokens_size(context.provider.settings(), tokens)?;
         let id_token = context.verify_id_token(tokens).await?;
         let subject = session
             .provider

@@ -15,6 +15,9 @@ const MAX_EMAIL: usize = 254;
 const MAX_NAMES: usize = 500;
 /// Maximum length of a role, group or scope, in bytes.
 const MAX_NAME: usize = 255;
+/// Maximum number of bytes of all roles, or of all scopes, of a user. The store, whose encoding triples
+/// some characters, holds at most 65,535 bytes of each.
+const MAX_NAMES_BYTES: usize = 20 * 1024;
 /// The member that names claims which are elsewhere (OpenID Connect Core 1.0, section 5.6.2).
 const CLAIM_NAMES: &str = "_claim_names";
 
@@ -83,8 +86,12 @@ impl<'a> UserClaims<'a> {
             groups,
             scopes: self.names(&claims.scopes, &[])?,
         };
-        if user.roles.len() > MAX_NAMES {
-            return Err(CallbackFault::ClaimMalformed);
+        let is_kept = |names: &[String]| {
+            let bytes = names.iter().map(|name| name.len() + 1);
+            names.len() <= MAX_NAMES && bytes.sum::<usize>() <= MAX_NAMES_BYTES
+        };
+        if !is_kept(&user.roles) || !is_kept(&user.scopes) {
+            return Err(CallbackFault::ClaimTooLarge);
         }
         Ok(user)
     }

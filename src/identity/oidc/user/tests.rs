@@ -325,3 +325,23 @@ fn userinfo_is_needed_where_a_mapped_claim_is_missing() {
     settings.claims.roles = list(&["roles"]);
     check(&settings, "", false);
 }
+
+#[test]
+fn roles_that_no_session_can_hold_are_rejected() {
+    let mut settings = mapped(&["sub"], &["groups"]);
+    settings.claims.scopes = list(&["scope"]);
+    let names = |count: usize, length: usize| -> Vec<String> {
+        (0..count).map(|n| format!("{n:0length$}")).collect()
+    };
+    let fits = json!({"sub": "1", "groups": names(500, 37), "scope": names(500, 37)});
+    assert!(read(&settings, &[fits]).is_ok());
+    for claim in ["groups", "scope"] {
+        let large = json!({"sub": "1", claim: names(500, 140)});
+        let fault = read(&settings, &[large]).err();
+        assert_eq!(fault, Some(CallbackFault::ClaimTooLarge), "{claim}");
+    }
+    // Only what the map leaves is kept.
+    settings.roles_map = Some([("0".repeat(140), list(&["first"]))].into());
+    let large = json!({"sub": "1", "groups": names(500, 140)});
+    assert_eq!(read(&settings, &[large]).unwrap().roles, ["first"]);
+}

@@ -232,14 +232,22 @@ impl Redis {
         ids: &[SessionId],
         identity: SessionIdentity<'_>,
     ) -> Result<(), StoreError> {
+        let [roles, scopes] = [identity.roles, identity.scopes].map(text_codec::encode_list);
+        // The script would write a record that no one can read.
+        if [&roles, &scopes]
+            .iter()
+            .any(|text| text.len() > record::MAX_TEXT)
+        {
+            return Err(StoreError::Refused);
+        }
         let call = |id: &SessionId| {
             let keys = [self.keys.session(id), self.keys.identity(id)];
             let call = self.scripts.set_identity.call(&keys);
             let call = call
                 .arg(identity.version)
                 .arg(identity.email)
-                .arg(text_codec::encode_list(identity.roles))
-                .arg(text_codec::encode_list(identity.scopes));
+                .arg(&*roles)
+                .arg(&*scopes);
             match identity.name {
                 Some(name) => call.arg(name),
                 None => call,

@@ -23,8 +23,8 @@ const HAS_KIND: u8 = 2;
 const HAS_DEVICE: u8 = 4;
 /// The record ends with the sign-in at a provider. Others are as they were before there were providers.
 const HAS_PROVIDER: u8 = 8;
-/// Maximum length of that sign-in.
-const MAX_PROVIDER_BYTES: usize = u16::MAX as usize;
+/// Maximum length of a text, and of that sign-in.
+pub(in crate::store::redis) const MAX_TEXT: usize = u16::MAX as usize;
 /// Number of texts.
 const TEXT_COUNT: usize = 10;
 
@@ -105,7 +105,7 @@ fn encode_provider(session: &Session) -> Option<Vec<u8>> {
         return Some(Vec::new());
     };
     let encoded = serde_json::to_vec(provider).ok()?;
-    (encoded.len() <= MAX_PROVIDER_BYTES).then_some(encoded)
+    (encoded.len() <= MAX_TEXT).then_some(encoded)
 }
 
 /// Decodes the reply to a `GET`.
