@@ -71,6 +71,7 @@ impl Admission<'_> {
         if self
             .provider_tokens
             .has_lapsed(&context, session, facts.now)
+            .await
         {
             return Err(CallbackFault::SessionUnconfirmed.into());
         }

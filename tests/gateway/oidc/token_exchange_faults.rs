@@ -106,3 +106,22 @@ fn refresh_token_of_an_expired_session_is_revoked() {
         });
     }
 }
+
+#[test]
+fn session_that_has_lapsed_waits_at_a_gateway_that_has_not_seen_it() {
+    let fixture = Fixture::fleet(with_recheck("1s", "1s"));
+    fixture.provider.set_rotation(false);
+    let cookie = fixture.sign_in();
+    fixture
+        .provider
+        .vary(Endpoint::Token, |reply| reply.refuse(401, "invalid_client"));
+    within(AFTER_PAUSE, "503 at the first gateway", || {
+        let response = fixture.get(0, "/private/a", &cookie);
+        (response.status == 503).then_some(())
+    });
+    let first = fixture.get(1, "/private/a", &cookie);
+    assert_eq!(
+        (first.status, &*code(&first)),
+        (503, "PROVIDER_UNAVAILABLE")
+    );
+}

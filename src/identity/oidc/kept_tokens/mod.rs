@@ -244,10 +244,23 @@ impl ProviderTokens {
 
     /// Whether requests of a session are rejected because its provider has not confirmed it for longer
     /// than `on_outage` permits. The session itself goes on, and is rechecked.
-    pub fn has_lapsed(&self, context: &TokenContext, session: &Arc<Session>, now: Millis) -> bool {
+    pub async fn has_lapsed(
+        &self,
+        context: &TokenContext,
+        session: &Arc<Session>,
+        now: Millis,
+    ) -> bool {
         let on_outage = context.provider.settings().tokens.on_outage;
         if on_outage == RecheckOutage::Continue || context.recheck().is_none() {
             return false;
+        }
+        if self.shared.cache.get(&session.id).is_none() {
+            // Another gateway may have recorded failures.
+            let timeout = context.provider.settings().timeout;
+            let read = tokio::time::timeout(timeout, self.shared.read(context, session.id));
+            if let Ok(Err(error)) = read.await {
+                tracing::debug!(%error, session_id = %session.id, "provider tokens cannot be read");
+            }
         }
         self.session_used(context, session, now);
         let cached = self.shared.cache.get(&session.id);
