@@ -10,7 +10,7 @@ use http::request::Parts;
 use super::ApiState;
 use super::caller::{AuthenticatedCaller, is_allowed_origin, presented_credential};
 use crate::auth::credential::PresentedCredential;
-use crate::auth::session::{Millis, SessionId};
+use crate::auth::session::{Millis, Session, SessionId};
 use crate::auth::token::Claims;
 use crate::pipeline::admission::Identity;
 use crate::pipeline::facts::Client;
@@ -62,9 +62,15 @@ impl PresentedSession {
         })
     }
 
-    /// The session to end.
+    /// The session to end, which may have another owner.
     pub(super) fn session_id(&self) -> Option<SessionId> {
         self.session
+    }
+
+    /// Whether a session belongs to the user that is named, if one is.
+    pub(super) fn may_end(&self, session: &Session) -> bool {
+        let mut named = self.user.iter();
+        named.all(|user| *user == session.user)
     }
 
     /// Ends the session and revokes the token.

@@ -84,8 +84,8 @@ pub(super) async fn sign_out(
     };
     fields.check()?;
     let at_provider = is_at_provider(&parts.uri)?;
-    let id = session.as_ref().and_then(PresentedSession::session_id);
-    let provider = ProviderSignOut::prepare(&state, &snapshot, id.filter(|_| at_provider)).await;
+    let presented = session.as_ref().filter(|_| at_provider);
+    let provider = ProviderSignOut::prepare(&state, &snapshot, presented).await;
     if let Some(session) = session {
         session.end(&state, settings, &client).await?;
     }

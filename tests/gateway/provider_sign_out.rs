@@ -10,6 +10,7 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::provider::{CLIENT_ID, CORP, Endpoint, Provider, User};
 use crate::support::redis::Redis;
+use crate::support::tokens;
 use crate::support::upstream::Upstream;
 use crate::support::visitor::Visitor;
 
@@ -158,9 +159,40 @@ fn kept_id_token_is_a_hint() {
     let response = submit(&mut visitor, &gateway);
     assert_eq!(response.status, 303, "{response:?}");
     let parameters = parameters(response.header("location").unwrap());
-    let claims = crate::support::tokens::claims(&parameters["id_token_hint"]);
+    let claims = tokens::claims(&parameters["id_token_hint"]);
     assert_eq!(claims["sub"], "ann");
     assert!(!gateway.logs().contains(&parameters["id_token_hint"]));
+}
+
+#[test]
+fn token_that_names_the_session_of_another_user_reveals_no_hint() {
+    let (provider, upstream) = (Provider::start(), Upstream::start());
+    let pointer = format!("/identity/providers/{CORP}/tokens");
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let config = alone(&provider, &upstream)
+        .set(&pointer, json!({ "keep": true }))
+        .set("/encryption", json!({ "key": key }));
+    let gateway = Gateway::start(config);
+    let cookie = sign_in(&provider, &gateway).session_cookie().unwrap();
+    let current = gateway.request(&Request::get("/api/v1/sessions/current").cookie(&cookie));
+    let session = current.data()["id"].as_str().unwrap().to_owned();
+    let log_out = |user: &str| {
+        let now = tokens::now();
+        let token = tokens::hs256(&json!({
+            "iss": "portcullis", "aud": "portcullis", "sub": user, "sid": session, "jti": user,
+            "iat": now - 120, "exp": now - 60,
+        }));
+        let request = Request::post("/api/v1/auth/logout?provider=true");
+        let response =
+            gateway.request(&request.header("Authorization", &format!("Bearer {token}")));
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.data()["logout_url"].clone()
+    };
+    assert_eq!(log_out("corp:eve"), Value::Null);
+    assert!(!is_ended(&gateway, &cookie));
+    let url = log_out("corp:ann");
+    assert!(parameters(url.as_str().unwrap()).contains_key("id_token_hint"));
+    assert!(is_ended(&gateway, &cookie));
 }
 
 #[test]

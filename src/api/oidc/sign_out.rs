@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::own_origin;
 use crate::api::ApiState;
-use crate::auth::session::SessionId;
+use crate::api::presented_session::PresentedSession;
 use crate::identity::oidc::ProviderClient;
 use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
@@ -20,15 +20,20 @@ pub(in crate::api) struct ProviderSignOut {
 }
 
 impl ProviderSignOut {
-    /// Finds the provider before the session ends, because its tokens end with it. A failure costs no more than the sign-out there.
+    /// Finds the provider before the session ends, because its tokens end with it. A failure costs no more
+    /// than the sign-out there.
     pub(in crate::api) async fn prepare(
         state: &ApiState,
         snapshot: &Snapshot,
-        session: Option<SessionId>,
+        presented: Option<&PresentedSession>,
     ) -> Option<ProviderSignOut> {
         snapshot.providers.iter().next()?;
-        let session = session?;
+        let session = presented?.session_id()?;
         let entry = state.sessions.find(session).await.ok()??;
+        // The hint names the user.
+        if !presented?.may_end(&entry.session) {
+            return None;
+        }
         let sign_in = entry.session.provider?;
         let provider = snapshot.providers.get(&sign_in.provider)?;
         Some(ProviderSignOut {

@@ -73,8 +73,7 @@ pub(super) async fn submit(
         Some(Err(rejection)) => PresentedSession::from_rejection(&rejection, &presented),
         None => None,
     };
-    let id = session.as_ref().and_then(PresentedSession::session_id);
-    let at_provider = ProviderSignOut::prepare(&state, &snapshot, id).await;
+    let at_provider = ProviderSignOut::prepare(&state, &snapshot, session.as_ref()).await;
     if let Some(session) = session
         && let Err(error) = session.end(&state, settings, &client).await
     {
