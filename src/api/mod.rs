@@ -143,7 +143,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(oidc::providers::list))
         .routes(routes!(oidc::start::start))
         .routes(routes!(oidc::jwks::keys))
-        .routes(routes!(oidc::callback::query, oidc::callback::form))
+        .routes(routes!(oidc::callback::finish))
         .routes(routes!(oidc::link::link))
         .routes(routes!(oidc::backchannel_logout::log_out))
         .routes(routes!(sessions::list, sessions::end_others))

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, FromRequest, Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
 
 use super::super::body::BodyFields;
 use super::super::identities::{IdentitiesView, IdentityView};
-use super::super::{caller, response};
+use super::super::response;
 use super::AdminState;
+use super::named_user::NamedUser;
 use crate::auth::token::is_user_id;
 use crate::identity::{IdentityName, UnlinkedBy};
 use crate::pipeline::snapshot::Snapshot;
@@ -20,9 +21,8 @@ use crate::settings::provider::{Issuer, Provider, TENANT_ID, UserStorage};
 /// `GET /admin/users/{id}/identities`.
 pub(super) async fn list(
     State(state): State<AdminState>,
-    Path(id): Path<String>,
+    NamedUser(user): NamedUser,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&state.accounts, &id).await?;
     let identities = state.accounts.identities_of(&user.id).await?;
     Ok(response::data(&IdentitiesView::of(&identities)))
 }
@@ -30,12 +30,9 @@ pub(super) async fn list(
 /// `POST /admin/users/{id}/identities` `{provider, subject, issuer?}`.
 pub(super) async fn link(
     State(state): State<AdminState>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    Path(id): Path<String>,
-    request: Request,
+    NamedUser(user): NamedUser,
+    NamedIdentity(named): NamedIdentity,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&state.accounts, &id).await?;
-    let named = read_name(&snapshot.settings, request).await?;
     let identity = state.accounts.link_named_identity(&user.id, &named).await?;
     let shown = IdentityView::of(&identity);
     Ok(response::data_with_status(StatusCode::CREATED, &shown))
@@ -45,11 +42,9 @@ pub(super) async fn link(
 pub(super) async fn unlink_named(
     State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
-    Path(id): Path<String>,
-    request: Request,
+    NamedUser(user): NamedUser,
+    NamedIdentity(named): NamedIdentity,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&state.accounts, &id).await?;
-    let named = read_name(&snapshot.settings, request).await?;
     let identities = state.accounts.identities_of(&user.id).await?;
     let identity = identities.iter().find(|identity| named.is_of(identity));
     let identity = identity.ok_or(Refusal::NotFound)?;
@@ -60,9 +55,9 @@ pub(super) async fn unlink_named(
 pub(super) async fn unlink(
     State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
-    Path((id, identity)): Path<(String, String)>,
+    NamedUser(user): NamedUser,
+    Path((_, identity)): Path<(String, String)>,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&state.accounts, &id).await?;
     unlink_by_id(&state, &snapshot.settings, &user.id, &identity).await
 }
 
@@ -78,10 +73,23 @@ async fn unlink_by_id(
     Ok(response::no_content())
 }
 
-/// Reads which identity a call is about. The issuer may be omitted where the provider has only one.
-async fn read_name(settings: &Reloadable, request: Request) -> Result<IdentityName, Rejection> {
-    let (parts, body) = request.into_parts();
-    let mut fields = BodyFields::read(&parts.headers, body).await?;
+/// The identity that the body of a call names.
+pub(super) struct NamedIdentity(IdentityName);
+
+impl FromRequest<AdminState> for NamedIdentity {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, _: &AdminState) -> Result<NamedIdentity, Rejection> {
+        let (parts, body) = request.into_parts();
+        let snapshot = parts.extensions.get::<Arc<Snapshot>>();
+        let settings = &snapshot.ok_or(Refusal::Internal)?.settings;
+        let fields = BodyFields::read(&parts.headers, body).await?;
+        read_name(settings, fields).map(NamedIdentity)
+    }
+}
+
+/// Reads the name of an identity. The issuer may be omitted where the provider has only one.
+fn read_name(settings: &Reloadable, mut fields: BodyFields) -> Result<IdentityName, Rejection> {
     let name = fields.text("provider");
     let subject = fields.text("subject");
     let issuer = fields.optional_text("issuer");

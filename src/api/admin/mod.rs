@@ -8,6 +8,7 @@ mod identities;
 mod limits;
 mod listener;
 mod listings;
+mod named_user;
 mod sessions;
 mod tokens;
 mod users;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,9 +13,10 @@ use uuid::Uuid;
 
 use super::super::body::BodyFields;
 use super::super::query::QueryParams;
+use super::super::response;
 use super::super::view::{self, AdminUserView};
-use super::super::{caller, response};
 use super::AdminState;
+use super::named_user::NamedUser;
 use crate::auth::session::{Millis, SessionStatus};
 use crate::identity::{NewUser, User, UserPatch};
 use crate::pipeline::snapshot::Snapshot;
@@ -83,9 +84,8 @@ pub(super) async fn create(
 pub(super) async fn show(
     State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
-    Path(id): Path<String>,
+    NamedUser(user): NamedUser,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&state.accounts, &id).await?;
     Ok(response::data(
         &load_presence(&state, &snapshot.settings, &user).await?,
     ))
@@ -143,9 +143,8 @@ struct UserPresence {
 /// `DELETE /admin/users/{id}`: ends the user's sessions, then deletes the user.
 pub(super) async fn remove(
     State(state): State<AdminState>,
-    Path(id): Path<String>,
+    NamedUser(user): NamedUser,
 ) -> Result<Response, Rejection> {
-    let user = caller::find_user(&state.accounts, &id).await?;
     state.accounts.remove_user(&user.id).await?;
     Ok(response::no_content())
 }
@@ -155,10 +154,9 @@ pub(super) async fn remove(
 pub(super) async fn change(
     State(state): State<AdminState>,
     Extension(snapshot): Extension<Arc<Snapshot>>,
-    Path(id): Path<String>,
+    NamedUser(before): NamedUser,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let before = caller::find_user(&state.accounts, &id).await?;
     let (parts, body) = request.into_parts();
     let mut fields = BodyFields::read(&parts.headers, body).await?;
     for fixed in ["id", "username", "created_at", "updated_at"] {
@@ -180,7 +178,7 @@ pub(super) async fn change(
     };
     let rules = snapshot.settings.identity.passwords;
     let patch = fields.check_with(patch.check(&before, rules))?;
-    let user = state.accounts.apply_change(&id, patch).await?;
+    let user = state.accounts.apply_change(&before.id, patch).await?;
     Ok(response::data(
         &load_presence(&state, &snapshot.settings, &user).await?,
     ))

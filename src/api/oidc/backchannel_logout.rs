@@ -1,9 +1,7 @@
 //! `POST auth/backchannel-logout/{provider}`.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
@@ -11,9 +9,8 @@ use utoipa::ToSchema;
 
 use super::super::response::{self, ResponseInfo};
 use super::super::{ApiState, body};
+use super::provider_call::ProviderCall;
 use crate::identity::oidc::LogoutFailure;
-use crate::pipeline::facts::Client;
-use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, Rejection};
 
 /// A logout request of a provider.
@@ -45,22 +42,19 @@ pub(in crate::api) struct BackchannelLogout {
 )]
 pub(in crate::api) async fn log_out(
     State(state): State<ApiState>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    Extension(client): Extension<Client>,
-    Path(name): Path<String>,
+    call: ProviderCall,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let provider = snapshot.providers.get(&name).filter(|provider| {
-        let settings = provider.settings();
-        settings.logout.back_channel && settings.has_id_tokens()
-    });
-    let provider = provider.ok_or(Refusal::NotFound)?;
+    let provider = call.provider_settings();
+    if !provider.logout.back_channel || !provider.has_id_tokens() {
+        return Err(Refusal::NotFound.into());
+    }
     let (parts, sent) = request.into_parts();
     // A request without a token is refused like one with a malformed token.
     let token = read_token(&parts.headers, sent).await?.unwrap_or_default();
     let logged_out = state
         .accounts
-        .log_out_by_provider(&snapshot.settings, provider, &token, client.ip)
+        .log_out_by_provider(call.settings(), &call.provider, &token, call.client.ip)
         .await;
     Ok(match logged_out {
         Ok(()) => Response::default(),

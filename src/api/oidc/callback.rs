@@ -1,39 +1,32 @@
 //! `GET` and `POST auth/callback/{provider}`.
 
-use std::sync::Arc;
-
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::super::page::{leading_page, see_other};
 use super::super::response::ResponseInfo;
 use super::super::sign_in::{self, SESSION_HEADER};
 use super::super::{ApiState, Caller, body};
+use super::provider_call::ProviderCall;
 use super::refused::refused;
 use super::{NO_REFERRER, cookie_rules};
 use crate::auth::session::SameSite;
 use crate::clock;
 use crate::identity::SignedIn;
-use crate::identity::oidc::ProviderClient;
 use crate::identity::oidc::callback::{CallbackResponse, SentResponse};
 use crate::identity::oidc::flow::{self, Flow, FlowCookieRules, FlowSearch};
 use crate::identity::oidc::sign_in::{FinishedFlow, SignInCallback};
 use crate::limits::Decision;
-use crate::pipeline::admission::{CredentialKind, Identity};
-use crate::pipeline::facts::Client;
-use crate::pipeline::snapshot::Snapshot;
+use crate::pipeline::admission::CredentialKind;
 use crate::rejection::{CallbackFault, Refusal, Rejection};
 use crate::settings::Reloadable;
 
 /// A call of the callback.
-struct Call<'a> {
+struct Callback<'a> {
     state: &'a ApiState,
-    settings: &'a Reloadable,
-    provider: &'a ProviderClient,
-    client: &'a Client,
+    call: &'a ProviderCall,
     headers: &'a HeaderMap,
     /// Whether the browser's own session is valid.
     is_signed_in: bool,
@@ -41,10 +34,10 @@ struct Call<'a> {
 
 /// Finish a sign-in at a provider
 ///
-/// The address to which the provider returns the browser. Creates a session, sets its cookie, and
-/// redirects to where the sign-in was started for.
+/// The address to which the provider returns the browser, by `POST` if it posts its response. Creates a
+/// session, sets its cookie, and redirects to where the sign-in was started for.
 #[utoipa::path(
-    get,
+    method(get, post),
     path = "/auth/callback/{provider}",
     tag = "auth",
     params(("provider" = String, Path, description = "Name of the provider")),
@@ -58,101 +51,46 @@ struct Call<'a> {
         (status = 503, description = "The provider or the store is not available"),
     ),
 )]
-pub(in crate::api) async fn query(
+pub(in crate::api) async fn finish(
     State(state): State<ApiState>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    Extension(client): Extension<Client>,
-    Path(name): Path<String>,
     caller: Option<Extension<Caller>>,
-    request: Request,
-) -> Result<Response, Rejection> {
-    let (parts, _) = request.into_parts();
-    // A program that previews links must not redeem the code.
-    if parts.method == Method::HEAD {
-        return Err(Refusal::MethodNotAllowed.into());
-    }
-    let provider = snapshot.providers.get(&name).ok_or(Refusal::NotFound)?;
-    let call = Call::new(
-        &state,
-        &snapshot.settings,
-        provider,
-        &client,
-        &parts,
-        caller,
-    );
-    let query = parts.uri.query().unwrap_or_default();
-    Ok(call.serve(SentResponse::Query(query.as_bytes())).await)
-}
-
-/// Finish a sign-in at a provider that posts its response
-#[utoipa::path(
-    post,
-    path = "/auth/callback/{provider}",
-    tag = "auth",
-    params(("provider" = String, Path, description = "Name of the provider")),
-    responses(
-        (status = 303, description = "Signed in; also sets the session cookie"),
-        (status = 400, description = "The flow is unknown, altered, or over 10 minutes old"),
-        (status = 403, description = "The provider or the gateway refuses the user"),
-        (status = 404, description = "There is no such provider"),
-        (status = 429, description = "Too many attempts, or the session limit is reached"),
-        (status = 502, description = "The provider's response is not valid"),
-        (status = 503, description = "The provider or the store is not available"),
-    ),
-)]
-pub(in crate::api) async fn form(
-    State(state): State<ApiState>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    Extension(client): Extension<Client>,
-    Path(name): Path<String>,
-    caller: Option<Extension<Caller>>,
+    call: ProviderCall,
     request: Request,
 ) -> Result<Response, Rejection> {
     let (parts, sent) = request.into_parts();
-    let provider = snapshot.providers.get(&name).ok_or(Refusal::NotFound)?;
-    let call = Call::new(
-        &state,
-        &snapshot.settings,
-        provider,
-        &client,
-        &parts,
-        caller,
-    );
-    // A body of another type has none of the parameters.
-    let sent = match body::is_form(&parts.headers) {
-        true => body::read_bytes(sent).await?,
-        false => Bytes::new(),
+    let callback = Callback {
+        state: &state,
+        call: &call,
+        headers: &parts.headers,
+        is_signed_in: caller.is_some_and(|Extension(caller)| is_signed_in(caller)),
     };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
-    Ok(call.serve(SentResponse::Form { query, body: &sent }).await)
+    match parts.method {
+        // A program that previews links must not redeem the code.
+        Method::HEAD => Err(Refusal::MethodNotAllowed.into()),
+        Method::POST => {
+            // A body of another type has none of the parameters.
+            let sent = match body::is_form(&parts.headers) {
+                true => body::read_bytes(sent).await?,
+                false => Bytes::new(),
+            };
+            let sent = SentResponse::Form { query, body: &sent };
+            Ok(callback.serve(sent).await)
+        }
+        _ => Ok(callback.serve(SentResponse::Query(query)).await),
+    }
 }
 
-impl<'a> Call<'a> {
-    fn new(
-        state: &'a ApiState,
-        settings: &'a Reloadable,
-        provider: &'a ProviderClient,
-        client: &'a Client,
-        parts: &'a Parts,
-        caller: Option<Extension<Caller>>,
-    ) -> Call<'a> {
-        let by_cookie = |identity: Identity| identity.credential_kind == CredentialKind::Cookie;
-        let is_signed_in = caller.is_some_and(|Extension(Caller(found))| {
-            found.is_ok_and(|identity| identity.is_some_and(by_cookie))
-        });
-        Call {
-            state,
-            settings,
-            provider,
-            client,
-            headers: &parts.headers,
-            is_signed_in,
-        }
-    }
+fn is_signed_in(Caller(found): Caller) -> bool {
+    let identity = found.ok().flatten();
+    identity.is_some_and(|identity| identity.credential_kind == CredentialKind::Cookie)
+}
 
+impl Callback<'_> {
     async fn serve(&self, sent: SentResponse<'_>) -> Response {
-        let rules = cookie_rules(self.settings, self.provider.settings());
-        let response = CallbackResponse::read(self.provider.settings().response_mode, sent);
+        let provider = self.call.provider_settings();
+        let rules = cookie_rules(self.call.settings(), provider);
+        let response = CallbackResponse::read(provider.response_mode, sent);
         let search = self.find_flow(&rules, sent);
         let mut response = match (response, search.found) {
             // The back button.
@@ -176,11 +114,11 @@ impl<'a> Call<'a> {
 
     /// Searches the flow among the browser's cookies. Without keys there are no flows.
     fn find_flow(&self, rules: &FlowCookieRules, sent: SentResponse<'_>) -> FlowSearch {
-        let Some(keys) = flow::keys(&self.settings.tokens) else {
+        let Some(keys) = flow::keys(&self.call.settings().tokens) else {
             return FlowSearch::nothing();
         };
         let cookies = self.headers.get_all(header::COOKIE).iter();
-        let provider = &self.provider.settings().name;
+        let provider = &self.call.provider_settings().name;
         let state = sent.claimed_state().unwrap_or_default();
         rules.find(
             cookies.map(HeaderValue::as_bytes),
@@ -196,6 +134,7 @@ impl<'a> Call<'a> {
         response: Result<CallbackResponse, CallbackFault>,
         flow: Result<Flow, CallbackFault>,
     ) -> Response {
+        let (settings, provider) = (self.call.settings(), &*self.call.provider);
         let return_to = match &flow {
             Ok(flow) => flow.request.return_to.clone(),
             Err(_) => "/".to_owned(),
@@ -203,33 +142,27 @@ impl<'a> Call<'a> {
         let callback = SignInCallback {
             response,
             flow,
-            previous_session: sign_in::cookie_session(self.headers, self.settings),
+            previous_session: sign_in::cookie_session(self.headers, settings),
         };
-        let client_info = sign_in::client_info(self.headers, self.client);
+        let client_info = sign_in::client_info(self.headers, &self.call.client);
         let mut limits = Vec::new();
         let accounts = &self.state.accounts;
         let finished = accounts
-            .finish_at_provider(
-                self.settings,
-                self.provider,
-                callback,
-                &client_info,
-                &mut limits,
-            )
+            .finish_at_provider(settings, provider, callback, &client_info, &mut limits)
             .await;
         let finished = finished.map_err(Rejection::from);
         if !matches!(finished, Ok(FinishedFlow::Linked)) {
             let refusal = finished.as_ref().err().map(|refused| refused.refusal);
-            accounts.count_provider_sign_in(&self.provider.settings().name, refusal);
+            accounts.count_provider_sign_in(&provider.settings().name, refusal);
         }
         match finished {
             Ok(FinishedFlow::SignedIn(signed_in)) => {
-                signed_in_response(self.settings, &signed_in, limits, &return_to)
+                signed_in_response(settings, &signed_in, limits, &return_to)
             }
             Ok(FinishedFlow::Linked) => see_other(&return_to),
             Err(rejection) => {
                 let rejection = rejection.with_decisions(limits);
-                refused(self.settings, self.provider, rejection, &return_to)
+                refused(settings, provider, rejection, &return_to)
             }
         }
     }

@@ -1,13 +1,10 @@
 //! `GET auth/jwks/{provider}`.
 
-use std::sync::Arc;
-
-use axum::extract::{Extension, Path};
 use axum::response::Response;
 use http::StatusCode;
 
 use super::super::response;
-use crate::pipeline::snapshot::Snapshot;
+use super::provider_call::ProviderCall;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::provider::ClientAuthentication;
 
@@ -25,12 +22,8 @@ use crate::settings::provider::ClientAuthentication;
         (status = 404, description = "There is no such provider, or it has no `client_key`"),
     ),
 )]
-pub(in crate::api) async fn keys(
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    Path(name): Path<String>,
-) -> Result<Response, Rejection> {
-    let provider = snapshot.settings.identity.provider(&name);
-    match &provider.ok_or(Refusal::NotFound)?.client_auth {
+pub(in crate::api) async fn keys(call: ProviderCall) -> Result<Response, Rejection> {
+    match &call.provider_settings().client_auth {
         ClientAuthentication::PrivateKey(key) => {
             Ok(response::json(StatusCode::OK, &key.public_jwks()))
         }

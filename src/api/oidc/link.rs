@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::super::caller::AuthenticatedCaller;
 use super::super::{ApiState, return_to};
+use super::provider_call::ProviderCall;
 use super::start::{begin, redirect_uri};
 use crate::auth::session::SessionId;
 use crate::identity::oidc::flow::FlowRequest;
@@ -39,13 +40,11 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 pub(in crate::api) async fn link(
     State(state): State<ApiState>,
     caller: AuthenticatedCaller,
-    Path(name): Path<String>,
+    call: ProviderCall,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let settings = caller.settings();
-    let provider = caller.snapshot.providers.get(&name);
-    let provider = provider.ok_or(Refusal::NotFound)?;
-    if !matches!(provider.settings().users, UserStorage::Database { .. }) {
+    let (settings, provider) = (call.settings(), call.provider_settings());
+    if !matches!(provider.users, UserStorage::Database { .. }) {
         return Err(Refusal::NotFound.into());
     }
     caller.find_user(&state).await?;
@@ -53,7 +52,7 @@ pub(in crate::api) async fn link(
     let query = request.uri().query();
     let request = SignInRequest {
         flow: FlowRequest {
-            redirect_uri: redirect_uri(settings, provider.settings(), &caller.client)?,
+            redirect_uri: redirect_uri(settings, provider, &call.client)?,
             return_to: return_to::from_query(query, return_to::listed_hosts(settings)),
             acr: Vec::new(),
             max_age: None,
@@ -62,7 +61,7 @@ pub(in crate::api) async fn link(
         prompt: None,
         login_hint: None,
     };
-    Ok(begin(&state, settings, provider, &caller.client, request).await)
+    Ok(begin(&state, settings, &call.provider, &call.client, request).await)
 }
 
 /// The caller's session, if its user has just authenticated: an identity is a key to the account.

@@ -4,6 +4,7 @@ pub(super) mod backchannel_logout;
 pub(super) mod callback;
 pub(super) mod jwks;
 pub(super) mod link;
+mod provider_call;
 pub(super) mod providers;
 mod refused;
 pub(super) mod sign_out;

@@ -1,22 +1,20 @@
 //! `GET auth/start/{provider}`.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 
 use super::super::query::QueryParams;
 use super::super::response::ResponseInfo;
 use super::super::{ApiState, return_to};
+use super::provider_call::ProviderCall;
 use super::refused::refused;
 use super::{NO_REFERRER, cookie_rules, own_origin, provider_path};
 use crate::identity::oidc::ProviderClient;
 use crate::identity::oidc::flow::FlowRequest;
 use crate::identity::oidc::sign_in::{SignInRequest, StartedSignIn};
 use crate::pipeline::facts::Client;
-use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::endpoints::CALLBACK;
 use crate::settings::Reloadable;
@@ -56,15 +54,12 @@ const ACR_MAX: usize = 32;
 )]
 pub(in crate::api) async fn start(
     State(state): State<ApiState>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    Extension(client): Extension<Client>,
-    Path(name): Path<String>,
+    call: ProviderCall,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let settings = &snapshot.settings;
-    let provider = snapshot.providers.get(&name).ok_or(Refusal::NotFound)?;
-    let asked = read_request(settings, provider.settings(), &client, &request)?;
-    Ok(begin(&state, settings, provider, &client, asked).await)
+    let (settings, client) = (call.settings(), &call.client);
+    let asked = read_request(settings, call.provider_settings(), client, &request)?;
+    Ok(begin(&state, settings, &call.provider, client, asked).await)
 }
 
 /// Starts a sign-in that returns to a page, in place of the sign-in page.
