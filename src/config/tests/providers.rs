@@ -7,14 +7,10 @@ use url::Url;
 
 use super::{SIGNING, Settings, parse_section, parse_with};
 use crate::auth::sealing::{KeyRing, SealingKey};
-use crate::auth::token::Algorithm;
+use crate::identity::oidc::fixtures::provider;
 use crate::routing::endpoints::OfferedEndpoints;
-use crate::settings::provider::{
-    Allow, AllowLists, ClientAuthentication, EmailDomain, Endpoints, Issuer, LogoutRules, Par,
-    Provider, ProviderClaims, ProviderKind, RecheckOutage, ResponseMode, TokenKeeping, UserStorage,
-    UserinfoUse,
-};
-use crate::settings::{IdentitySource, UpstreamTls};
+use crate::settings::IdentitySource;
+use crate::settings::provider::{Allow, AllowLists, ClientAuthentication, EmailDomain, Provider};
 
 fn parse_providers(identity: &str) -> Settings {
     parse_section(&format!("{SIGNING}identity: {{ {identity} }}")).unwrap()
@@ -28,36 +24,10 @@ fn provider_has_the_documented_defaults() {
     let settings = parse_providers(&format!("providers: {{ {CORP} }}"));
     let identity = &settings.reloadable.identity;
     let corp = identity.provider("corp").unwrap();
-    let texts = |list: &[&str]| {
-        list.iter()
-            .map(|text| (*text).to_owned())
-            .collect::<Vec<_>>()
-    };
     let expected = Provider {
-        name: "corp".into(),
-        title: "corp".to_owned(),
-        kind: ProviderKind::Oidc,
-        issuer: Some(Issuer::Exact("https://id.example.com".to_owned())),
-        endpoints: Endpoints::default(),
         client_id: "a".to_owned(),
         client_auth: ClientAuthentication::SecretBasic("b".into()),
-        scopes: texts(&["openid", "email", "profile"]),
-        authorization_params: Vec::new(),
-        response_mode: ResponseMode::Query,
-        par: Par::Auto,
-        extra_audiences: Vec::new(),
-        algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
-        claims: ProviderClaims {
-            user: texts(&["sub"]),
-            email: texts(&["email"]),
-            email_verified: texts(&["email_verified"]),
-            name: texts(&["name"]),
-            roles: Vec::new(),
-            scopes: Vec::new(),
-        },
-        roles_map: None,
-        userinfo: UserinfoUse::Auto,
-        trust_email: false,
+        scopes: ["openid", "email", "profile"].map(str::to_owned).to_vec(),
         allow: Allow::Listed(AllowLists {
             domains: vec![
                 EmailDomain::Exact("example.com".to_owned()),
@@ -65,21 +35,8 @@ fn provider_has_the_documented_defaults() {
             ],
             ..AllowLists::default()
         }),
-        users: UserStorage::External {
-            prefix: "corp:".to_owned(),
-        },
-        session_ttl: None,
-        tokens: TokenKeeping {
-            keep: false,
-            recheck: None,
-            on_outage: RecheckOutage::Continue,
-        },
-        logout: LogoutRules {
-            at_provider: true,
-            back_channel: true,
-        },
         timeout: Duration::from_secs(5),
-        tls: UpstreamTls::default(),
+        ..provider("https://id.example.com")
     };
     assert_eq!(**corp, expected);
 }

@@ -12,7 +12,8 @@ use crate::settings::provider::{
     ProviderKind, RecheckOutage, ResponseMode, TokenKeeping, UserStorage, UserinfoUse,
 };
 
-/// The settings of a provider with this issuer.
+/// The settings of a provider with this issuer: the file's defaults, but a shorter `timeout` and fewer
+/// scopes.
 pub(crate) fn provider(issuer: &str) -> Provider {
     let claim = |name: &str| vec![name.to_owned()];
     Provider {
