@@ -116,8 +116,8 @@ pub(in crate::config) struct Identity {
     pub(in crate::config) builtin: Builtin,
     /// Users of a backend that checks their credentials; replaces `builtin`.
     pub(in crate::config) upstream: Option<BackendIdentity>,
-    /// Providers at which users sign in, by name (`[a-z0-9-]`, at most 32 characters), in the order
-    /// of the sign-in page.
+    /// Providers at which users sign in, by name (`[a-z0-9-]`, at most 32 characters, not `password`
+    /// or `upstream`), in the order of the sign-in page.
     pub(in crate::config) providers: BTreeMap<String, Provider>,
     /// Limits on sign-in attempts, at providers too. `null`: those of `builtin` or `upstream`.
     pub(in crate::config) sign_in_limits: Option<SignInLimits>,

@@ -15,6 +15,13 @@ pub enum SignInMethod {
 impl SignInMethod {
     const ALL: [SignInMethod; 2] = [SignInMethod::Password, SignInMethod::Upstream];
 
+    /// Whether a name is the label of a method, which no provider may share.
+    pub fn is_label(name: &str) -> bool {
+        SignInMethod::ALL
+            .iter()
+            .any(|method| method.as_str() == name)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             SignInMethod::Password => "password",

@@ -16,6 +16,7 @@ use crate::config::file::File;
 use crate::config::file::provider as file;
 use crate::settings::UpstreamTls;
 use crate::settings::provider::{LogoutRules, Provider, ProviderKind, UserinfoUse};
+use crate::telemetry::metrics::SignInMethod;
 
 /// Maximum length of a provider's name.
 const MAX_NAME: usize = 32;
@@ -71,6 +72,12 @@ fn check_name(name: &str, location: &ConfigPath, context: &mut ResolveContext<'_
             .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     if !is_valid {
         let message = "a provider's name must consist of 1 to 32 characters of a-z, 0-9 and \"-\"";
+        context.error_at_key(location, message);
+    }
+    if SignInMethod::is_label(name) {
+        let message = format!(
+            "a provider cannot be named \"{name}\", which sign-ins by password are counted as"
+        );
         context.error_at_key(location, message);
     }
 }
