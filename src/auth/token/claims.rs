@@ -9,6 +9,10 @@ use super::CertificateHash;
 use crate::auth::session::{Millis, SessionId};
 use crate::json;
 
+/// The fault of a payload without a usable `iss`.
+pub(super) const NO_ISSUER: &str = "`iss` is not a string";
+/// The fault of a payload without a usable `aud`.
+pub(super) const NO_AUDIENCE: &str = "`aud` is neither a string nor a list of strings";
 /// End of the year 9999, the last date that can be formatted, in seconds.
 const MAX_DATE: u64 = 253_402_300_799;
 /// The largest integer that a double represents exactly.
@@ -28,10 +32,7 @@ impl Payload {
 
     /// Returns the issuer, which must be a string.
     pub(super) fn issuer(&self) -> Result<&str, &'static str> {
-        self.0
-            .get("iss")
-            .and_then(Value::as_str)
-            .ok_or("`iss` is not a string")
+        self.0.get("iss").and_then(Value::as_str).ok_or(NO_ISSUER)
     }
 
     /// Whether `aud` is the audience or a list that contains it.
@@ -44,7 +45,7 @@ impl Payload {
         match self.0.get("aud") {
             Some(one @ Value::String(_)) => Ok(std::slice::from_ref(one)),
             Some(Value::Array(list)) if list.iter().all(Value::is_string) => Ok(list),
-            _ => Err("`aud` is neither a string nor a list of strings"),
+            _ => Err(NO_AUDIENCE),
         }
     }
 

@@ -33,6 +33,8 @@ const MALFORMED: &str = "the provider's token is malformed";
 const ALGORITHM: &str = "the algorithm of the provider's token is not permitted";
 const SIGNATURE: &str = "the signature of the provider's token is wrong";
 const ISSUER: &str = "iss of the provider's token is not the provider's issuer";
+const NO_ISSUER: &str = "iss of the provider's token is missing or malformed";
+const NO_AUDIENCE: &str = "aud of the provider's token is missing or malformed";
 const AUDIENCE: &str = "aud of the provider's token is wrong";
 const TIMES: &str = "a time of the provider's token is missing or malformed";
 const FUTURE: &str = "the provider's token is not valid yet";
@@ -42,14 +44,16 @@ const NONCE: &str = "the nonce of the provider's token is wrong";
 fn audience_rows(issuer: &str) -> Vec<Row> {
     let slashed = format!("{issuer}/");
     vec![
-        ("no iss", without("iss"), MALFORMED),
+        ("no iss", without("iss"), NO_ISSUER),
+        ("iss in a list", claim("iss", json!([issuer])), NO_ISSUER),
         (
             "another iss",
             claim("iss", json!("https://other.example")),
             ISSUER,
         ),
         ("iss with a slash", claim("iss", json!(slashed)), ISSUER),
-        ("no aud", without("aud"), MALFORMED),
+        ("no aud", without("aud"), NO_AUDIENCE),
+        ("a number as aud", claim("aud", json!(1)), NO_AUDIENCE),
         ("another aud", claim("aud", json!("other")), AUDIENCE),
         (
             "one more aud",

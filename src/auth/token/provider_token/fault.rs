@@ -1,5 +1,6 @@
 //! Why a token of a provider is rejected.
 
+use crate::auth::token::claims::{NO_AUDIENCE, NO_ISSUER};
 use crate::auth::token::jws::{UNSUPPORTED_ALGORITHM, UNSUPPORTED_EXTENSION, WRONG_TYPE};
 
 /// The check that a token of a provider fails. The text is for the log; clients never see it.
@@ -17,8 +18,12 @@ pub enum ProviderTokenFault {
     /// The header has `crit`.
     Extension,
     Signature,
+    /// `iss` is missing, or not a string.
+    IssuerMissing,
     Issuer,
     Tenant,
+    /// `aud` is missing, or neither a string nor a list of strings.
+    AudienceMissing,
     Audience,
     ExtraAudience,
     AuthorizedParty,
@@ -55,8 +60,10 @@ impl ProviderTokenFault {
             ProviderTokenFault::Type => WRONG_TYPE,
             ProviderTokenFault::Extension => UNSUPPORTED_EXTENSION,
             ProviderTokenFault::Signature => "no key of the provider made the signature",
+            ProviderTokenFault::IssuerMissing => NO_ISSUER,
             ProviderTokenFault::Issuer => "`iss` is not the provider's issuer",
             ProviderTokenFault::Tenant => "`tid` is not the tenant of `iss`",
+            ProviderTokenFault::AudienceMissing => NO_AUDIENCE,
             ProviderTokenFault::Audience => "`aud` does not have the client ID",
             ProviderTokenFault::ExtraAudience => "`aud` has a value beside the client ID",
             ProviderTokenFault::AuthorizedParty => "`azp` is not the client ID",
@@ -86,6 +93,8 @@ impl From<&'static str> for ProviderTokenFault {
             UNSUPPORTED_ALGORITHM => ProviderTokenFault::Algorithm,
             UNSUPPORTED_EXTENSION => ProviderTokenFault::Extension,
             WRONG_TYPE => ProviderTokenFault::Type,
+            NO_ISSUER => ProviderTokenFault::IssuerMissing,
+            NO_AUDIENCE => ProviderTokenFault::AudienceMissing,
             _ => ProviderTokenFault::Malformed(reason),
         }
     }
