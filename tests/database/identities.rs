@@ -166,10 +166,14 @@ async fn unknown_identity_without_create_joins_or_is_unknown() {
             ..CREATE
         };
         let ann = corp("1", Some("ann@example.com"));
-        assert_eq!(
-            sign_in(&database, ann, strict).await,
-            IdentitySignIn::Unknown
-        );
+        let eve = corp("3", Some("eve@example.com"));
+        for (unknown, expected) in [
+            (ann, IdentitySignIn::EmailTaken),
+            (eve, IdentitySignIn::Unknown),
+            (corp("1", None), IdentitySignIn::Unknown),
+        ] {
+            assert_eq!(sign_in(&database, unknown, strict).await, expected);
+        }
         let joining = FirstSignIn {
             create: false,
             ..JOIN

@@ -225,12 +225,12 @@ fn verified_email_joins_the_row_that_has_it() {
         // Another account at the provider that has got the email does not.
         site.provider
             .set_user(User::new("y").claim("email", json!("bob@example.com")));
-        site.refused(403, "SIGN_IN_REFUSED");
+        site.refused(409, "USER_EXISTS");
         // A disabled row is joined never, and signs in never.
         let off = site.add_user("off@example.com");
         site.patch(&off, &json!({ "disabled": true }));
         site.provider.set_user(User::new("off"));
-        site.refused(403, "SIGN_IN_REFUSED");
+        site.refused(409, "USER_EXISTS");
         assert!(site.identities(&off).is_empty());
     });
 }

@@ -119,23 +119,22 @@ impl Database {
         now: Millis,
     ) -> Result<IdentitySignIn, Error> {
         let owner = match asserted.email {
-            Some(email) if rules.link_by_email => {
-                self.find_user_by(transaction, "email", email).await?
-            }
-            _ => None,
+            Some(email) => self.find_user_by(transaction, "email", email).await?,
+            None => None,
         };
-        if let Some(user) = owner
-            && self.may_join(transaction, &user, asserted).await?
-        {
-            let identity = self
-                .insert_identity(transaction, &user.id, asserted, Some(now), now)
-                .await?;
-            return Ok(IdentitySignIn::Joined(user, identity));
+        let Some(user) = owner else {
+            return match rules.create {
+                true => self.create_for_identity(transaction, asserted, now).await,
+                false => Ok(IdentitySignIn::Unknown),
+            };
+        };
+        if !rules.link_by_email || !self.may_join(transaction, &user, asserted).await? {
+            return Ok(IdentitySignIn::EmailTaken);
         }
-        if !rules.create {
-            return Ok(IdentitySignIn::Unknown);
-        }
-        self.create_for_identity(transaction, asserted, now).await
+        let identity = self
+            .insert_identity(transaction, &user.id, asserted, Some(now), now)
+            .await?;
+        Ok(IdentitySignIn::Joined(user, identity))
     }
 
     /// Whether an identity may join the user who has its email: never a disabled user, nor one who
