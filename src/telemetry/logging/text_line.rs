@@ -8,6 +8,7 @@ use http::Method;
 use super::access_log::AccessRecord;
 use super::number::{write_address, write_number, write_seconds};
 use super::timestamp;
+use crate::auth::token::is_invisible;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::trace_id::TraceId;
 
@@ -67,9 +68,10 @@ fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     }
 }
 
-/// Escapes characters that could start a new line or control a terminal.
+/// Escapes text with characters that could start a new line, control a terminal, hide themselves, or
+/// change the direction of text.
 fn printable(text: &str) -> Cow<'_, str> {
-    if text.chars().any(char::is_control) {
+    if text.chars().any(|c| c.is_control() || is_invisible(c)) {
         text.escape_default().to_string().into()
     } else {
         text.into()
@@ -89,6 +91,35 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, access);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_cannot_forge_or_reorder_a_line() {
+        for (text, expected) in [
+            ("/a/ünï?%20", "/a/ünï?%20"),
+            ("/a\nb", "/a\\nb"),
+            ("/\u{1b}[2J", "/\\u{1b}[2J"),
+            ("/\u{85}", "/\\u{85}"),
+            ("/\u{2028}", "/\\u{2028}"),
+            ("/\u{2029}", "/\\u{2029}"),
+            ("/\u{61c}", "/\\u{61c}"),
+            ("/\u{200e}\u{200f}", "/\\u{200e}\\u{200f}"),
+            ("/\u{202a}\u{202e}", "/\\u{202a}\\u{202e}"),
+            ("/\u{2066}\u{2069}", "/\\u{2066}\\u{2069}"),
+            ("/\u{200b}\u{feff}", "/\\u{200b}\\u{feff}"),
+        ] {
+            assert_eq!(printable(text), expected);
+            let access = AccessRecord {
+                host: text,
+                path: text,
+                user: Some(text),
+                reason: text,
+                ..AccessRecord::default()
+            };
+            let line = line(&access);
+            let is_raw = |c: &char| c.is_control() || is_invisible(*c);
+            assert_eq!(line.chars().filter(is_raw).count(), 1, "{line:?}");
+        }
     }
 
     #[test]
