@@ -19,7 +19,7 @@ use crate::clock;
 use crate::pipeline::fields::FieldKind;
 use crate::proxy::connection::head::Head;
 use crate::proxy::connection_auth::Owner;
-use crate::proxy::open_streams::stream_control::StreamControl;
+use crate::proxy::open_streams::stream_control::{Interrupt, StreamControl};
 use crate::proxy::request_context::{Admitted, RequestContext, UpstreamAttempts};
 use crate::proxy::retry::{BodyProgress, CLIENT_GONE, FailedAttempt, Failure, Processing, Stage};
 use crate::proxy::server_selection;
@@ -103,7 +103,7 @@ pub(super) async fn forward(
 /// outside.
 ///
 /// # Errors
-/// No server is left.
+/// No server is left, or the body is too slow.
 async fn connect(
     request: &Head,
     ctx: &mut RequestContext,
@@ -138,8 +138,8 @@ async fn connect(
             Some(upstream) => Ok((upstream, true)),
             None => {
                 let connecting = connections.connect(address, protocol, of_client, &timeouts);
-                let connected = Box::pin(unless_closed(&ctx.arrival.control, connecting));
-                let Some(connected) = connected.await else {
+                let connected = Box::pin(unless_closed(&ctx.arrival.control, connecting)).await;
+                let Some(connected) = connected.inspect_err(|it| ctx.record_failure(*it))? else {
                     return Ok(None);
                 };
                 connected.map(|upstream| (upstream, false))
@@ -184,11 +184,18 @@ fn begin_attempt(
 }
 
 /// Runs the future until the request is closed from outside: `None`.
-async fn unless_closed<T>(control: &StreamControl, work: impl Future<Output = T>) -> Option<T> {
+///
+/// # Errors
+/// The client is too slow with its body.
+async fn unless_closed<T>(
+    control: &StreamControl,
+    work: impl Future<Output = T>,
+) -> Result<Option<T>, Failure> {
     let mut work = pin!(work);
     poll_fn(|cx| match control.poll_interrupt(cx) {
-        Some(_) => Poll::Ready(None),
-        None => work.as_mut().poll(cx).map(Some),
+        Some(Interrupt::Close(_)) => Poll::Ready(Ok(None)),
+        Some(Interrupt::GiveUp) => Poll::Ready(Err(Failure::BodyTooSlow)),
+        None => work.as_mut().poll(cx).map(|done| Ok(Some(done))),
     })
     .await
 }
@@ -342,4 +349,24 @@ fn record_failure(
         ctx.record_failure(failure);
     }
     ctx.reason = reason;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::proxy::open_streams::stream_control::CloseReason;
+
+    #[tokio::test]
+    async fn work_ends_with_the_interrupt_that_stops_it() {
+        let control = StreamControl::default();
+        control.set_polled();
+        let connecting = || unless_closed(&control, pending::<()>());
+        assert_eq!(unless_closed(&control, ready(1)).await, Ok(Some(1)));
+        control.give_up();
+        assert_eq!(connecting().await, Err(Failure::BodyTooSlow));
+        control.close(CloseReason::Drain);
+        assert_eq!(connecting().await, Ok(None));
+    }
 }
