@@ -56,6 +56,7 @@ const provider = new Provider(issuer, {
   jwks: { keys: store.signingKeys() },
   cookies: { keys: [store.secret()] },
   clients: [client],
+  enabledJWA: { idTokenSigningAlgValues: ['RS256', 'PS256', 'ES256', 'ES384', 'EdDSA'] },
   acrValues: ['urn:example:password', MULTI_FACTOR],
   claims: {
     openid: ['sub', 'acr', 'amr', 'auth_time'],

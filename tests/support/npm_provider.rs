@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::client::Request;
@@ -20,12 +21,19 @@ pub struct NpmProvider {
     provider: u16,
     app: u16,
     gateways: Vec<String>,
+    /// Further metadata of the client.
+    client: Value,
     state: TempDir,
 }
 
 impl NpmProvider {
     /// Starts it for gateways at these ports; `None`: there is no npm.
     pub fn start(gateways: &[u16]) -> Option<NpmProvider> {
+        NpmProvider::start_for(gateways, json!({}))
+    }
+
+    /// The same, with further metadata of the client (OpenID Connect Registration).
+    pub fn start_for(gateways: &[u16], client: Value) -> Option<NpmProvider> {
         let program = npm::install(EXAMPLE)?.join("provider.js");
         let gateways = gateways
             .iter()
@@ -33,13 +41,14 @@ impl NpmProvider {
         let gateways: Vec<String> = gateways.collect();
         let (provider, app) = (ports::free().port(), ports::free().port());
         let state = tempfile::tempdir().unwrap();
-        let child = serve(&program, provider, app, &gateways, state.path());
+        let child = serve(&program, provider, app, &gateways, &client, state.path());
         let provider = NpmProvider {
             child,
             program,
             provider,
             app,
             gateways,
+            client,
             state,
         };
         provider.await_ready();
@@ -47,7 +56,7 @@ impl NpmProvider {
     }
 
     /// The configuration of the example, with this provider's addresses and those of a gateway.
-    fn gateway_file(&self, config: &Config) -> PathBuf {
+    fn gateway_file(&self, config: &Config, vary: impl FnOnce(String) -> String) -> PathBuf {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLE);
         let text = std::fs::read_to_string(file.join("portcullis.yaml")).unwrap();
         let text = text
@@ -58,7 +67,7 @@ impl NpmProvider {
             "admin: {{ bind: {}, token: {ADMIN_TOKEN} }}\n",
             config.admin()
         );
-        config.write_beside("portcullis.yaml", admin + &text)
+        config.write_beside("portcullis.yaml", admin + &vary(text))
     }
 
     /// Starts it, and a gateway that has the configuration of the example.
@@ -71,7 +80,16 @@ impl NpmProvider {
 
     /// Starts a gateway that has the configuration of the example.
     pub fn start_gateway(&self, config: Config) -> Gateway {
-        let file = self.gateway_file(&config);
+        self.start_gateway_with(config, |text| text)
+    }
+
+    /// The same, with this change of the configuration.
+    pub fn start_gateway_with(
+        &self,
+        config: Config,
+        vary: impl FnOnce(String) -> String,
+    ) -> Gateway {
+        let file = self.gateway_file(&config, vary);
         let gateway = Gateway::spawn_from(config, file);
         eventually("the gateway is ready", || {
             let response = Request::get("/ready").try_send(gateway.admin).ok()?;
@@ -97,6 +115,7 @@ impl NpmProvider {
             provider,
             app,
             &self.gateways,
+            &self.client,
             self.state.path(),
         );
         self.await_ready();
@@ -118,12 +137,20 @@ impl Drop for NpmProvider {
     }
 }
 
-fn serve(program: &Path, provider: u16, app: u16, gateways: &[String], state: &Path) -> Child {
+fn serve(
+    program: &Path,
+    provider: u16,
+    app: u16,
+    gateways: &[String],
+    client: &Value,
+    state: &Path,
+) -> Child {
     Command::new("node")
         .arg(program)
         .env("PROVIDER_PORT", provider.to_string())
         .env("APP_PORT", app.to_string())
         .env("GATEWAYS", gateways.join(","))
+        .env("CLIENT", client.to_string())
         .env("STATE_FILE", state.join("state.json"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -193,6 +193,50 @@ fn step_up_asks_for_the_second_factor() {
 }
 
 #[test]
+fn strictest_settings_of_a_client_sign_in() {
+    let config = Config::new(ports::free());
+    let port = config.listener(0).port();
+    let client = json!({
+        "token_endpoint_auth_method": "private_key_jwt",
+        "jwks_uri": format!("http://127.0.0.1:{port}/api/v1/auth/jwks/example"),
+        "require_pushed_authorization_requests": true,
+        "authorization_signed_response_alg": "PS256",
+        "id_token_signed_response_alg": "ES384",
+    });
+    let Some(provider) = NpmProvider::start_for(&[port], client) else {
+        return;
+    };
+    let key = include_str!("../../../src/auth/token/testdata/ec.pem");
+    let key = config.write_beside("client.pem", key);
+    let settings = format!(
+        "client_auth: private_key_jwt\n      client_key: {{ algorithm: ES256, key_file: {key:?} }}\n      \
+         algorithms: [ES384, PS256]\n      response_mode: jwt\n      par: true\n      scopes:"
+    );
+    let gateway = provider.start_gateway_with(config, |text| {
+        let lines = text.lines();
+        let lines = lines.filter(|line| !line.trim_start().starts_with("client_secret:"));
+        let text: Vec<&str> = lines.collect();
+        text.join("\n").replacen("scopes:", &settings, 1)
+    });
+    let mut example = Example {
+        provider,
+        gateway,
+        visitor: Visitor::new(),
+    };
+    let form = example.open_form("/private/a");
+    let request = form.hop("/auth").unwrap().query().unwrap();
+    assert!(request.contains("request_uri="), "{request}");
+    assert!(!request.contains("nonce="), "{request}");
+    let page = example.enter(&form, "ann");
+    page.response.assert_ok();
+    assert_eq!(page.url.path(), "/private/a");
+    let callback = page.hop("/api/v1/auth/callback/").unwrap();
+    let names: Vec<_> = callback.query_pairs().map(|(name, _)| name).collect();
+    assert_eq!(names, ["response"]);
+    assert_eq!(example.session()["provider"], "example");
+}
+
+#[test]
 fn provider_may_be_down_between_any_two_steps() {
     let config = Config::new(ports::free());
     let Some(mut provider) = NpmProvider::start(&[config.listener(0).port()]) else {
