@@ -128,7 +128,10 @@ fn addresses_without_a_public_url_have_the_scheme_of_the_cookie() {
         let line = format!("redirect URI: {scheme}://HOST/api/v1/auth/callback/corp\n");
         assert!(out.contains(&line), "{out}");
         assert!(
-            out.ends_with("because \"api.public_url\" is null\n"),
+            out.ends_with(
+                "provider corp: the public host is unknown: HOST is that of each request, such as \
+                 127.0.0.1:8080, because \"api.public_url\" is null\n"
+            ),
             "{out}"
         );
     }

@@ -104,8 +104,13 @@ pub(super) fn addresses(settings: &Settings, provider: &Provider) -> Vec<String>
         all.push(format!("key set of the client: {base}/auth/jwks/{name}"));
     }
     if api.public_url.is_none() {
-        let text = "HOST is the host of each request, because \"api.public_url\" is null";
-        all.push(text.to_owned());
+        let mut binds = settings.boot.listeners.iter().map(|it| it.bind);
+        let own = binds.find(|bind| !bind.ip().is_unspecified());
+        let example = own.map_or(String::new(), |bind| format!(", such as {bind},"));
+        all.push(format!(
+            "the public host is unknown: HOST is that of each request{example} because \
+             \"api.public_url\" is null"
+        ));
     }
     let lines = all.into_iter();
     lines
