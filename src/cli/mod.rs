@@ -5,6 +5,7 @@
 
 mod admin_client;
 mod check;
+mod completions;
 mod connect;
 mod database;
 mod demo;
@@ -12,6 +13,7 @@ mod explain;
 mod health;
 mod keys;
 mod listing;
+mod manual;
 mod output;
 mod run;
 mod schema;
@@ -150,6 +152,16 @@ enum Command {
     /// Example: portcullis schema > portcullis.schema.json
     #[command(verbatim_doc_comment)]
     Schema(schema::SchemaArgs),
+    /// Print completions for a shell
+    ///
+    /// Packages install them.
+    ///
+    /// Example: source <(portcullis completions bash)
+    #[command(verbatim_doc_comment)]
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages to a directory, for packages
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
     /// Update the tables of the database
     #[command(subcommand)]
     Database(database::DatabaseCommand),
@@ -221,6 +233,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Manual(args) => manual::run(&args),
         Command::Database(command) => database::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Token(command) => token::run(&command),

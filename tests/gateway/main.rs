@@ -62,6 +62,7 @@ mod language;
 mod leased_limits;
 mod local_limits;
 mod log_lines;
+mod manual_and_completions;
 mod metrics;
 mod mixed_calls;
 mod oidc;
