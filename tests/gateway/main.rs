@@ -45,6 +45,7 @@ mod durable_outage;
 mod early_responses;
 mod exchange;
 mod fleet;
+mod front_proxies;
 mod grpc_calls;
 mod guessing;
 mod half_closed;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod echo;
 pub mod fault_proxy;
 pub mod frames;
+pub mod front_proxy;
 pub mod gateway;
 pub mod grpc;
 pub mod history;

@@ -109,9 +109,18 @@ pub fn connect(
     name: &str,
     config: &Arc<ClientConfig>,
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    connect_over(connect_socket(to)?, name, config)
+}
+
+/// Finishes the handshake on a connected socket.
+pub fn connect_over(
+    socket: TcpStream,
+    name: &str,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let session = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let mut stream = StreamOwned::new(session, connect_socket(to)?);
+    let mut stream = StreamOwned::new(session, socket);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }
