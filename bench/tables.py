@@ -105,7 +105,7 @@ def starts(figures):
 
 def callbacks(figures):
     """Formats the table of `bench/stories`."""
-    head = ["store", "whole ms", "of it the provider ms", "beside it ms", "p99 of that", "CPU µs", "Redis µs"]
+    head = ["store", "whole ms", "provider ms", "beside the provider ms", "p99 of that", "CPU µs", "Redis µs"]
     lines = []
     for name, taken in figures.items():
         value = lambda figure: load.median(taken["slices"], figure)
