@@ -71,9 +71,40 @@ impl FetchSignal {
 
     /// Waits until the next fetch is due: after the delay, or when it is requested.
     pub async fn until_due(&self, delay: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(delay) => *self.pending.lock() = true,
-            () = self.requested.notified() => {}
+        let due = tokio::time::sleep(delay);
+        tokio::pin!(due);
+        loop {
+            tokio::select! {
+                () = &mut due => {
+                    *self.pending.lock() = true;
+                    return;
+                }
+                () = self.requested.notified() => {
+                    // A fetch that was due at the same time has served an earlier request.
+                    if *self.pending.lock() {
+                        return;
+                    }
+                }
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn request_that_a_due_fetch_has_served_starts_no_other() {
+        let hour = Duration::from_secs(3600);
+        let signal = FetchSignal::pending();
+        signal.complete(true);
+        assert!(signal.request(|| true));
+        signal.complete(true);
+        let next = tokio::time::timeout(hour / 2, signal.until_due(hour));
+        assert!(next.await.is_err());
+        assert!(signal.request(|| true));
+        let next = tokio::time::timeout(hour / 2, signal.until_due(hour));
+        assert!(next.await.is_ok());
     }
 }
