@@ -69,6 +69,11 @@ impl FetchSignal {
         self.completed.send_replace(is_success);
     }
 
+    /// Whether the latest fetch failed, or none has completed.
+    pub fn has_failed(&self) -> bool {
+        !*self.completed.borrow()
+    }
+
     /// Waits until the next fetch is due: after the delay, or when it is requested.
     pub async fn until_due(&self, delay: Duration) {
         let due = tokio::time::sleep(delay);

@@ -65,9 +65,9 @@ pub enum KeyFetchOutcome {
 pub enum KeyRefresh {
     /// The keys are those of now.
     Fetched,
-    /// The keys could not be fetched in time.
+    /// The keys could not be fetched, now or when they were requested last.
     Failed,
-    /// They were requested a short while ago.
+    /// The keys are those of a short while ago.
     CoolDown,
 }
 
@@ -175,6 +175,7 @@ impl FetchState {
         match self.signal.join(self.fetching.wait, may_start).await {
             FetchWait::Succeeded => KeyRefresh::Fetched,
             FetchWait::Failed => KeyRefresh::Failed,
+            FetchWait::Declined if self.signal.has_failed() => KeyRefresh::Failed,
             FetchWait::Declined => KeyRefresh::CoolDown,
         }
     }
