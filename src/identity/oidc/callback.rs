@@ -48,8 +48,11 @@ pub struct CallbackResponse {
 /// The content of a response.
 pub enum ResponseContent {
     Parameters(ResponseParameters),
-    /// A signed token that has the parameters (JARM).
-    Token(String),
+    /// A signed token that has the parameters (JARM), and the issuer that is named beside it.
+    Token {
+        token: String,
+        iss: Option<String>,
+    },
 }
 
 /// The parameters of a response.
@@ -174,7 +177,10 @@ impl Parameters {
         let token = token.ok_or(CallbackFault::WrongResponseMode)?;
         Ok(CallbackResponse {
             state: state_of(token).ok_or(CallbackFault::StateMissing)?,
-            content: ResponseContent::Token(token.to_owned()),
+            content: ResponseContent::Token {
+                token: token.to_owned(),
+                iss: self.get("iss").map(str::to_owned),
+            },
         })
     }
 }
@@ -198,7 +204,7 @@ mod tests {
     fn read(mode: ResponseMode, sent: SentResponse<'_>) -> Result<String, CallbackFault> {
         let response = CallbackResponse::read(mode, sent)?;
         let content = match response.content {
-            ResponseContent::Token(_) => "token".to_owned(),
+            ResponseContent::Token { iss, .. } => format!("token {}", iss.unwrap_or_default()),
             ResponseContent::Parameters(ResponseParameters { iss, result }) => {
                 let result = match result {
                     CallbackResult::Code(code) => code,
@@ -270,7 +276,7 @@ mod tests {
             read(ResponseMode::FormPost, form("", good)),
             Ok("s c".to_owned())
         );
-        for in_query in [good, "state=s", "iss=x", "error=x"] {
+        for in_query in [good, "state=s", "code=c", "iss=x", "error=x", "response=x"] {
             assert_eq!(read(ResponseMode::FormPost, form(in_query, good)), wrong);
         }
         assert_eq!(query(ResponseMode::Jwt, good), wrong);
@@ -294,10 +300,18 @@ mod tests {
         ] {
             assert_eq!(read(bad), Err(CallbackFault::StateMissing), "{bad}");
         }
-        let beside = format!("{}&code=c", token("{\"state\":\"s\"}"));
-        assert_eq!(
-            query(ResponseMode::Jwt, &beside),
-            Err(CallbackFault::WrongResponseMode)
-        );
+        let token = token("{\"state\":\"s\"}");
+        let beside = |more: &str| query(ResponseMode::Jwt, &format!("{token}&{more}"));
+        for bare in ["code=c", "state=s", "error=x"] {
+            assert_eq!(
+                beside(bare),
+                Err(CallbackFault::WrongResponseMode),
+                "{bare}"
+            );
+        }
+        let repeated = Err(CallbackFault::ParameterRepeated);
+        assert_eq!(beside("response=a.b.c"), repeated);
+        // It is compared with the provider's.
+        assert_eq!(beside("iss=i"), Ok("s token i".to_owned()));
     }
 }

@@ -300,7 +300,11 @@ async fn read_code(
             provider.check_issuer(iss.as_deref()).await?;
             result
         }
-        ResponseContent::Token(token) => {
+        ResponseContent::Token { token, iss } => {
+            // The token names its issuer itself; what is beside it must not name another.
+            if iss.is_some() {
+                provider.check_issuer(iss.as_deref()).await?;
+            }
             let leeway = settings.tokens.leeway;
             let response = provider
                 .verify_authorization_response(&token, leeway, clock::unix_millis())
