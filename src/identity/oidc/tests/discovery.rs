@@ -5,7 +5,10 @@ use serde_json::json;
 use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
+use super::verification::publish;
 use super::*;
+use crate::auth::token::Algorithm;
+use crate::auth::token::fixtures::private;
 use crate::rejection::CallbackFault;
 
 /// Sets the document, and starts a client that gives up soon.
@@ -68,6 +71,8 @@ async fn starts_fail_fast_while_the_provider_is_down_and_succeed_once_it_is_up()
     );
 
     let server = LyingServer::serve(socket.listen(16).unwrap());
+    // Without keys, the provider would be down again at once.
+    publish(&server, &[&private(Algorithm::ES256, "key")]);
     let before = Instant::now();
     while start(&gateway).await.is_err() {
         assert!(
