@@ -18,6 +18,8 @@ const MAX_HOPS: usize = 20;
 pub struct Visitor {
     cookies: Vec<Stored>,
     trusted: Option<Arc<ClientConfig>>,
+    /// Whether cookies that are `Secure` are sent in clear.
+    trusts_loopback: bool,
 }
 
 #[derive(Clone)]
@@ -50,6 +52,15 @@ impl Visitor {
         Visitor {
             cookies: Vec::new(),
             trusted: Some(tls::client(certificate, &[])),
+            trusts_loopback: false,
+        }
+    }
+
+    /// One that takes loopback for secure, as browsers do.
+    pub fn on_loopback() -> Visitor {
+        Visitor {
+            trusts_loopback: true,
+            ..Visitor::default()
         }
     }
 
@@ -199,7 +210,7 @@ impl Visitor {
             let below = url.path().strip_prefix(cookie.path.trim_end_matches('/'));
             Some(&*cookie.host) == url.host_str()
                 && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                && (!cookie.is_secure || url.scheme() == "https")
+                && (!cookie.is_secure || self.trusts_loopback || url.scheme() == "https")
         };
         let mut sent: Vec<_> = self.cookies.iter().filter(is_sent).collect();
         sent.sort_by_key(|cookie| std::cmp::Reverse(cookie.path.len()));

@@ -5,21 +5,21 @@ use std::time::Duration;
 use serde_json::json;
 use url::Url;
 
-use super::table::{Outcome, Table, flow_invalid, provider_error, refused, setting, unavailable};
-use crate::support::provider::{CORP, Callback, Endpoint, Jwt, Provider, Reply, Transfer};
+use super::table::{Outcome, Table, flow_invalid, provider_error, refused, unavailable};
+use crate::support::provider::{Callback, Endpoint, Provider, Reply, Transfer};
 use crate::support::visitor::Visitor;
 
 type Lie = Box<dyn Fn(&mut Callback) + Send + Sync>;
+pub(super) type CallbackRow = (&'static str, Lie, Outcome);
 type TokenRow = (&'static str, fn(&mut Reply), Outcome);
 type MetadataRow = (&'static str, fn(&mut Reply));
-type ResponseRow = (&'static str, fn(&mut Jwt));
 
 const STATE_UNKNOWN: &str = "no flow of this browser has this state";
 const REPEATED: &str = "a parameter is given twice";
-const WRONG_MODE: &str = "the response has another mode than the one requested";
+pub(super) const WRONG_MODE: &str = "the response has another mode than the one requested";
 
-fn state_rows() -> Vec<(&'static str, Lie, Outcome)> {
-    let repeated = flow_invalid(REPEATED);
+/// Rows that no repeated parameter makes: they hold in every response mode.
+pub(super) fn state_rows() -> Vec<CallbackRow> {
     vec![
         (
             "no state",
@@ -41,28 +41,18 @@ fn state_rows() -> Vec<(&'static str, Lie, Outcome)> {
             }),
             flow_invalid(STATE_UNKNOWN),
         ),
-        (
-            "state twice",
-            Box::new(|callback| callback.add("state", "x")),
-            repeated,
-        ),
     ]
 }
 
-fn response_rows() -> Vec<(&'static str, Lie, Outcome)> {
+/// Rows of plain parameters, in a query or a form.
+pub(super) fn parameter_rows() -> Vec<CallbackRow> {
     let foreign = "https://other.example";
-    let repeated = flow_invalid(REPEATED);
+    let repeated =
+        |name: &'static str| -> Lie { Box::new(move |callback| callback.add(name, "x")) };
     vec![
-        (
-            "code twice",
-            Box::new(|callback| callback.add("code", "x")),
-            repeated,
-        ),
-        (
-            "iss twice",
-            Box::new(|callback| callback.add("iss", "x")),
-            repeated,
-        ),
+        ("state twice", repeated("state"), flow_invalid(REPEATED)),
+        ("code twice", repeated("code"), flow_invalid(REPEATED)),
+        ("iss twice", repeated("iss"), flow_invalid(REPEATED)),
         (
             "another iss",
             Box::new(move |callback| callback.set("iss", foreign)),
@@ -73,32 +63,30 @@ fn response_rows() -> Vec<(&'static str, Lie, Outcome)> {
             Box::new(|callback| callback.remove("iss")),
             flow_invalid("iss is missing although the metadata promises it"),
         ),
-        (
-            "neither code nor error",
-            Box::new(|callback| callback.remove("code")),
-            flow_invalid("the callback has neither a code nor an error"),
-        ),
-        (
-            "a form instead of a query",
-            Box::new(|callback| callback.response_mode = "form_post".to_owned()),
-            flow_invalid(WRONG_MODE),
-        ),
-        (
-            "a token instead of a query",
-            Box::new(|callback| callback.response_mode = "jwt".to_owned()),
-            flow_invalid(WRONG_MODE),
-        ),
     ]
 }
 
-#[test]
-fn each_broken_callback_fails_before_the_code_is_sent() {
-    let table = Table::start();
-    for (what, lie, outcome) in state_rows().into_iter().chain(response_rows()) {
-        table.provider.vary_callback(lie);
-        table.fails(what, outcome);
-    }
-    for (error, outcome) in [
+/// A response without a result.
+pub(super) fn empty_row() -> CallbackRow {
+    (
+        "neither code nor error",
+        Box::new(|callback| callback.remove("code")),
+        flow_invalid("the callback has neither a code nor an error"),
+    )
+}
+
+/// A response in another mode than the one that was requested.
+pub(super) fn mode_row(what: &'static str, mode: &'static str) -> CallbackRow {
+    (
+        what,
+        Box::new(move |callback| callback.response_mode = mode.to_owned()),
+        flow_invalid(WRONG_MODE),
+    )
+}
+
+/// The errors that a provider reports, and what each is.
+pub(super) fn error_rows() -> Vec<(&'static str, Outcome)> {
+    vec![
         (
             "access_denied",
             refused("the provider reported access_denied"),
@@ -135,7 +123,22 @@ fn each_broken_callback_fails_before_the_code_is_sent() {
             "invalid_scope",
             provider_error("the provider rejected the authorization request"),
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn each_broken_callback_fails_before_the_code_is_sent() {
+    let table = Table::start();
+    let mut rows = state_rows();
+    rows.extend(parameter_rows());
+    rows.push(empty_row());
+    rows.push(mode_row("a form instead of a query", "form_post"));
+    rows.push(mode_row("a token instead of a query", "jwt"));
+    for (what, lie, outcome) in rows {
+        table.provider.vary_callback(lie);
+        table.fails(what, outcome);
+    }
+    for (error, outcome) in error_rows() {
         table
             .provider
             .vary_callback(move |callback| callback.refuse(error));
@@ -302,51 +305,6 @@ fn each_broken_token_response_fails_the_sign_in() {
         );
     }
     table.has_kept_secrets();
-}
-
-#[test]
-fn signed_responses_are_required_where_they_were_requested() {
-    let table = Table::start_with(|config| config.set(&setting("response_mode"), json!("jwt")));
-    table.succeeds("a signed response");
-    table
-        .provider
-        .vary_callback(|callback| callback.response_mode = "query".to_owned());
-    table.fails("a bare code", flow_invalid(WRONG_MODE));
-    let invalid = flow_invalid("the response token is not valid");
-    let rows: [ResponseRow; 5] = [
-        ("another iss", |token| {
-            token.claims["iss"] = json!("https://other.example")
-        }),
-        ("another aud", |token| token.claims["aud"] = json!("other")),
-        ("exp in the past", |token| token.claims["exp"] = json!(1)),
-        ("no exp", |token| token.remove("exp")),
-        ("code twice", |token| token.duplicate("code", &json!("x"))),
-    ];
-    for (what, lie) in rows {
-        table.provider.vary_response_token(lie);
-        table.fails(what, invalid);
-    }
-    assert_eq!(table.redemptions(), 1, "of the good one");
-}
-
-#[test]
-fn posted_responses_are_required_where_they_were_requested() {
-    let table = Table::start_with(|config| {
-        let config = config.set(&setting("response_mode"), json!("form_post"));
-        // A posted response needs a cookie with SameSite=None, which is Secure.
-        config.set("/sessions/cookie/secure", json!(true))
-    });
-    let visit = table.sign_in(&mut Visitor::new());
-    // The visitor keeps no such cookie over plain HTTP.
-    assert_eq!(visit.response.status, 400, "{visit:?}");
-    assert_eq!(visit.visits(&format!("/api/v1/auth/callback/{CORP}")), 1);
-    let cookie = Visitor::new().get(&Url::parse(&table.start_url()).unwrap());
-    let cookie = cookie.header("set-cookie").unwrap().to_owned();
-    assert!(cookie.starts_with("__Secure-portcullis-flow-"), "{cookie}");
-    assert!(
-        cookie.contains("SameSite=None") && cookie.contains("Secure"),
-        "{cookie}"
-    );
 }
 
 fn metadata_rows() -> Vec<MetadataRow> {

@@ -6,18 +6,19 @@ use serde_json::json;
 
 use super::table::{Table, provider_error, refused, setting, user_with};
 use crate::support::provider::{
-    CLIENT_ID, CLIENT_SECRET, Endpoint, Jwt, Signature, SigningKey, User,
+    CLIENT_ID, CLIENT_SECRET, Endpoint, Jwt, Provider, Signature, SigningKey, User,
 };
 use crate::support::tokens;
+use crate::support::visitor::Visitor;
 
-type Break = Box<dyn Fn(&mut Jwt) + Send + Sync>;
-type Row = (&'static str, Break, &'static str);
+pub(super) type Break = Box<dyn Fn(&mut Jwt) + Send + Sync>;
+pub(super) type Row = (&'static str, Break, &'static str);
 
-fn claim(name: &'static str, value: serde_json::Value) -> Break {
+pub(super) fn claim(name: &'static str, value: serde_json::Value) -> Break {
     Box::new(move |token| token.claims[name] = value.clone())
 }
 
-fn without(name: &'static str) -> Break {
+pub(super) fn without(name: &'static str) -> Break {
     Box::new(move |token| token.remove(name))
 }
 
@@ -41,7 +42,7 @@ const FUTURE: &str = "the provider's token is not valid yet";
 const SUBJECT: &str = "sub of the provider's token is missing or malformed";
 const NONCE: &str = "the nonce of the provider's token is wrong";
 
-fn audience_rows(issuer: &str) -> Vec<Row> {
+pub(super) fn audience_rows(issuer: &str) -> Vec<Row> {
     let slashed = format!("{issuer}/");
     vec![
         ("no iss", without("iss"), NO_ISSUER),
@@ -61,17 +62,17 @@ fn audience_rows(issuer: &str) -> Vec<Row> {
             AUDIENCE,
         ),
         ("an empty aud", claim("aud", json!([])), AUDIENCE),
-        (
-            "another azp",
-            claim("azp", json!("other")),
-            "azp of the provider's token is not the client",
-        ),
     ]
 }
 
 fn claim_rows() -> Vec<Row> {
     let now = tokens::now();
     vec![
+        (
+            "another azp",
+            claim("azp", json!("other")),
+            "azp of the provider's token is not the client",
+        ),
         ("no exp", without("exp"), TIMES),
         ("no iat", without("iat"), TIMES),
         (
@@ -113,7 +114,7 @@ fn claim_rows() -> Vec<Row> {
     ]
 }
 
-fn signature_rows() -> Vec<Row> {
+pub(super) fn signature_rows() -> Vec<Row> {
     let other = SigningKey::generate("ES256", "other");
     let forged = SigningKey::generate("ES256", "key-0");
     let forbidden = SigningKey::generate("ES384", "key-0");
@@ -152,23 +153,27 @@ fn signature_rows() -> Vec<Row> {
         (
             "no signature",
             Box::new(|token| token.signature = Signature::Bytes(Vec::new())),
-            SIGNATURE,
+            MALFORMED,
         ),
     ]
 }
 
-fn form_rows() -> Vec<Row> {
+fn changed_row() -> Row {
+    (
+        "claims that were changed later",
+        respelled(|token| {
+            let parts: Vec<&str> = token.split('.').collect();
+            let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+            let claims = claims.replace("\"sub\":\"ann\"", "\"sub\":\"bob\"");
+            [parts[0], &URL_SAFE_NO_PAD.encode(claims), parts[2]].join(".")
+        }),
+        SIGNATURE,
+    )
+}
+
+/// Rows of the form of a token, whatever it is for.
+pub(super) fn form_rows() -> Vec<Row> {
     vec![
-        (
-            "claims that were changed later",
-            respelled(|token| {
-                let parts: Vec<&str> = token.split('.').collect();
-                let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
-                let claims = claims.replace("\"sub\":\"ann\"", "\"sub\":\"bob\"");
-                [parts[0], &URL_SAFE_NO_PAD.encode(claims), parts[2]].join(".")
-            }),
-            SIGNATURE,
-        ),
         ("padding", respelled(|token| format!("{token}=")), MALFORMED),
         (
             "two parts",
@@ -216,6 +221,7 @@ fn each_broken_rule_fails_the_sign_in() {
     let table = Table::start();
     let mut rows = signature_rows();
     rows.extend(form_rows());
+    rows.push(changed_row());
     rows.extend(audience_rows(&table.provider.issuer));
     rows.extend(claim_rows());
     for (what, lie, reason) in rows {
@@ -284,6 +290,48 @@ fn requested_authentication_must_be_in_the_token() {
         .provider
         .set_authentication_age(std::time::Duration::from_secs(300));
     table.succeeds("a recent auth_time");
+}
+
+#[test]
+fn requested_authentication_context_must_be_in_the_token() {
+    let table = Table::start();
+    let start = |visitor: &mut Visitor| {
+        let url = format!("{}&acr_values=gold+silver", table.start_url());
+        visitor.open(&url)
+    };
+    let unmet = refused("acr is none of those requested");
+    let rows: Vec<(&str, Break)> = vec![
+        ("no acr", without("acr")),
+        ("another acr", claim("acr", json!("bronze"))),
+        ("both at once", claim("acr", json!("gold silver"))),
+    ];
+    for (what, lie) in rows {
+        table.provider.vary_id_token(lie);
+        table.fails_with(what, unmet, start);
+    }
+    table.provider.vary_id_token(claim("acr", json!("silver")));
+    let visit = start(&mut Visitor::new());
+    assert_eq!(visit.response.status, 200, "{visit:?}");
+}
+
+#[test]
+fn provider_without_id_tokens_meets_no_authentication_context() {
+    let provider = Provider::start();
+    let hub = provider.github_settings();
+    let table = Table::start_at(provider, |config| {
+        config.set("/identity/providers/hub", hub)
+    });
+    let start = |query: &str| {
+        let gateway = &table.gateway.public;
+        let start = format!("http://{gateway}/api/v1/auth/start/hub?return_to=/private/a{query}");
+        Visitor::new().open(&start)
+    };
+    assert_eq!(start("").response.status, 200);
+    let refused = start("&acr_values=gold").response;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert!(refused.text().contains("SIGN_IN_REFUSED"));
+    let reason = "acr is none of those requested";
+    table.gateway.wait_for_log(reason);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod in_a_browser;
 mod interrupted_exchanges;
 mod own_provider;
 mod provider_tokens;
+mod response_modes;
 mod secrets;
 mod table;
 mod token_exchange_faults;

@@ -250,6 +250,24 @@ fn many_requests_with_an_expired_token_are_one_exchange() {
 }
 
 #[test]
+fn tokens_that_are_too_large_to_keep_sign_no_user_in() {
+    let fixture = Fixture::memory(|config| config);
+    fixture.provider.vary(Endpoint::Token, |reply| {
+        reply.set("refresh_token", json!("r".repeat(128 * 1024)));
+    });
+    let mut visitor = Visitor::new();
+    let url = fixture
+        .provider
+        .start_url(&fixture.gateways[0], "/private/a");
+    let page = visitor.open(&url).response;
+    assert_eq!(page.status, 502, "{}", page.text());
+    assert!(page.text().contains("PROVIDER_ERROR"));
+    assert_eq!(visitor.session_cookie(), None);
+    let sessions = Request::get("/admin/sessions?user=corp:ann&status=all");
+    assert_eq!(fixture.gateways[0].admin(sessions).data()["count"], 0);
+}
+
+#[test]
 fn request_that_needs_a_token_waits_and_is_then_unavailable() {
     let fixture = Fixture::memory(|config| config);
     fixture.provider.set_expires_in(5);

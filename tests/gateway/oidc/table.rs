@@ -100,10 +100,18 @@ impl Table {
         visitor.open(&self.start_url())
     }
 
+    /// A new visitor, who keeps the cookies of the gateway.
+    fn visitor(&self) -> Visitor {
+        match self.gateway.config.file["sessions"]["cookie"]["secure"] == true {
+            true => Visitor::on_loopback(),
+            false => Visitor::new(),
+        }
+    }
+
     /// Checks that a sign-in succeeds.
     #[track_caller]
     pub(super) fn succeeds(&self, what: &str) {
-        let mut visitor = Visitor::new();
+        let mut visitor = self.visitor();
         let visit = self.sign_in(&mut visitor);
         assert_eq!(
             visit.response.status,
@@ -115,7 +123,8 @@ impl Table {
         self.provider.behave();
     }
 
-    /// Checks that a sign-in fails so, on a page, without a session, and that the log names the reason.
+    /// Checks that a sign-in fails so, on a page, without a session, and that the line of the request and
+    /// the event name the reason.
     #[track_caller]
     pub(super) fn fails(&self, what: &str, outcome: Outcome) -> Visit {
         self.fails_with(what, outcome, |visitor| self.sign_in(visitor))
@@ -129,18 +138,26 @@ impl Table {
         outcome: Outcome,
         act: impl FnOnce(&mut Visitor) -> Visit,
     ) -> Visit {
-        let logged = self.gateway.logs().len();
-        let mut visitor = Visitor::new();
+        let mut visitor = self.visitor();
         let visit = act(&mut visitor);
         let text = visit.response.text();
         assert_eq!(visit.response.status, outcome.status, "{what}: {text}");
         assert!(text.contains(outcome.code), "{what}: {text}");
         assert!(!text.contains(outcome.reason), "{what}: {text}");
         let start = format!("/api/v1/auth/start/{CORP}");
-        assert!(
-            visit.link(&start).is_some(),
-            "{what}: a link that starts anew: {text}"
-        );
+        let start = visit.link(&start);
+        let start = start.unwrap_or_else(|| panic!("{what}: a link that starts anew: {text}"));
+        // The provider would return the same user at once.
+        let asks_for_user = start.query().unwrap().contains("prompt=login");
+        assert_eq!(asks_for_user, outcome.code == "SIGN_IN_REFUSED", "{what}");
+        for (name, value) in [
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            assert_eq!(visit.response.header(name), Some(value), "{what}");
+        }
+        let request_id = visit.response.header("x-request-id").unwrap();
+        assert!(text.contains(request_id), "{what}: {text}");
         assert_eq!(visitor.session_cookie(), None, "{what}");
         let stays = !visitor.cookies("-flow-").is_empty();
         let may_stay = NO_FLOW.contains(&outcome.reason);
@@ -150,7 +167,11 @@ impl Table {
         }
         eventually(&format!("{what}: {}", outcome.reason), || {
             let logs = self.gateway.logs();
-            logs[logged..].contains(outcome.reason).then_some(())
+            let lines = logs.lines().filter(|line| line.contains(request_id));
+            let named = lines.filter(|line| line.contains(outcome.reason));
+            let (events, requests): (Vec<_>, Vec<_>) =
+                named.partition(|line| line.contains("\"event\":\"sign_in_failed\""));
+            (!events.is_empty() && !requests.is_empty()).then_some(())
         });
         self.provider.behave();
         visit

@@ -135,10 +135,10 @@ impl Provider {
         config.set(&format!("/identity/providers/{CORP}"), settings)
     }
 
-    /// Adds its API like GitHub's to a configuration as `hub`.
-    pub fn configure_github(&self, config: Config) -> Config {
+    /// What the configuration says of its API like GitHub's.
+    pub fn github_settings(&self) -> Value {
         let at = |path: &str| format!("{}{path}", self.issuer);
-        let settings = json!({
+        json!({
             "kind": "github", "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET,
             "scopes": ["read:user", "user:email", "read:org"], "allow": "anyone",
             "endpoints": {
@@ -146,8 +146,12 @@ impl Provider {
                 "token": at("/login/oauth/access_token"),
                 "userinfo": at("/user"),
             },
-        });
-        config.set("/identity/providers/hub", settings)
+        })
+    }
+
+    /// Adds its API like GitHub's to a configuration as `hub`.
+    pub fn configure_github(&self, config: Config) -> Config {
+        config.set("/identity/providers/hub", self.github_settings())
     }
 
     /// Where a sign-in at a gateway starts.
