@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Request, Response};
 use crate::support::config::Config;
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::gateway::Gateway;
 use crate::support::open_streams::{OpenStreams, start_fleet};
 use crate::support::postgres::Postgres;
@@ -137,9 +138,14 @@ fn subject_ends_all_sessions_and_bearer_tokens_of_the_user() {
     };
     let (of_ann, of_bob) = (bearer("ann"), bearer("bob"));
     gateway.request(&of_ann).assert_ok();
+    // The end of one session at the provider leaves the user's bearer tokens.
+    let one = json!({ "sub": "ann", "sid": "another" });
+    log_out(&provider, &gateway, &one);
+    without.assert_ended(&gateway);
+    with_sid.request(&gateway).assert_ok();
+    gateway.request(&of_ann).assert_ok();
     log_out(&provider, &gateway, &json!({ "sub": "ann" }));
     with_sid.assert_ended(&gateway);
-    without.assert_ended(&gateway);
     gateway
         .request(&of_ann)
         .assert_refused(401, "TOKEN_REVOKED");
@@ -321,6 +327,17 @@ fn logout_can_be_switched_off() {
 }
 
 #[test]
+fn provider_without_id_tokens_ends_no_session() {
+    let (provider, upstream) = (Provider::start(), Upstream::start());
+    let gateway = Gateway::start(provider.configure_github(Config::new(upstream.address)));
+    let token = provider.logout_token(&json!({ "sub": "ann" })).encode();
+    let path = "/api/v1/auth/backchannel-logout/hub";
+    let form = Request::post(path).header("Content-Type", "application/x-www-form-urlencoded");
+    let response = gateway.request(&form.body(format!("logout_token={token}")));
+    response.assert_refused(404, "NOT_FOUND");
+}
+
+#[test]
 fn logout_token_is_used_once_in_the_fleet() {
     let provider = Provider::start();
     let fleet = start_fleet(|config| provider.configure(config));
@@ -412,6 +429,56 @@ fn logout_during_an_outage_of_the_store_is_503_and_then_in_force() {
     for browser in [&ann, &bob] {
         browser.assert_ended(&gateway);
     }
+}
+
+#[test]
+fn logout_during_an_outage_of_the_database_uses_no_token() {
+    let (provider, upstream, redis) = (Provider::start(), Upstream::start(), Redis::start());
+    let server = Postgres::server();
+    let database = FaultProxy::before(server.address);
+    let config = Config::new(upstream.address)
+        .set("/sessions/durable", json!(true))
+        .store(&redis.url())
+        .postgres(database.address, &server.database());
+    let gateway = Gateway::start(provider.configure(config));
+    let ann = Browser::sign_in(&provider, &gateway, "ann");
+    database.cut();
+    let token = provider.logout_token(&json!({ "sub": "ann" })).encode();
+    let response = provider.send_logout(&gateway, &token);
+    assert_eq!(response.status, 503, "{response:?}");
+    database.restore();
+    let response = within(Duration::from_secs(10), "the retry is answered", || {
+        let response = provider.send_logout(&gateway, &token);
+        (response.status != 503).then_some(response)
+    });
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_invalid(&provider.send_logout(&gateway, &token));
+    ann.assert_ended(&gateway);
+}
+
+#[test]
+fn logout_token_of_a_key_that_cannot_be_fetched_is_no_invalid_one() {
+    let (provider, upstream) = (Provider::start(), Upstream::start());
+    let gateway = in_memory(&provider, &upstream);
+    let ann = Browser::sign_in(&provider, &gateway, "ann");
+    provider.add_key("ES256");
+    provider.vary(Endpoint::Keys, |reply| reply.status = 500);
+    let token = provider.logout_token(&json!({ "sub": "ann" })).encode();
+    for _ in 0..2 {
+        let response = provider.send_logout(&gateway, &token);
+        assert_eq!(response.status, 503, "{response:?}");
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        assert!(response.header("retry-after").is_some());
+    }
+    assert_eq!(logouts(&gateway, "unavailable"), 2.0);
+    ann.request(&gateway).assert_ok();
+    provider.behave();
+    let response = within(Duration::from_secs(20), "the keys are fetched", || {
+        let response = provider.send_logout(&gateway, &token);
+        (response.status != 503).then_some(response)
+    });
+    assert_eq!(response.status, 200, "{response:?}");
+    ann.assert_ended(&gateway);
 }
 
 #[test]

@@ -132,6 +132,19 @@ impl Site {
         visitor.send(&url, request)
     }
 
+    /// Starts to link, and returns the callback as a browser sends it that has lost its session, or whose
+    /// cookie is strict: it comes with a redirect from another site.
+    fn callback_without_session(&self, browser: &mut Visitor) -> Request {
+        browser.lose_cookies("-flow-");
+        let start = self.call(browser, "POST", "/api/v1/auth/link/corp");
+        let is_callback = |url: &Url| url.path().contains("/auth/callback/");
+        let visit = browser.follow(start.header("location").unwrap(), is_callback);
+        let callback = visit.hops.last().unwrap();
+        let cookies = browser.cookie_header(callback);
+        let flow = cookies.split("; ").find(|it| it.contains("-flow-"));
+        Request::get(&callback[url::Position::BeforePath..]).cookie(flow.unwrap())
+    }
+
     /// Starts to link, and follows the way to its end.
     fn link(&self, visitor: &mut Visitor) -> Response {
         let start = self.call(
@@ -322,7 +335,88 @@ fn user_links_and_unlinks_up_to_the_last_way_to_sign_in() {
         site.operator("DELETE", &user, "ann")
             .assert_refused(409, "LAST_IDENTITY");
         assert_eq!(site.page(&mut browser).status, 200);
+        // Of the sessions that the identity has opened, the one that unlinks it goes on.
+        let mut elsewhere = Visitor::new();
+        site.signed_in(&mut elsewhere);
+        site.patch(&user, &json!({ "password": PASSWORD }));
+        let again = site.signed_in(&mut browser);
+        assert_eq!(again.0, user);
+        site.signed_in(&mut elsewhere);
+        assert_eq!(site.call(&mut browser, "DELETE", &path).status, 204);
+        assert_eq!(site.page(&mut browser).status, 200);
+        assert_eq!(site.page(&mut elsewhere).status, 401);
     });
+}
+
+#[test]
+fn identity_that_allow_rejects_is_not_linked() {
+    let site = site(&json!({ "allow": { "users": ["b"] } }), |config| config);
+    let bob = site.add_user("bob@example.com");
+    let mut browser = Visitor::new();
+    site.password_sign_in(&mut browser, "bob@example.com")
+        .assert_ok();
+    site.provider.set_user(User::new("other"));
+    let refused = site.link(&mut browser);
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert!(refused.text().contains("SIGN_IN_REFUSED"));
+    assert!(site.identities(&bob).is_empty());
+    site.provider.set_user(User::new("b"));
+    site.link(&mut browser).assert_ok();
+    assert_eq!(site.identities(&bob).len(), 1);
+}
+
+#[test]
+fn identity_is_linked_only_where_users_have_rows() {
+    let mut site = site(&json!({}), |config| config);
+    let bob = site.add_user("bob@example.com");
+    let hub = site.provider.github_settings();
+    site.gateway.reload("applied", |config| {
+        config.put("/identity/providers/hub", hub);
+    });
+    let mut browser = Visitor::new();
+    site.password_sign_in(&mut browser, "bob@example.com")
+        .assert_ok();
+    site.call(&mut browser, "POST", "/api/v1/auth/link/hub")
+        .assert_refused(404, "NOT_FOUND");
+    // A user of the other provider has no row.
+    let mut external = Visitor::new();
+    let start = site.url("/api/v1/auth/start/hub?return_to=/private/a");
+    assert_eq!(external.open(start.as_str()).response.status, 200);
+    site.call(&mut external, "POST", "/api/v1/auth/link/corp")
+        .assert_refused(404, "NOT_FOUND");
+    // Users lose their rows while one of them is at the provider.
+    let start = site.call(&mut browser, "POST", "/api/v1/auth/link/corp");
+    site.gateway.reload("applied", |config| {
+        config.put("/identity/providers/corp/users", json!("external"));
+    });
+    let visit = browser.open(start.header("location").unwrap());
+    assert_eq!(visit.response.status, 400, "{visit:?}");
+    assert!(visit.response.text().contains("FLOW_INVALID"));
+    assert!(site.identities(&bob).is_empty());
+}
+
+#[test]
+fn strict_cookie_is_not_needed_to_link_but_its_session_is() {
+    let site = site(&json!({ "create": false }), |config| {
+        config.set("/sessions/cookie/same_site", json!("strict"))
+    });
+    let bob = site.add_user("bob@example.com");
+    site.provider.set_user(User::new("b"));
+    let mut browser = Visitor::new();
+    site.password_sign_in(&mut browser, "bob@example.com")
+        .assert_ok();
+    let callback = site.callback_without_session(&mut browser);
+    site.call(&mut browser, "POST", "/api/v1/auth/logout");
+    let ended = site.gateway.request(&callback);
+    ended.assert_refused(400, "FLOW_INVALID");
+    assert!(site.identities(&bob).is_empty());
+    site.password_sign_in(&mut browser, "bob@example.com")
+        .assert_ok();
+    let linked = site
+        .gateway
+        .request(&site.callback_without_session(&mut browser));
+    assert_eq!(linked.status, 303, "{}", linked.text());
+    assert_eq!(site.identities(&bob).len(), 1);
 }
 
 #[test]
@@ -350,6 +444,9 @@ fn identity_is_linked_only_by_the_session_that_started_it() {
     site.call(&mut browser, "POST", "/api/v1/auth/link/other")
         .assert_refused(404, "NOT_FOUND");
     // Nor can another browser finish it, with or without a session.
+    let callback = site.callback_without_session(&mut attacker);
+    let refused = site.gateway.request(&callback);
+    refused.assert_refused(400, "FLOW_INVALID");
     for has_session in [true, false] {
         let start = site.call(&mut attacker, "POST", url.path());
         let mut victim = attacker.clone();

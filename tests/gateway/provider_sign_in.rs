@@ -183,6 +183,30 @@ fn page_that_never_gets_the_cookie_is_no_loop() {
 }
 
 #[test]
+fn third_party_starts_a_sign_in_at_the_issuer_it_names() {
+    let site = Site::start();
+    let encode =
+        |text: &str| -> String { url::form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+    let start = |issuer: &str| {
+        let page = encode(site.url("/private/x").as_str());
+        let issuer = encode(issuer);
+        format!("/api/v1/auth/start/corp?iss={issuer}&target_link_uri={page}")
+    };
+    for issuer in [
+        "https://other.example",
+        &format!("{}/", site.provider.issuer),
+    ] {
+        let refused = site.gateway.get(&start(issuer));
+        refused.assert_refused(400, "VALIDATION_FAILED");
+        assert!(refused.all("set-cookie").is_empty());
+    }
+    let own = site.url(&start(&site.provider.issuer));
+    let visit = Visitor::new().open(own.as_str());
+    assert_eq!(visit.response.status, 200, "{visit:?}");
+    assert_eq!(visit.url, site.url("/private/x"));
+}
+
+#[test]
 fn two_ways_to_sign_in_have_a_page() {
     let site = Site::start_with(|config| config.set("/identity/builtin", json!({})));
     let mut visitor = Visitor::new();

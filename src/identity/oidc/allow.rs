@@ -148,6 +148,8 @@ mod tests {
             ("ann@example.com", false),
             ("ann@.example.com", false),
             ("ann@evilexample.com", false),
+            ("ann@evil.example@eu.example.com", false),
+            ("@eu.example.com", false),
             ("ann@eu.example.com.evil.example", false),
         ] {
             let user = user(Some(email), &[], "1");

@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::collections::HashSet;
+
 use http::HeaderValue;
 use proptest::prelude::*;
 
@@ -103,6 +105,28 @@ fn cookie_reveals_nothing() {
 }
 
 #[test]
+fn every_flow_has_secrets_of_its_own() {
+    let flows = [flow_at(NOW), flow_at(NOW)];
+    let secrets = flows
+        .iter()
+        .flat_map(|flow| [&flow.state, &flow.nonce, &flow.verifier]);
+    let distinct: HashSet<&str> = secrets.map(FlowSecret::expose).collect();
+    assert_eq!(distinct.len(), 6);
+}
+
+#[test]
+fn challenge_is_the_hash_of_the_verifier() {
+    // RFC 7636, appendix B.
+    let verifier = "\"dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk\"";
+    let flow = Flow {
+        verifier: serde_json::from_str(verifier).unwrap(),
+        ..flow_at(NOW)
+    };
+    let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+    assert_eq!(flow.challenge(), challenge);
+}
+
+#[test]
 fn flow_is_found_by_its_state() {
     let keys = ring(1, &[]);
     let flows = [flow_at(NOW), flow_at(NOW + 1)];
@@ -144,6 +168,14 @@ fn flow_lives_for_ten_minutes() {
         assert_eq!(search.found.as_ref(), expected, "{now}");
         assert_eq!(names(&search), [name(&pairs[0])]);
     }
+    // The callback of another flow clears it.
+    let other = flow_at(NOW + life + 1);
+    let both = [pairs[0].clone(), pair(&rules().set(&other, &keys).unwrap())];
+    let search = search(&both, other.state.expose(), &keys, NOW + life + 1);
+    assert_eq!(search.found.as_ref(), Ok(&other));
+    let mut cleared = both.each_ref().map(|pair| name(pair));
+    cleared.sort_unstable();
+    assert_eq!(names(&search), cleared);
 }
 
 #[test]
