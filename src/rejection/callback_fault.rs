@@ -137,7 +137,7 @@ callback_faults! {
         TokenSignature = "the signature of the provider's token is wrong",
         TokenIssuerMissing = "iss of the provider's token is missing or malformed",
         TokenIssuer = "iss of the provider's token is not the provider's issuer",
-        TokenTenant = "tid of the provider's token is not a configured tenant",
+        TokenTenant = "tid of the provider's token is not the tenant of its iss",
         TokenAudienceMissing = "aud of the provider's token is missing or malformed",
         TokenAudience = "aud of the provider's token is wrong",
         TokenAuthorizedParty = "azp of the provider's token is not the client",
