@@ -4,8 +4,12 @@
 
 #[path = "config/connect.rs"]
 mod connect;
+#[path = "config/effective.rs"]
+mod effective;
 #[path = "config/explain.rs"]
 mod explain;
+#[path = "config/sources.rs"]
+mod sources;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +20,7 @@ fn portcullis(args: &[&str]) -> Output {
     command
         .args(args)
         .env_remove("JWT_SECRET")
+        .env_remove("PORTCULLIS_CONFIG")
         .stdin(Stdio::null());
     command.output().unwrap()
 }
@@ -119,30 +124,10 @@ fn samples_of_the_provider_page_are_valid() {
             .collect();
         let file = folder.path().join(format!("{index}.yaml"));
         fs::write(&file, format!("{base}tokens:\n{SIGNING}{sample}\n")).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .args(["check", "--config", file.to_str().unwrap()])
-            .envs(SECRETS.map(|name| (name, "secret")))
-            .env(
-                "ENCRYPTION_KEY",
-                "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
-            )
-            .output()
-            .unwrap();
+        let output = portcullis(&["check", "--config", file.to_str().unwrap()]);
         assert!(output.status.success(), "{}{sample}", stderr(&output));
     }
 }
-
-/// The variables of the samples.
-const SECRETS: [&str; 8] = [
-    "OIDC_SECRET",
-    "KEYCLOAK_SECRET",
-    "ENTRA_SECRET",
-    "GOOGLE_SECRET",
-    "OKTA_SECRET",
-    "AUTH0_SECRET",
-    "GITHUB_SECRET",
-    "FORGE_SECRET",
-];
 
 /// Each file says in its first lines what is probably not meant: `# warn LINE:COLUMN: message`.
 #[test]
@@ -166,29 +151,30 @@ fn suspicious_settings_produce_warnings() {
     }
 }
 
-/// Each file says in its first lines what is wrong with it: `# expect LINE:COLUMN: message`.
+/// Each file says in its first lines what is wrong with it: `# expect LINE:COLUMN: message`, or
+/// `# expect FILE:LINE:COLUMN: message` for an included file.
 #[test]
 fn every_mistake_is_reported_with_its_position() {
     for file in yaml_files("tests/config") {
         let text = fs::read_to_string(&file).unwrap();
         let shown = file.to_str().unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
         let expected: Vec<String> = text
             .lines()
             .map_while(|line| line.strip_prefix("# expect "))
-            .map(|line| format!("{shown}:{line}"))
+            .map(
+                |line| match line.starts_with(|c: char| c.is_ascii_digit()) {
+                    true => format!("{name}:{line}"),
+                    false => line.to_owned(),
+                },
+            )
             .collect();
         assert!(!expected.is_empty(), "{shown} expects nothing");
         let output = portcullis(&["check", "--config", shown]);
-        let folder = format!("{}/", file.parent().unwrap().display());
         // A message may name a file beside the configuration.
-        let found: Vec<String> = stderr(&output)
-            .lines()
-            .map(|line| match line.strip_prefix(shown) {
-                Some(rest) => format!("{shown}{}", rest.replace(&folder, "")),
-                None => line.to_owned(),
-            })
-            .collect();
-        assert_eq!(found, expected, "{shown}");
+        let folder = format!("{}/", file.parent().unwrap().display());
+        let found = stderr(&output).replace(&folder, "");
+        assert_eq!(found.lines().collect::<Vec<_>>(), expected, "{shown}");
         assert_eq!(output.status.code(), Some(1), "{shown}");
         assert_eq!(stdout(&output), "", "{shown}");
         assert!(
@@ -222,32 +208,29 @@ fn variables_come_from_the_environment() {
     let file = folder.path().join("a.yaml");
     let text = fs::read_to_string(root().join("config/portcullis.yaml")).unwrap();
     fs::write(&file, text.replace("${JWT_SECRET:-", "${JWT_SECRET}#${X:-")).unwrap();
-    let check = |secret: Option<&str>| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        command
-            .args(["check", "--config"])
+    let run = |command: &str, secret: Option<&str>| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        process
+            .args([command, "--config"])
             .arg(&file)
             .env_remove("JWT_SECRET");
-        secret.map(|secret| command.env("JWT_SECRET", secret));
-        command.output().unwrap()
+        secret.map(|secret| process.env("JWT_SECRET", secret));
+        process.output().unwrap()
     };
     // All digits, and still text.
-    assert!(
-        check(Some("01234567890123456789012345678901"))
-            .status
-            .success()
-    );
-    let unset = check(None);
-    assert_eq!(unset.status.code(), Some(1));
+    let digits = run("check", Some("01234567890123456789012345678901"));
+    assert!(digits.status.success(), "{}", stderr(&digits));
     let line = text
         .lines()
         .position(|line| line.contains("${JWT_SECRET:-"));
     let expected = format!(
-        "{}:{}:13: the environment variable JWT_SECRET is not set",
+        "{}:{}:13: the environment variable JWT_SECRET is not set, and \"${{JWT_SECRET}}\" has no default\n",
         file.display(),
         line.unwrap() + 1
     );
-    assert!(stderr(&unset).starts_with(&expected), "{}", stderr(&unset));
+    let unset = run("run", None);
+    assert_eq!(unset.status.code(), Some(1));
+    assert_eq!(stderr(&unset), expected);
 }
 
 #[test]

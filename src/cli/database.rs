@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::ConfigArgs;
+use crate::config::Purpose;
 use crate::database::Database;
 
 #[derive(Debug, Subcommand)]
@@ -26,7 +27,7 @@ pub(super) fn run(command: &DatabaseCommand) -> anyhow::Result<()> {
 }
 
 fn migrate(args: &ConfigArgs) -> anyhow::Result<()> {
-    let settings = crate::config::load(&args.config)?;
+    let settings = args.load(Purpose::Database)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
 
 use super::{DemoArgs, Logging};
-use crate::config;
+use crate::config::{self, FilesRead};
 use crate::gateway::{self, ActivatedSockets, Process, StartOptions};
 use crate::identity::NewUser;
 
@@ -36,7 +36,8 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
         process,
         sockets: ActivatedSockets::default(),
         settings,
-        file: None,
+        source: None,
+        files: FilesRead::default(),
         metrics,
         logs: logs.clone(),
         seed_users: vec![NewUser {

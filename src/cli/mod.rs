@@ -6,6 +6,7 @@
 mod admin_client;
 mod check;
 mod completions;
+mod configuration;
 mod connect;
 mod database;
 mod demo;
@@ -22,15 +23,17 @@ mod token;
 mod users;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use admin_client::RequestError;
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::Diagnostics;
+use crate::config::{self, ConfigSource, Diagnostics, Purpose};
+use crate::settings::Settings;
 use crate::telemetry::logging::{Format, Logs};
 use crate::telemetry::metrics::Metrics;
 
@@ -132,13 +135,18 @@ enum Command {
     Health(health::HealthArgs),
     /// Check a configuration file
     ///
-    /// Prints all errors, one per line, as FILE:LINE:COLUMN: message. Nothing is started. With
-    /// --connect, also connects to the store, the database and the upstreams, without changing
-    /// them.
+    /// Prints all errors, one per line, as FILE:LINE:COLUMN: message. Nothing is started, and secrets
+    /// in environment variables may be unset, which is a warning. With --connect, also connects to
+    /// the store, the database and the upstreams, without changing them.
     ///
-    /// Example: portcullis check --config portcullis.yaml --connect
+    /// Examples:
+    ///   portcullis check --config portcullis.yaml --connect
+    ///   portcullis check --config portcullis.yaml --format github
     #[command(verbatim_doc_comment)]
     Check(check::CheckArgs),
+    /// Show the configuration with all defaults
+    #[command(subcommand)]
+    Config(configuration::ConfigCommand),
     /// Explain how a request would be handled
     ///
     /// Prints the route and why it was selected, authentication, limits and the upstream, or how
@@ -179,20 +187,46 @@ enum Command {
     Users(users::UsersCommand),
 }
 
-/// Arguments of a command that needs only the configuration.
+/// The configuration that a command works with.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    pub config: PathBuf,
+    /// The configuration file; `-` for standard input
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        env = "PORTCULLIS_CONFIG",
+        hide_env_values = true
+    )]
+    config: PathBuf,
+}
+
+impl ConfigArgs {
+    /// Opens the configuration, which reads standard input if it is there.
+    fn open(&self) -> ConfigSource {
+        ConfigSource::open(&self.config)
+    }
+
+    /// Loads the settings, with the secrets that the command needs.
+    fn load(&self, purpose: Purpose) -> anyhow::Result<Settings> {
+        Ok(config::load(&self.open(), purpose)?)
+    }
+
+    /// Fails if the configuration occupies standard input, from which the command would read `what`.
+    fn leave_stdin_for(&self, what: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.config != Path::new("-"),
+            "standard input has the configuration and cannot have {what}, too"
+        );
+        Ok(())
+    }
 }
 
 /// Arguments of a command that shows one object.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// The object to show
     #[arg(value_name = "WHICH")]
     pub named: String,
@@ -204,9 +238,8 @@ pub struct ShowArgs {
 /// `portcullis run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// `portcullis demo`.
@@ -231,6 +264,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, logging),
         Command::Health(args) => health::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Config(command) => configuration::run(&command),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Completions(args) => completions::run(&args),
@@ -244,6 +278,9 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(error) = error.downcast_ref::<clap::Error>() {
+                error.exit();
+            }
             report_error(&error);
             ExitCode::FAILURE
         }
@@ -263,6 +300,12 @@ impl ErrorLines {
         }
         Err(ErrorLines(errors).into())
     }
+}
+
+/// An error in the use of options that clap does not find.
+fn wrong_usage(message: &str) -> anyhow::Error {
+    let mut command = Cli::command();
+    command.error(ErrorKind::ArgumentConflict, message).into()
 }
 
 /// Prints an error. Configuration errors include their positions; other errors are one line.
@@ -319,8 +362,6 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -51,8 +51,13 @@ pub(super) fn key_values(pairs: &[(&str, String)]) -> String {
 /// Formats indented JSON. Characters that could control a terminal are escaped, so that a program
 /// reads the same text.
 pub(super) fn json(value: &Value) -> String {
+    escape_json(&format!("{value:#}"))
+}
+
+/// Escapes formatted JSON in the same way, and ends its last line.
+pub(super) fn escape_json(text: &str) -> String {
     let mut output = String::new();
-    for character in format!("{value:#}\n").chars() {
+    for character in text.chars().chain(['\n']) {
         if character == '\n' || !is_unsafe_for_terminal(character) {
             output.push(character);
             continue;

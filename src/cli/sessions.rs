@@ -1,7 +1,6 @@
 //! `portcullis sessions`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::admin_client::{self, AdminClient, Needs};
 use super::listing::Listing;
-use super::{ErrorLines, ShowArgs, output, print};
+use super::{ConfigArgs, ErrorLines, ShowArgs, output, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionsCommand {
@@ -47,9 +46,8 @@ pub(super) enum SessionsCommand {
 /// `portcullis sessions list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Only sessions of this user: email address, username or ID
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -92,9 +90,8 @@ impl Status {
 /// `portcullis sessions revoke`.
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// IDs of the sessions
     #[arg(value_name = "ID", required_unless_present = "user")]
     ids: Vec<String>,

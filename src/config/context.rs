@@ -1,12 +1,14 @@
-//! Context of resolving one file: errors and warnings, source positions, files read.
+//! Context of resolving a configuration: errors and warnings, source positions, files read.
 
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::diagnostics::{Diagnostic, did_you_mean};
+use super::diagnostics::{Diagnostic, Position, did_you_mean};
 use super::document::{ConfigPath, SourceMap};
+use super::files::{self, FilesRead};
+use super::secrets::{self, Purpose};
 use super::units::{Secret, Time};
 
 /// Maximum size of a referenced file, in bytes.
@@ -15,14 +17,18 @@ const MAX_FILE: u64 = 4 << 20;
 /// State that all checks of a file share.
 pub(super) struct ResolveContext<'a> {
     pub(super) source_map: &'a SourceMap,
-    /// Directory of the configuration file, for relative paths.
-    pub(super) folder: &'a Path,
+    /// The configuration file and the files that it includes; positions refer to them.
+    pub(super) files: &'a [PathBuf],
+    pub(super) purpose: Purpose,
     /// Locations whose values are guesses; errors there are not reported.
     pub(super) recovered: &'a [ConfigPath],
     pub(super) errors: Vec<Diagnostic>,
     /// Settings that are valid but suspicious.
     pub(super) warnings: Vec<Diagnostic>,
-    pub(super) watched: Vec<PathBuf>,
+    /// The files that were read, those of the configuration and those that it refers to.
+    pub(super) read: FilesRead,
+    /// The values that are paths of files, with the paths resolved.
+    pub(super) resolved_paths: Vec<(ConfigPath, PathBuf)>,
 }
 
 impl ResolveContext<'_> {
@@ -51,15 +57,18 @@ impl ResolveContext<'_> {
         );
     }
 
-    fn report(
-        &mut self,
-        location: &ConfigPath,
-        position: super::diagnostics::Position,
-        message: String,
-    ) {
+    fn report(&mut self, location: &ConfigPath, position: Position, mut message: String) {
         if !self.recovered.iter().any(|guess| location.is_within(guess)) {
+            message += &self.source_map.environment_note(location);
             self.errors.push(Diagnostic { position, message });
         }
+    }
+
+    /// Names the position of the value at `first` in a message about that at `location`.
+    pub(super) fn first_position(&self, first: &ConfigPath, location: &ConfigPath) -> String {
+        let seen_from = self.source_map.value_position(location);
+        let first = self.source_map.value_position(first);
+        first.as_seen_from(seen_from, self.files)
     }
 
     /// Reports a reference to an undefined name, with the most similar defined one.
@@ -116,9 +125,11 @@ impl ResolveContext<'_> {
         text.to_owned()
     }
 
-    /// Resolves the path of a referenced file.
-    pub(super) fn resolve_path(&self, path: &str) -> PathBuf {
-        self.folder.join(path)
+    /// Resolves the path of a referenced file, which is relative to the file that contains it.
+    pub(super) fn resolve_path(&self, location: &ConfigPath, path: &str) -> PathBuf {
+        let file = self.source_map.value_position(location).file;
+        let folder = self.files.get(file).and_then(|file| file.parent());
+        folder.unwrap_or(Path::new("")).join(path)
     }
 
     /// Reads a referenced file and adds it to the watched files.
@@ -127,12 +138,13 @@ impl ResolveContext<'_> {
         location: &ConfigPath,
         path: &str,
     ) -> Option<Zeroizing<Vec<u8>>> {
-        let path = self.resolve_path(path);
-        let result = read_bounded(&path);
+        let path = self.resolve_path(location, path);
+        let result = files::read(&path, MAX_FILE);
+        let content = result.as_ref().ok();
+        self.read
+            .record(&path, content.map(|content| content.as_slice()));
         let displayed = self.display_path(location, &path.display().to_string());
-        if !self.watched.contains(&path) {
-            self.watched.push(path);
-        }
+        self.resolved_paths.push((location.clone(), path));
         match result {
             Ok(bytes) if bytes.is_empty() => {
                 self.error(location, format!("{displayed} is empty"));
@@ -143,6 +155,16 @@ impl ResolveContext<'_> {
                 self.error(location, format!("cannot read {displayed}: {error}"));
                 None
             }
+        }
+    }
+
+    /// Whether a secret is neither available nor needed. `location` is the value, or the path of the
+    /// file that contains it.
+    pub(super) fn lacks_secret(&self, location: &ConfigPath, is_file: bool) -> bool {
+        if is_file {
+            !self.purpose.reads_file(location)
+        } else {
+            self.source_map.is_unresolved(location)
         }
     }
 
@@ -162,6 +184,12 @@ impl ResolveContext<'_> {
                 let message = format!("give \"{name}\" or \"{name}_file\", not both");
                 self.error_at_key(&file_location, message);
                 None
+            }
+            (Some(_), None) if self.lacks_secret(&location, false) => Some(secrets::stand_in()),
+            (None, Some(path)) if self.lacks_secret(&file_location, true) => {
+                let path = self.resolve_path(&file_location, path);
+                self.resolved_paths.push((file_location, path));
+                Some(secrets::stand_in())
             }
             (Some(secret), None) => {
                 if secret.0.is_empty() {
@@ -186,31 +214,5 @@ impl ResolveContext<'_> {
             }
             (None, None) => None,
         }
-    }
-}
-
-fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|error| describe_io_error(&error))?;
-    let metadata = file.metadata().map_err(|error| describe_io_error(&error))?;
-    if metadata.is_dir() {
-        return Err("it is a directory".to_owned());
-    }
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| describe_io_error(&error))?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err("it is larger than 4 MiB".to_owned());
-    }
-    Ok(bytes)
-}
-
-/// Describes an I/O error without the error number of the operating system.
-fn describe_io_error(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
     }
 }

@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
 use super::diagnostics::Position;
+use super::environment::Variables;
 use super::yaml::{NodeKind, Scalar, YamlNode};
 
 /// A JSON pointer (RFC 6901) into the configuration.
@@ -71,12 +73,11 @@ impl fmt::Display for ConfigPath {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct SourceEntry {
     key: Option<Position>,
     value: Position,
-    from_environment: bool,
-    unresolved: bool,
+    variables: Option<Arc<Variables>>,
 }
 
 /// Source position of every value.
@@ -106,21 +107,38 @@ impl SourceMap {
         self.0.contains_key(location)
     }
 
+    /// Returns the environment variables that the value refers to.
+    pub(super) fn variables(&self, location: &ConfigPath) -> Option<&Variables> {
+        self.0.get(location)?.variables.as_deref()
+    }
+
     /// Whether the value contains text from the environment.
     pub(super) fn is_from_environment(&self, location: &ConfigPath) -> bool {
-        self.0
-            .get(location)
-            .is_some_and(|entry| entry.from_environment)
+        self.variables(location).is_some()
+    }
+
+    /// Returns the end of a message about a value from the environment; empty for another one.
+    pub(super) fn environment_note(&self, location: &ConfigPath) -> String {
+        self.variables(location)
+            .map_or_else(String::new, |variables| {
+                format!(" (the value of {variables})")
+            })
     }
 
     /// Whether the value refers to an unset variable.
     pub(super) fn is_unresolved(&self, location: &ConfigPath) -> bool {
-        self.0.get(location).is_some_and(|entry| entry.unresolved)
+        self.variables(location).is_some_and(|it| it.unresolved)
+    }
+
+    /// Returns the values that refer to environment variables.
+    pub(super) fn with_variables(&self) -> impl Iterator<Item = (&ConfigPath, &Variables)> {
+        let entries = self.0.iter();
+        entries.filter_map(|(location, entry)| Some((location, entry.variables.as_deref()?)))
     }
 
     /// Returns the values that refer to unset variables.
     pub(super) fn unresolved(&self) -> impl Iterator<Item = &ConfigPath> {
-        let unresolved = self.0.iter().filter(|(_, entry)| entry.unresolved);
+        let unresolved = self.with_variables().filter(|(_, it)| it.unresolved);
         unresolved.map(|(location, _)| location)
     }
 
@@ -149,10 +167,10 @@ fn convert_node(
     location: ConfigPath,
     source_map: &mut SourceMap,
 ) -> Value {
-    let (mut from_environment, mut unresolved) = (false, false);
+    let mut variables = None;
     let value = match &node.kind {
         NodeKind::Scalar(scalar) => {
-            (from_environment, unresolved) = (scalar.from_environment, scalar.unresolved);
+            variables.clone_from(&scalar.variables);
             resolve_scalar(scalar)
         }
         NodeKind::List(items) => {
@@ -177,15 +195,14 @@ fn convert_node(
     let entry = SourceEntry {
         key,
         value: node.position,
-        from_environment,
-        unresolved,
+        variables,
     };
     source_map.0.insert(location, entry);
     value
 }
 
-/// Interprets a plain scalar by the core schema of YAML 1.2 (section 10.3.2).
-fn resolve_scalar(scalar: &Scalar) -> Value {
+/// Interprets a scalar; a plain one by the core schema of YAML 1.2 (section 10.3.2).
+pub(super) fn resolve_scalar(scalar: &Scalar) -> Value {
     let text = scalar.text.as_str();
     if !scalar.plain {
         return Value::String(text.to_owned());

@@ -2,17 +2,51 @@
 
 use std::error::Error;
 
+use secrecy::ExposeSecret;
+
+use super::context::ResolveContext;
+use super::document::ConfigPath;
+use super::secrets;
+use super::units::Secret;
 use crate::auth::token::{Algorithm, Key, KeyError};
 
-/// Parses a secret or a PEM key, depending on the algorithm.
-pub(super) fn parse_key(
+/// A key as written, in a value or as the path of a file.
+#[derive(Clone, Copy)]
+pub(super) struct WrittenKey<'a> {
+    /// Name of the value.
+    pub(super) name: &'static str,
+    pub(super) inline: Option<&'a Secret>,
+    pub(super) file: Option<&'a str>,
+}
+
+/// Reads a secret or a PEM key, depending on the algorithm. Returns its location, too. A key that is
+/// neither available nor needed is replaced by a random one.
+pub(super) fn read_key(
+    written: WrittenKey<'_>,
     id: Option<String>,
     algorithm: Algorithm,
-    material: &str,
-) -> Result<Key, KeyError> {
-    match algorithm {
-        Algorithm::HS256 => Key::hmac(id, material.as_bytes()),
-        _ => Key::from_pem(id, algorithm, material.as_bytes()),
+    section: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<(Key, ConfigPath)> {
+    let WrittenKey { name, inline, file } = written;
+    let location = match file {
+        Some(_) => section.key(&format!("{name}_file")),
+        None => section.key(name),
+    };
+    let is_missing = context.lacks_secret(&location, file.is_some());
+    let material = context.read_secret(section, name, inline, file)?;
+    let material = material.expose_secret().as_bytes();
+    let parsed = match algorithm {
+        Algorithm::HS256 => Key::hmac(id, material),
+        _ if is_missing => Key::hmac(id, secrets::stand_in().expose_secret().as_bytes()),
+        _ => Key::from_pem(id, algorithm, material),
+    };
+    match parsed {
+        Ok(key) => Some((key, location)),
+        Err(error) => {
+            context.error(&location, describe_error(&error));
+            None
+        }
     }
 }
 

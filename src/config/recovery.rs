@@ -13,8 +13,8 @@ pub(super) enum Recovery {
     Rename(ConfigPath, String),
     Remove(ConfigPath),
     Put(ConfigPath, YamlNode),
-    /// Makes a scalar a string.
-    Quote(ConfigPath),
+    /// Makes a scalar plain, so that it can be a number or a boolean, or else a string.
+    SetPlain(ConfigPath, bool),
 }
 
 impl Recovery {
@@ -24,7 +24,7 @@ impl Recovery {
             Recovery::Rename(location, _)
             | Recovery::Remove(location)
             | Recovery::Put(location, _)
-            | Recovery::Quote(location) => location,
+            | Recovery::SetPlain(location, _) => location,
         }
     }
 
@@ -32,7 +32,7 @@ impl Recovery {
     pub(super) fn renamed_path(&self) -> Option<ConfigPath> {
         match self {
             Recovery::Rename(location, to) => Some(location.parent()?.key(to)),
-            Recovery::Remove(_) | Recovery::Put(..) | Recovery::Quote(_) => None,
+            Recovery::Remove(_) | Recovery::Put(..) | Recovery::SetPlain(..) => None,
         }
     }
 }
@@ -58,13 +58,13 @@ pub(super) fn apply(root: &mut YamlNode, recovery: Recovery) -> Option<ConfigPat
             put_node(root, &location, node);
             Some(location)
         }
-        Recovery::Quote(location) => {
+        Recovery::SetPlain(location, plain) => {
             if let Some(YamlNode {
                 kind: NodeKind::Scalar(scalar),
                 ..
             }) = node_at(root, &location)
             {
-                scalar.plain = false;
+                scalar.plain = plain;
             }
             None
         }

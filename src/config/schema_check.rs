@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::diagnostics::{Diagnostic, did_you_mean, nearest_match};
 use super::document::{ConfigPath, SourceMap, to_json};
+use super::environment_types::interpret_values_from_environment;
 use super::recovery::{Recovery, apply, placeholder};
 use super::schema::resolve_ref;
 use super::validator::{Rule, ValidationError, Validator, ValueRule};
@@ -29,7 +30,7 @@ pub(super) fn check(mut root: YamlNode, schema: &Value) -> Result<CheckedDocumen
         position: root.position,
         message: format!("the schema itself is invalid: {error}"),
     })?;
-    quote_numbers_from_environment(&mut root, &validator);
+    interpret_values_from_environment(&mut root, &validator);
     let mut errors = Vec::new();
     let mut recovered: Vec<ConfigPath> = Vec::new();
     // The value of a misspelt key is checked after the key is renamed.
@@ -94,35 +95,6 @@ fn find_violations<'a>(
             || !renamed.contains(violation.recovery.path())
     });
     violations
-}
-
-/// Makes values from the environment strings where the schema requires a string, even if all
-/// digits.
-fn quote_numbers_from_environment(root: &mut YamlNode, validator: &Validator<'_>) {
-    let (value, source_map) = to_json(root);
-    let mut expected = Vec::new();
-    for error in validator.errors(&value) {
-        collect_expected_strings(error, &mut expected);
-    }
-    for location in expected {
-        if source_map.is_from_environment(&location) {
-            apply(root, Recovery::Quote(location));
-        }
-    }
-}
-
-fn collect_expected_strings(error: ValidationError<'_>, expected: &mut Vec<ConfigPath>) {
-    match error.rule {
-        Rule::AnyOf(branches) => {
-            for error in branches.into_iter().flatten() {
-                collect_expected_strings(error, expected);
-            }
-        }
-        Rule::Value(ValueRule::Type(types)) if types.contains(&"string") => {
-            expected.push(error.path);
-        }
-        _ => {}
-    }
 }
 
 struct Violation {
@@ -256,7 +228,8 @@ impl<'a> ViolationReport<'a> {
         });
     }
 
-    fn report_value(&mut self, location: &ConfigPath, message: String, schema: &'a Value) {
+    fn report_value(&mut self, location: &ConfigPath, mut message: String, schema: &'a Value) {
+        message += &self.source_map.environment_note(location);
         let position = self.source_map.value_position(location);
         let recovery = Recovery::Put(location.clone(), placeholder(self.schema, schema, position));
         self.violations.push(Violation {

@@ -1,19 +1,19 @@
 //! Parser of YAML into a tree with the position of every node.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
 use super::diagnostics::{Diagnostic, Position};
+use super::environment::Variables;
 
-/// Maximum size of a configuration file, in bytes.
-pub(super) const MAX_BYTES: usize = 16 << 20;
 /// Maximum nesting; the deepest valid file has eight levels.
 const MAX_DEPTH: usize = 32;
-/// Maximum number of nodes, including those that aliases repeat.
-const MAX_NODES: usize = 500_000;
+/// Maximum number of nodes of a configuration, including those that aliases repeat.
+pub(super) const MAX_NODES: usize = 500_000;
 
-/// A node and its position in the file.
+/// A node and its position.
 #[derive(Debug, Clone)]
 pub(super) struct YamlNode {
     pub(super) position: Position,
@@ -33,10 +33,8 @@ pub(super) struct Scalar {
     pub(super) text: String,
     /// Without quotes, so that `1` is a number and `true` a boolean.
     pub(super) plain: bool,
-    /// Contains text from the environment, which messages must not repeat.
-    pub(super) from_environment: bool,
-    /// Refers to an unset variable, so that the value is unknown.
-    pub(super) unresolved: bool,
+    /// The environment variables that the scalar refers to.
+    pub(super) variables: Option<Arc<Variables>>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,41 +44,39 @@ pub(super) struct Entry {
     pub(super) value: YamlNode,
 }
 
-/// Parses the only document in `text`. Duplicate keys are collected; any other error ends parsing.
-pub(super) fn read(text: &str) -> Result<(YamlNode, Vec<Diagnostic>), Vec<Diagnostic>> {
+/// Parses the only document in `text`, which is the file with this index; `None` if it has no
+/// content. Duplicate keys are collected; any other error ends parsing.
+pub(super) fn read(text: &str, file: usize) -> ParsedDocument {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let step = match event {
-            Ok((event, span)) => builder.handle_event(event, position(span.start)),
-            Err(error) => Err(syntax_error(&error)),
+            Ok((event, span)) => builder.handle_event(event, position(file, span.start)),
+            Err(error) => Err(syntax_error(file, &error)),
         };
         if let Err(error) = step {
             builder.errors.push(error);
             return Err(builder.errors);
         }
     }
-    let Builder { root, errors, .. } = builder;
-    match root {
-        Some(root) => Ok((root, errors)),
-        None => Err(vec![Diagnostic {
-            position: Position::START,
-            message: "the file is empty: listeners, upstreams and routes are required".to_owned(),
-        }]),
-    }
+    Ok((builder.root, builder.errors))
 }
 
-fn position(marker: Marker) -> Position {
+/// The root of a document with the errors found so far, or the errors that ended parsing.
+pub(super) type ParsedDocument = Result<(Option<YamlNode>, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+fn position(file: usize, marker: Marker) -> Position {
     Position {
+        file,
         line: marker.line().max(1),
         column: marker.col() + 1,
     }
 }
 
-fn syntax_error(error: &ScanError) -> Diagnostic {
+fn syntax_error(file: usize, error: &ScanError) -> Diagnostic {
     Diagnostic {
-        position: position(*error.marker()),
+        position: position(file, *error.marker()),
         message: format!("invalid YAML: {}", error.info()),
     }
 }
@@ -255,13 +251,11 @@ fn take_key(
     let NodeKind::Scalar(scalar) = node.kind else {
         return Err(diagnostic(node.position, "a key must be plain text"));
     };
-    if let Some(Position { line, column }) = first.get(&scalar.text) {
+    if let Some(before) = first.get(&scalar.text) {
+        let before = before.as_seen_from(node.position, &[]);
         errors.push(Diagnostic {
             position: node.position,
-            message: format!(
-                "\"{}\" is specified twice, first at {line}:{column}",
-                scalar.text
-            ),
+            message: format!("\"{}\" is specified twice, first at {before}", scalar.text),
         });
     } else {
         first.insert(scalar.text.clone(), node.position);
@@ -269,7 +263,8 @@ fn take_key(
     Ok((scalar.text, node.position))
 }
 
-fn count_nodes(node: &YamlNode) -> usize {
+/// Counts the nodes of a tree.
+pub(super) fn count_nodes(node: &YamlNode) -> usize {
     1 + match &node.kind {
         NodeKind::Scalar(_) => 0,
         NodeKind::List(items) => items.iter().map(count_nodes).sum(),
@@ -305,7 +300,7 @@ mod tests {
     use super::*;
 
     fn error_messages(text: &str) -> Vec<String> {
-        let errors = read(text).map_or_else(|errors| errors, |(_, errors)| errors);
+        let errors = read(text, 0).map_or_else(|errors| errors, |(_, errors)| errors);
         let errors = errors.into_iter();
         errors
             .map(|m| format!("{}:{}: {}", m.position.line, m.position.column, m.message))
@@ -314,34 +309,29 @@ mod tests {
 
     #[test]
     fn positions_match_those_of_an_editor() {
-        let (root, _) = read("a:\n  bé: [x, {c: 1}]\n").unwrap();
-        let NodeKind::Map(entries) = root.kind else {
+        let (root, _) = read("a:\n  bé: [x, {c: 1}]\n", 1).unwrap();
+        let NodeKind::Map(entries) = root.unwrap().kind else {
             panic!("a map")
         };
         let NodeKind::Map(inner) = &entries[0].value.kind else {
             panic!("a map")
         };
-        assert_eq!(inner[0].key_position, Position { line: 2, column: 3 });
+        let at = |line, column| Position {
+            file: 1,
+            line,
+            column,
+        };
+        assert_eq!(inner[0].key_position, at(2, 3));
         let NodeKind::List(items) = &inner[0].value.kind else {
             panic!("a list")
         };
-        assert_eq!(items[0].position, Position { line: 2, column: 8 });
-        assert_eq!(
-            items[1].position,
-            Position {
-                line: 2,
-                column: 11
-            }
-        );
+        assert_eq!(items[0].position, at(2, 8));
+        assert_eq!(items[1].position, at(2, 11));
     }
 
     #[test]
     fn invalid_documents_are_rejected() {
         for (text, expected) in [
-            (
-                "",
-                "1:1: the file is empty: listeners, upstreams and routes are required",
-            ),
             (
                 "a: 1\nb: 2\na: 3\n",
                 "3:1: \"a\" is specified twice, first at 1:1",
@@ -360,7 +350,7 @@ mod tests {
 
     #[test]
     fn alias_expansion_is_bounded() {
-        assert!(read("a: &x {b: 1}\nc: *x\n").is_ok());
+        assert!(read("a: &x {b: 1}\nc: *x\n", 0).is_ok());
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let before = format!("*a{}", level - 1);

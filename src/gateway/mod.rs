@@ -1,14 +1,13 @@
 //! The composition root: builds the services, starts the workers, applies reloads, and shuts down.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
 use crate::api::admin::{self, ReloadOutcome};
-use crate::config;
+use crate::config::{self, ConfigSource, FilesRead};
 use crate::database::Database;
 use crate::identity::NewUser;
 use crate::pipeline::snapshot::Snapshot;
@@ -41,8 +40,10 @@ pub struct StartOptions {
     /// Listening sockets that the service manager has opened.
     pub sockets: ActivatedSockets,
     pub settings: Settings,
-    /// The file that a reload reads again; without one there is no reload.
-    pub file: Option<PathBuf>,
+    /// What a reload reads again; without it there is no reload.
+    pub source: Option<ConfigSource>,
+    /// The files that the settings were read from.
+    pub files: FilesRead,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
     /// Called once the listeners are open.
@@ -60,12 +61,7 @@ type ReloadRequest = oneshot::Sender<ReloadOutcome>;
 /// An address cannot be bound, the database cannot be opened, or the operating system gives no
 /// threads or no randomness.
 pub fn run(start: StartOptions) -> anyhow::Result<()> {
-    let Settings {
-        boot,
-        reloadable,
-        watched,
-        fingerprint,
-    } = start.settings;
+    let Settings { boot, reloadable } = start.settings;
     // First of all, and once: a gateway that cannot listen must not look alive.
     let inherited = start.sockets.assign(&boot)?;
     let sockets = Sockets::open(&boot, inherited)?;
@@ -77,8 +73,7 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
         anyhow::Ok(services)
     })?;
     let listeners = listener_states(&services.boot);
-    let files = start.file.iter().cloned().chain(watched);
-    let watch = config::FileWatcher::new(files, fingerprint);
+    let watch = config::FileWatcher::new(start.files);
     let watch = watch.context("the configuration cannot be watched")?;
 
     let (background, signals) = start.process.catch_signals()?;
@@ -100,7 +95,7 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
     background.spawn(supervisor::run_watchdog(workers.runtimes()));
 
     background.block_on(async {
-        reload::run_until_signal(&services, start.file, watch, reloads, signals).await;
+        reload::run_until_signal(&services, start.source, watch, reloads, signals).await;
         shutdown::drain(&services, &listeners, sockets, &workers).await;
     });
     workers.join();

@@ -1,6 +1,5 @@
 //! Main loop of a running gateway: applies reload requests until a signal ends it.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,7 +8,7 @@ use super::process::Signals;
 use super::{ReloadRequest, Services, supervisor};
 use crate::api::admin::{ReloadFn, ReloadOutcome};
 use crate::clock;
-use crate::config;
+use crate::config::{self, ConfigSource, FilesRead, Loaded, Purpose};
 use crate::events::{Event, EventKind};
 use crate::pipeline::snapshot::Snapshot;
 use crate::settings::Settings;
@@ -33,7 +32,7 @@ pub(super) fn trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
 /// Runs until SIGTERM or SIGINT, applying reload requests.
 pub(super) async fn run_until_signal(
     services: &Services,
-    file: Option<PathBuf>,
+    source: Option<ConfigSource>,
     mut watch: config::FileWatcher,
     mut reloads: mpsc::Receiver<ReloadRequest>,
     mut signals: Signals,
@@ -43,19 +42,22 @@ pub(super) async fn run_until_signal(
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => None,
-            () = watch.changed(), if file.is_some() => None,
+            () = watch.changed(), if source.is_some() => None,
             Some(reply) = reloads.recv() => Some(reply),
         };
-        let (outcome, read) = match &file {
-            Some(file) => reload(services, file).await,
-            None => (
-                ReloadOutcome::Rejected(vec!["there is no configuration file".to_owned()]),
-                None,
-            ),
+        let outcome = match &source {
+            Some(source) => {
+                let (outcome, files) = reload(services, source).await;
+                match outcome {
+                    ReloadOutcome::Applied => watch.follow(files),
+                    ReloadOutcome::Rejected(_) | ReloadOutcome::RestartRequired(_) => {
+                        watch.follow_rejected(files);
+                    }
+                }
+                outcome
+            }
+            None => ReloadOutcome::Rejected(vec!["there is no configuration file".to_owned()]),
         };
-        if let Some((watched, fingerprint)) = read {
-            watch.replace(file.iter().cloned().chain(watched), fingerprint);
-        }
         if let Some(reply) = reply {
             // The requester may have disconnected.
             let _ = reply.send(outcome);
@@ -63,24 +65,24 @@ pub(super) async fn run_until_signal(
     }
 }
 
-/// The files to watch from now on, and the fingerprint of what was read.
-type WatchedFiles = (Vec<PathBuf>, u64);
-
-/// Reloads all or nothing: an invalid file changes nothing.
-async fn reload(services: &Services, file: &Path) -> (ReloadOutcome, Option<WatchedFiles>) {
+/// Reloads all or nothing: an invalid file changes nothing. Also returns the files that were read.
+async fn reload(services: &Services, source: &ConfigSource) -> (ReloadOutcome, FilesRead) {
     supervisor::reloading();
-    let path = file.to_owned();
-    let loaded = tokio::task::spawn_blocking(move || config::load(&path)).await;
-    let (outcome, read) = match loaded {
-        Ok(Ok(settings)) => apply(services, settings).await,
-        Ok(Err(mistakes)) => {
-            let lines = mistakes.to_string().lines().map(str::to_owned).collect();
-            (ReloadOutcome::Rejected(lines), None)
+    let source = source.clone();
+    let loading = move || config::load_watched(&source, Purpose::Serve);
+    let loaded = tokio::task::spawn_blocking(loading).await;
+    let (outcome, files) = match loaded {
+        Ok(Loaded { outcome, files }) => match outcome {
+            Ok((settings, _)) => (apply(services, settings).await, files),
+            Err(mistakes) => {
+                let lines = mistakes.to_string().lines().map(str::to_owned).collect();
+                (ReloadOutcome::Rejected(lines), files)
+            }
+        },
+        Err(_) => {
+            let message = "the configuration could not be read".to_owned();
+            (ReloadOutcome::Rejected(vec![message]), FilesRead::default())
         }
-        Err(_) => (
-            ReloadOutcome::Rejected(vec!["the file could not be read".to_owned()]),
-            None,
-        ),
     };
     report(services, &outcome);
     supervisor::ready(match outcome {
@@ -89,13 +91,13 @@ async fn reload(services: &Services, file: &Path) -> (ReloadOutcome, Option<Watc
             "serving; the last reload was rejected, see the log"
         }
     });
-    (outcome, read)
+    (outcome, files)
 }
 
-async fn apply(services: &Services, settings: Settings) -> (ReloadOutcome, Option<WatchedFiles>) {
+async fn apply(services: &Services, settings: Settings) -> ReloadOutcome {
     let changed = services.boot.changed_keys(&settings.boot);
     if !changed.is_empty() {
-        return (ReloadOutcome::RestartRequired(changed), None);
+        return ReloadOutcome::RestartRequired(changed);
     }
     let previous = services.snapshot.load_full();
     let (send_probe, metrics) = (&services.send_probe, &services.metrics);
@@ -103,8 +105,7 @@ async fn apply(services: &Services, settings: Settings) -> (ReloadOutcome, Optio
     let durable = next.settings.sessions.durable;
     services.snapshot.store(Arc::new(next));
     services.sessions.set_durable(durable);
-    let read = (settings.watched, settings.fingerprint);
-    (ReloadOutcome::Applied, Some(read))
+    ReloadOutcome::Applied
 }
 
 /// Records when the running configuration was loaded.

@@ -27,16 +27,11 @@ use crate::limits::{Limit, OnOutage};
 use crate::routing::endpoints::OfferedEndpoints;
 use crate::routing::{self, HostPattern, NameSet, TimeoutOverrides};
 
-/// The settings of one configuration file.
+/// The settings of one configuration.
 #[derive(Debug)]
 pub struct Settings {
     pub boot: Boot,
     pub reloadable: Reloadable,
-    /// Files other than the configuration file whose change triggers a reload: certificates, keys,
-    /// secrets, key sets.
-    pub watched: Vec<PathBuf>,
-    /// Hash of the contents of all files as they were read, to detect changes since then.
-    pub fingerprint: u64,
 }
 
 /// Settings that only a restart can change.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use portcullis::config::{self, ConfigSource, FilesRead, Purpose};
 use portcullis::gateway::{self, ActivatedSockets, Process, StartOptions};
 use portcullis::telemetry::logging::{Format, Logs};
 use portcullis::telemetry::metrics::Metrics;
@@ -242,11 +243,13 @@ fn serve() {
         .unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let logs = Logs::start(Format::Json, "info", &metrics).unwrap();
+    let source = ConfigSource::File(folder.join(FILE));
     let start = StartOptions {
         process: Process::start().unwrap(),
         sockets: ActivatedSockets::default(),
-        settings: portcullis::config::load(&folder.join(FILE)).unwrap(),
-        file: None,
+        settings: config::load(&source, Purpose::Serve).unwrap(),
+        source: None,
+        files: FilesRead::default(),
         metrics,
         logs,
         seed_users: Vec::new(),

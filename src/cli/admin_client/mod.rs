@@ -7,7 +7,6 @@
 mod transport;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,8 +17,9 @@ use serde_json::Value;
 use transport::{NO_TOKEN, find_gateway, wait_for_store};
 use url::Url;
 
-use super::{new_metrics, print_error_line};
+use super::{ConfigArgs, new_metrics, print_error_line};
 use crate::api::admin::LocalEndpoints;
+use crate::config::{self, ConfigSource, Purpose};
 use crate::database::{self, Database};
 use crate::gateway::Services;
 use crate::http_client::HttpClient;
@@ -43,6 +43,19 @@ pub(super) enum Needs {
     UsersAndSessions,
     /// Sessions. With a store in memory, the gateway must run.
     Sessions,
+    /// A new session and its tokens. With a store in memory, the gateway must run.
+    NewSession,
+}
+
+impl Needs {
+    /// Determines the secrets that the requests need in this process.
+    fn purpose(self) -> Purpose {
+        match self {
+            Needs::Users => Purpose::Database,
+            Needs::UsersAndSessions | Needs::Sessions => Purpose::Sessions,
+            Needs::NewSession => Purpose::IssueTokens,
+        }
+    }
 }
 
 /// Client of the admin endpoints, with the database to find users in.
@@ -91,17 +104,17 @@ impl RequestError {
 
 /// Opens the client for a configuration file and runs `action` with it.
 pub(super) fn with_client<T>(
-    config: &Path,
+    config: &ConfigArgs,
     needs: Needs,
     action: impl AsyncFnOnce(&AdminClient) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let settings = crate::config::load(config)?;
+    let source = config.open();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let client = AdminClient::open(settings, needs).await?;
+        let client = AdminClient::open(&source, needs).await?;
         let result = action(&client).await;
         client.close().await;
         result
@@ -109,20 +122,20 @@ pub(super) fn with_client<T>(
 }
 
 impl AdminClient {
-    async fn open(settings: Settings, needs: Needs) -> anyhow::Result<AdminClient> {
-        let Settings {
-            boot, reloadable, ..
-        } = settings;
+    async fn open(source: &ConfigSource, needs: Needs) -> anyhow::Result<AdminClient> {
+        let Settings { boot, .. } = config::load(source, Purpose::Database)?;
         let database = Database::open(&boot.database)
             .await
             .context("cannot open the database")?;
-        if let Some((client, admin)) = find_gateway(&boot, &reloadable, needs).await? {
+        if let Some((client, admin)) = find_gateway(&boot, needs).await? {
+            let settings = config::load(source, Purpose::CallGateway)?;
             return Ok(AdminClient {
                 database,
-                token: reloadable.admin_token.context(NO_TOKEN)?,
+                token: settings.reloadable.admin_token.context(NO_TOKEN)?,
                 transport: Transport::Gateway(client, admin),
             });
         }
+        let Settings { boot, reloadable } = config::load(source, needs.purpose())?;
         // Read access to the configuration with its secrets authorizes this, whatever the admin
         // token.
         let token = SecretString::from(hex::encode(rand::random::<[u8; 32]>()));

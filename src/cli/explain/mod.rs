@@ -4,15 +4,14 @@ mod credential;
 mod route;
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use http::Version;
 use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use request::{Request, listener_of};
 
-use super::print;
-use crate::config;
+use super::{ConfigArgs, print};
+use crate::config::Purpose;
 use crate::pipeline;
 use crate::pipeline::destination::{self, Destination, NoDestination};
 use crate::pipeline::facts::{RequestFacts, RequestHead, RequestHost};
@@ -25,9 +24,8 @@ mod request;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Method of the request
     method: String,
     /// URL of the request, or only its path
@@ -39,7 +37,7 @@ pub(super) struct ExplainArgs {
 
 /// Prints what would happen to the request.
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
-    let settings = config::load(&args.config)?;
+    let settings = args.config.load(Purpose::Explain)?;
     let request = Request::from_args(args)?;
     print(&explain(&settings, &request))
 }

@@ -1,14 +1,13 @@
 use std::io::Read;
-use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::auth::token;
 use crate::auth::token::Inspection;
-use crate::cli::{output, print};
+use crate::cli::{ConfigArgs, output, print};
 use crate::clock;
-use crate::config;
+use crate::config::Purpose;
 
 /// Maximum length of a token, in bytes; `limits.head` does not allow more.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -16,9 +15,8 @@ const MAX_TOKEN: u64 = 1 << 20;
 /// `portcullis token inspect`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// `-` for standard input, which is the default
     #[arg(value_name = "-", value_parser = ["-"])]
     input: Option<String>,
@@ -26,7 +24,8 @@ pub(in crate::cli) struct InspectArgs {
 
 /// Prints the contents of the token on standard input, and whether it would be accepted.
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let settings = config::load(&args.config)?;
+    args.config.leave_stdin_for("the token")?;
+    let settings = args.config.load(Purpose::InspectTokens)?;
     let mut text = String::new();
     std::io::stdin()
         .take(MAX_TOKEN)

@@ -1,19 +1,16 @@
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use clap::Args;
 use http::Method;
 use serde_json::Value;
 
 use super::super::admin_client::{self, Needs};
-use super::super::{output, print};
+use super::super::{ConfigArgs, output, print};
 
 /// `portcullis token issue`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct IssueArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Email address, username or ID of the user
     #[arg(long, value_name = "USER")]
     user: String,
@@ -24,7 +21,7 @@ pub(in crate::cli) struct IssueArgs {
 
 /// Signs the user in and prints the access token, or the whole response.
 pub(super) fn run(args: &IssueArgs) -> anyhow::Result<()> {
-    let issued = admin_client::with_client(&args.config, Needs::Sessions, async |client| {
+    let issued = admin_client::with_client(&args.config, Needs::NewSession, async |client| {
         let user = client.require_user(&args.user).await?;
         let target = format!("/admin/users/{user}/sessions");
         let response = client.request(Method::POST, &target, None).await;

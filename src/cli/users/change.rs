@@ -1,22 +1,19 @@
 //! Commands that change an existing user.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use http::Method;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use super::super::admin_client::{self, Needs};
-use super::super::{output, print};
+use super::super::{ConfigArgs, output, print};
 use super::password::PasswordArgs;
 
 /// `portcullis users disable`, `enable` and `remove`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ChangeArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Email address, username or ID of the user
     #[arg(value_name = "USER")]
     user: String,
@@ -71,7 +68,7 @@ struct Grants {
 }
 
 pub(super) fn set_password(args: &PasswordChangeArgs) -> anyhow::Result<()> {
-    let password = args.password.read()?;
+    let password = args.password.read(&args.change.config)?;
     let secret = password.secret.expose_secret();
     let mut user = patch_user(&args.change, &json!({ "password": secret }))?;
     if args.change.json {

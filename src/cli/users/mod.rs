@@ -3,8 +3,6 @@
 mod change;
 mod password;
 
-use std::path::PathBuf;
-
 use change::{ChangeArgs, EmailArgs, PasswordChangeArgs, RolesArgs};
 use clap::{Args, Subcommand};
 use http::Method;
@@ -14,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::admin_client::{self, Needs};
 use super::listing::Listing;
-use super::{ShowArgs, output, print};
+use super::{ConfigArgs, ShowArgs, output, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UsersCommand {
@@ -85,9 +83,8 @@ pub(super) enum UsersCommand {
 /// `portcullis users add`.
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Email address, used to sign in
     #[arg(long, value_name = "EMAIL")]
     email: String,
@@ -113,9 +110,8 @@ pub(super) struct AddArgs {
 /// `portcullis users list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// The configuration file
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Maximum number of users; all by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -143,7 +139,7 @@ pub(super) fn run(command: &UsersCommand) -> anyhow::Result<()> {
 }
 
 fn add(args: &AddArgs) -> anyhow::Result<()> {
-    let password = args.password.read_or_generate()?;
+    let password = args.password.read_or_generate(&args.config)?;
     let body = json!({
         "email": args.email,
         "username": args.username,

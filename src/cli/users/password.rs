@@ -7,6 +7,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::cli::ConfigArgs;
+
 /// Maximum length of the first line, in bytes; far above that of any accepted password.
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -39,16 +41,16 @@ impl Password {
 impl PasswordArgs {
     /// Reads the password from a file, generates it, prompts for it at the terminal, or reads the
     /// first line of standard input.
-    pub(super) fn read(&self) -> anyhow::Result<Password> {
-        self.read_input(false)
+    pub(super) fn read(&self, config: &ConfigArgs) -> anyhow::Result<Password> {
+        self.read_input(config, false)
     }
 
     /// Does the same for a new user, and also generates a password if standard input is empty.
-    pub(super) fn read_or_generate(&self) -> anyhow::Result<Password> {
-        self.read_input(true)
+    pub(super) fn read_or_generate(&self, config: &ConfigArgs) -> anyhow::Result<Password> {
+        self.read_input(config, true)
     }
 
-    fn read_input(&self, generate_if_empty: bool) -> anyhow::Result<Password> {
+    fn read_input(&self, config: &ConfigArgs, generate_if_empty: bool) -> anyhow::Result<Password> {
         let secret = if let Some(file) = &self.password_file {
             let opened = std::fs::File::open(file)
                 .with_context(|| format!("cannot read {}", file.display()))?;
@@ -58,6 +60,7 @@ impl PasswordArgs {
         } else if std::io::stdin().is_terminal() {
             Some(prompt_twice()?)
         } else {
+            config.leave_stdin_for("the password")?;
             first_line(std::io::stdin()).context("standard input")?
         };
         match secret {

@@ -304,25 +304,25 @@ impl Default for IdentityHeaders {
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct RouteIdentityHeaders {
     /// The user's ID.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(in crate::config) user: Option<Option<HeaderNames>>,
     /// The email address.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(in crate::config) email: Option<Option<HeaderNames>>,
     /// The username, if the user has one.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(in crate::config) username: Option<Option<HeaderNames>>,
     /// The display name.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(in crate::config) name: Option<Option<HeaderNames>>,
     /// The roles, separated by commas.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(in crate::config) roles: Option<Option<HeaderNames>>,
     /// The scopes, separated by commas.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(in crate::config) scopes: Option<Option<HeaderNames>>,
     /// The session's ID.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub(in crate::config) session: Option<Option<HeaderNames>>,
 }
 

@@ -29,6 +29,10 @@ use super::units::Time;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
+    /// Files whose sections are added to those of this file, and folders, of which all files
+    /// `*.yaml` are included in the order of their names. Relative to the including file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) include: Option<Included>,
     /// The public listeners.
     #[schemars(length(min = 1))]
     pub(super) listeners: Vec<Listener>,
@@ -80,6 +84,14 @@ pub(super) struct File {
     /// Shutdown on SIGTERM.
     #[serde(default)]
     pub(super) shutdown: Shutdown,
+}
+
+/// A file or folder, or a list of them.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Included {
+    One(String),
+    Several(Vec<String>),
 }
 
 #[expect(

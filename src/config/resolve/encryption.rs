@@ -6,6 +6,7 @@ use crate::auth::sealing::{KeyRing, SealingKey};
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::encryption as file;
+use crate::config::secrets;
 
 /// Resolves the keys that seal provider tokens; `Some(None)` without any, `None` on an error.
 #[expect(clippy::option_option, reason = "an error, or validly no key")]
@@ -42,6 +43,9 @@ fn previous_keys(
     for (index, one) in raw.iter().enumerate() {
         let item = location.item(index);
         let (text, at) = match one {
+            file::PreviousKey::Key(_) if context.lacks_secret(&item, false) => {
+                (Some(secrets::stand_in()), item)
+            }
             file::PreviousKey::Key(secret) => (Some(secret.0.clone().into()), item),
             file::PreviousKey::File(file) => {
                 let name = file.key_file.as_str();

@@ -25,20 +25,22 @@ pub(super) fn listeners(
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<Vec<(Listener, ReloadableListener)>> {
-    let mut seen: Vec<SocketAddr> = Vec::new();
+    let mut seen: Vec<(SocketAddr, ConfigPath)> = Vec::new();
     let mut complete = Some(Vec::new());
     for (index, one) in raw.iter().enumerate() {
         let location = location.item(index);
-        let bind = parse_address(&one.bind, &location.key("bind"), context);
+        let at = location.key("bind");
+        let bind = parse_address(&one.bind, &at, context);
         if let Some(bind) = bind {
             // Port 0 selects a different free port each time.
-            if bind.port() != 0 && seen.contains(&bind) {
-                context.error(
-                    &location.key("bind"),
-                    format!("another listener already has the address {bind}"),
-                );
+            let mut others = seen.iter().filter(|_| bind.port() != 0);
+            if let Some((_, first)) = others.find(|(other, _)| *other == bind) {
+                let first = context.first_position(first, &at);
+                let message =
+                    format!("another listener already has the address {bind}, at {first}");
+                context.error(&at, message);
             }
-            seen.push(bind);
+            seen.push((bind, at));
         }
         let reloadable = reloadable_listener(one, &location, context);
         let limits = connection_limits(&one.limits, &location.key("limits"), context);

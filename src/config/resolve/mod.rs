@@ -83,9 +83,6 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
             routes: routing::RouteTable::new(routes),
             shutdown: shutdown(&file.shutdown),
         },
-        watched: context.watched.clone(),
-        // Settings that were not read from a file never change.
-        fingerprint: 0,
     })
 }
 

@@ -1,7 +1,5 @@
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
-
 use super::providers::addresses::parse_secure;
 use super::providers::prefixes;
 use crate::auth::reserved_prefixes::ReservedPrefixes;
@@ -9,7 +7,7 @@ use crate::auth::token::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedI
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::{File, storage as file};
-use crate::config::keys;
+use crate::config::keys::{self, WrittenKey};
 
 /// What the gateway signs tokens for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,13 +137,13 @@ fn key(
         );
         return None;
     }
-    let material = context.read_secret(location, expected, inline, file)?;
-    let parsed = keys::parse_key(raw.id.clone(), name, material.expose_secret());
-    let report = |error| {
-        let at = written_key(expected, file.is_some());
-        context.error(&location.key(&at), keys::describe_error(&error));
+    let written = WrittenKey {
+        name: expected,
+        inline,
+        file,
     };
-    parsed.map_err(report).ok()
+    let read = keys::read_key(written, raw.id.clone(), name, location, context);
+    read.map(|(key, _)| key)
 }
 
 /// The key under which a secret is written, itself or as the name of a file.
@@ -170,14 +168,18 @@ fn trusted_issuers(
 ) -> Option<Vec<Arc<TrustedIssuer>>> {
     let mut complete = Some(Vec::new());
     let raw = &file.tokens;
-    let mut names: Vec<&str> = vec![raw.issuer.as_str()];
+    let mut names: Vec<(&str, ConfigPath)> = Vec::new();
     for (index, one) in raw.trusted_issuers.iter().enumerate() {
         let location = location.item(index);
-        if names.contains(&one.issuer.as_str()) {
-            let message = "another issuer already has this name";
-            context.error(&location.key("issuer"), message);
+        let at = location.key("issuer");
+        if one.issuer == raw.issuer {
+            context.error(&at, "\"tokens.issuer\" already has this name");
+        } else if let Some((_, first)) = names.iter().find(|(name, _)| *name == one.issuer) {
+            let first = context.first_position(first, &at);
+            let message = format!("another issuer already has this name, at {first}");
+            context.error(&at, message);
         }
-        names.push(&one.issuer);
+        names.push((&one.issuer, at));
         let issuer = trusted_issuer(one, file, &location, context);
         complete = complete.zip(issuer).map(|(mut all, issuer)| {
             all.push(Arc::new(issuer));

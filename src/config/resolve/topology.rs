@@ -248,15 +248,19 @@ fn tls(
         (None, None) => None,
         (Some(cert), Some(key)) => {
             listeners::key_pair(cert, key, &location, context)?;
-            Some((context.resolve_path(cert), context.resolve_path(key)))
+            Some((
+                context.resolve_path(&location.key("cert"), cert),
+                context.resolve_path(&location.key("key"), key),
+            ))
         }
         (Some(_), None) | (None, Some(_)) => {
             context.error(&location, "\"cert\" and \"key\" must be set together");
             None
         }
     };
+    let ca = files.ca.as_ref();
     Some(Some(RedisTls {
-        ca: files.ca.as_ref().map(|path| context.resolve_path(path)),
+        ca: ca.map(|path| context.resolve_path(&location.key("ca"), path)),
         client,
     }))
 }

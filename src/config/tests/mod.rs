@@ -4,12 +4,13 @@
 
 mod providers;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::Engine;
+use crate::settings::{Engine, Settings};
 
 const SMALL: &str = include_str!("../../../config/portcullis.yaml");
 const FULL: &str = include_str!("../../../config/portcullis.full.yaml");
@@ -135,8 +136,11 @@ fn secret_files_are_read_and_watched() {
         "secret: ${JWT_SECRET:-development-only-secret-that-everybody-knows}",
         "secret_file: secret",
     );
-    let settings = parse_with(&text, &folder.path().join("a.yaml"), &|_| None).unwrap();
-    assert_eq!(settings.watched, [folder.path().join("secret")]);
+    let path = folder.path().join("a.yaml");
+    let (outcome, files) = load::read(&text, &path, &|_| None, Purpose::Serve);
+    assert!(outcome.is_ok());
+    let watched: Vec<_> = files.paths().collect();
+    assert_eq!(watched, [&folder.path().join("secret")]);
     let short = text.replace("secret_file: secret", "secret_file: missing");
     let errors = parse_with(&short, &folder.path().join("a.yaml"), &|_| None).unwrap_err();
     assert_eq!(errors.list.len(), 1, "{errors}");

@@ -17,8 +17,9 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 static REFERENCE: LazyLock<jsonschema::Validator> =
     LazyLock::new(|| jsonschema::validator_for(&SCHEMA).unwrap());
 static FULL: LazyLock<Value> = LazyLock::new(|| {
-    let (root, _) = yaml::read(include_str!("../../../config/portcullis.full.yaml")).unwrap();
-    to_json(&root).0
+    let text = include_str!("../../../config/portcullis.full.yaml");
+    let (root, _) = yaml::read(text, 0).unwrap();
+    to_json(&root.unwrap()).0
 });
 
 #[test]

@@ -1,8 +1,7 @@
-//! Watches the configuration file and the files that it refers to for changes.
+//! Watches the files of a configuration and the files that it refers to for changes.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +9,8 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+
+use super::files::FilesRead;
 
 /// Changes within this time of each other count as one.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -24,28 +25,26 @@ pub struct WatchError(#[from] notify::Error);
 /// Watches files through their directories.
 ///
 /// This detects a file that is written in place, replaced by a rename, or reached through a swapped
-/// symbolic link, as in volumes of Kubernetes.
+/// symbolic link, as in volumes of Kubernetes, and a file that is added to an included folder.
 pub struct FileWatcher {
-    files: BTreeSet<PathBuf>,
+    /// The files of the configuration in force.
+    in_force: BTreeSet<PathBuf>,
+    /// The watched files as they were last read or compared.
+    files: FilesRead,
     folders: BTreeSet<PathBuf>,
     watcher: RecommendedWatcher,
     notifications: mpsc::Receiver<()>,
-    fingerprint: u64,
     /// Whether the files must be compared because they changed since they were read.
     needs_compare: bool,
 }
 
 impl FileWatcher {
-    /// Starts watching. `fingerprint` is that of the contents that were read, so that a change
-    /// since then is detected.
+    /// Starts watching. A change since the files were read is detected.
     ///
     /// # Errors
     ///
     /// The operating system has no watches left.
-    pub fn new(
-        files: impl IntoIterator<Item = PathBuf>,
-        fingerprint: u64,
-    ) -> Result<FileWatcher, WatchError> {
+    pub fn new(files: FilesRead) -> Result<FileWatcher, WatchError> {
         // One pending notification suffices to trigger a comparison.
         let (sender, notifications) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -55,22 +54,33 @@ impl FileWatcher {
             }
         })?;
         let mut watch = FileWatcher {
-            files: BTreeSet::new(),
+            in_force: BTreeSet::new(),
+            files: FilesRead::default(),
             folders: BTreeSet::new(),
             watcher,
             notifications,
-            fingerprint,
             needs_compare: true,
         };
-        watch.replace(files, fingerprint);
+        watch.follow(files);
         Ok(watch)
     }
 
-    /// Replaces the watched files; `fingerprint` is as in [`FileWatcher::new`].
-    pub fn replace(&mut self, files: impl IntoIterator<Item = PathBuf>, fingerprint: u64) {
-        self.files = files.into_iter().collect();
+    /// Watches the files of a configuration that is now in force.
+    pub fn follow(&mut self, files: FilesRead) {
+        self.in_force = files.paths().cloned().collect();
+        self.watch(files);
+    }
+
+    /// Watches the files of a configuration that was not accepted, beside those of the one in force,
+    /// so that their correction is detected.
+    pub fn follow_rejected(&mut self, mut files: FilesRead) {
+        files.add(&self.in_force);
+        self.watch(files);
+    }
+
+    fn watch(&mut self, files: FilesRead) {
+        self.files = files;
         self.watch_folders();
-        self.fingerprint = fingerprint;
         self.needs_compare = true;
     }
 
@@ -86,9 +96,7 @@ impl FileWatcher {
                     () = tokio::time::sleep(POLL_INTERVAL) => {}
                 }
             }
-            let current = fingerprint(&self.files);
-            if current != self.fingerprint {
-                self.fingerprint = current;
+            if self.files.refresh() {
                 self.watch_folders();
                 return;
             }
@@ -115,7 +123,7 @@ impl FileWatcher {
     fn watch_folders(&mut self) {
         let required: BTreeSet<PathBuf> = self
             .files
-            .iter()
+            .paths()
             .flat_map(|file| containing_folders(file))
             .collect();
         for obsolete in self.folders.difference(&required) {
@@ -140,9 +148,13 @@ fn is_read_only(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
-/// Returns the directory of the file and those of the symbolic links on the way to it.
+/// Returns the directory of the file and those of the symbolic links on the way to it; for a
+/// directory, itself too.
 fn containing_folders(file: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
+    if file.is_dir() {
+        folders.push(file.to_owned());
+    }
     let mut path = file.to_owned();
     // The number of links that Linux follows.
     for _ in 0..40 {
@@ -164,34 +176,6 @@ fn containing_folders(file: &Path) -> Vec<PathBuf> {
         }
     }
     folders
-}
-
-/// Hashes the content of a file as it was read, together with the current contents of others.
-pub(super) fn fingerprint_as_read(file: &Path, content: &[u8], others: &[PathBuf]) -> u64 {
-    let files: BTreeSet<&Path> = others.iter().map(PathBuf::as_path).chain([file]).collect();
-    hash_contents(files.into_iter().map(|path| match path == file {
-        true => Ok(content.to_vec()),
-        false => fs::read(path),
-    }))
-}
-
-fn fingerprint(files: &BTreeSet<PathBuf>) -> u64 {
-    hash_contents(files.iter().map(fs::read))
-}
-
-fn hash_contents(contents: impl Iterator<Item = std::io::Result<Vec<u8>>>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for content in contents {
-        match content {
-            Ok(content) => {
-                hasher.write_u8(1);
-                hasher.write_usize(content.len());
-                hasher.write(&content);
-            }
-            Err(_) => hasher.write_u8(0),
-        }
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]

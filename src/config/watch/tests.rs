@@ -15,21 +15,26 @@ async fn detects_change(watch: &mut FileWatcher) -> bool {
         .is_ok()
 }
 
-fn watch_file(file: PathBuf) -> FileWatcher {
-    let current = fingerprint(&BTreeSet::from([file.clone()]));
-    FileWatcher::new([file], current).unwrap()
+fn read_as(file: &Path, content: &[u8]) -> FilesRead {
+    let mut files = FilesRead::default();
+    files.record(file, Some(content));
+    files
+}
+
+fn watch_file(file: &Path) -> FileWatcher {
+    FileWatcher::new(read_as(file, &fs::read(file).unwrap())).unwrap()
 }
 
 #[tokio::test]
 async fn change_before_watching_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
-    let read = fingerprint_as_read(&file, b"1", &[]);
+    let read = read_as(&file, b"1");
     fs::write(&file, "2").unwrap();
-    let mut watch = FileWatcher::new([file.clone()], read).unwrap();
+    let mut watch = FileWatcher::new(read).unwrap();
     assert!(detects_change(&mut watch).await, "at the beginning");
     fs::write(&file, "4").unwrap();
-    watch.replace([file.clone()], fingerprint_as_read(&file, b"3", &[]));
+    watch.follow(read_as(&file, b"3"));
     assert!(detects_change(&mut watch).await, "while it was read again");
 }
 
@@ -38,7 +43,7 @@ async fn written_renamed_and_recreated_files_are_detected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, "1").unwrap();
-    let mut watch = watch_file(file.clone());
+    let mut watch = watch_file(&file);
 
     fs::write(&file, "2").unwrap();
     assert!(detects_change(&mut watch).await, "written in place");
@@ -63,7 +68,7 @@ async fn swapped_symlinks_are_detected_repeatedly() {
     }
     symlink("..1", at("..data")).unwrap();
     symlink("..data/a.yaml", at("a.yaml")).unwrap();
-    let mut watch = watch_file(at("a.yaml"));
+    let mut watch = watch_file(&at("a.yaml"));
     for version in ["..2", "..3", "..1"] {
         symlink(version, at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
@@ -76,9 +81,9 @@ async fn comparing_files_triggers_no_notification() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, "1").unwrap();
-    let mut watch = watch_file(file.clone());
+    let mut watch = watch_file(&file);
     while timeout(DEBOUNCE, watch.notifications.recv()).await.is_ok() {}
-    fingerprint(&watch.files);
+    assert!(!watch.files.refresh());
     assert!(
         timeout(2 * DEBOUNCE, watch.notifications.recv())
             .await
@@ -91,7 +96,7 @@ async fn unchanged_content_is_not_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     fs::write(&file, "1").unwrap();
-    let mut watch = watch_file(file.clone());
+    let mut watch = watch_file(&file);
     fs::write(&file, "1").unwrap();
     fs::write(folder.path().join("other"), "x").unwrap();
     assert!(
@@ -99,4 +104,37 @@ async fn unchanged_content_is_not_reported() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn files_of_a_folder_are_detected() {
+    let folder = tempfile::tempdir().unwrap();
+    let included = folder.path().join("conf.d");
+    fs::create_dir(&included).unwrap();
+    let mut files = FilesRead::default();
+    files.record_folder(&included, &[]);
+    let mut watch = FileWatcher::new(files).unwrap();
+    fs::write(included.join("a.yaml"), "").unwrap();
+    assert!(detects_change(&mut watch).await, "added");
+    fs::rename(included.join("a.yaml"), included.join("b.yaml")).unwrap();
+    assert!(detects_change(&mut watch).await, "renamed");
+    fs::remove_file(included.join("b.yaml")).unwrap();
+    assert!(detects_change(&mut watch).await, "removed");
+}
+
+#[tokio::test]
+async fn files_of_a_rejected_configuration_are_detected() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["in_force.yaml", "rejected.yaml"] {
+        fs::write(at(name), "1").unwrap();
+    }
+    let mut watch = watch_file(&at("in_force.yaml"));
+    watch.follow_rejected(read_as(&at("rejected.yaml"), b"1"));
+    let unchanged = timeout(Duration::from_secs(1), watch.changed()).await;
+    assert!(unchanged.is_err(), "nothing has changed");
+    for name in ["rejected.yaml", "in_force.yaml"] {
+        fs::write(at(name), "2").unwrap();
+        assert!(detects_change(&mut watch).await, "{name}");
+    }
 }

@@ -1,12 +1,10 @@
 //! ID and authentication of the gateway at a provider.
 
-use secrecy::ExposeSecret;
-
 use crate::auth::token::Algorithm;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::provider as file;
-use crate::config::keys;
+use crate::config::keys::{self, WrittenKey};
 use crate::settings::provider::ClientAuthentication;
 
 /// Resolves the client ID (RFC 6749, appendix A.1).
@@ -112,25 +110,19 @@ fn key(
         context.error(&location, "\"key\" or \"key_file\" is missing");
         return None;
     }
-    let material = context.read_secret(&location, "key", inline, file)?;
-    let at = location.key(if file.is_some() { "key_file" } else { "key" });
-    let parsed = keys::parse_key(
-        written.id.clone(),
-        algorithm(written.algorithm),
-        material.expose_secret(),
-    );
-    match parsed {
-        Ok(key) if key.can_sign() => Some(key),
-        Ok(_) => {
-            let message = "a client authenticates with a private key, but this is a public key";
-            context.error(&at, message);
-            None
-        }
-        Err(error) => {
-            context.error(&at, keys::describe_error(&error));
-            None
-        }
+    let (id, algorithm) = (written.id.clone(), algorithm(written.algorithm));
+    let written = WrittenKey {
+        name: "key",
+        inline,
+        file,
+    };
+    let (key, at) = keys::read_key(written, id, algorithm, &location, context)?;
+    if !key.can_sign() {
+        let message = "a client authenticates with a private key, but this is a public key";
+        context.error(&at, message);
+        return None;
     }
+    Some(key)
 }
 
 fn algorithm(raw: file::ClientKeyAlgorithm) -> Algorithm {

@@ -42,10 +42,7 @@ pub(super) fn providers(
         context.error_at_key(&all, message);
     }
     let mut entries: Vec<_> = file.identity.providers.iter().collect();
-    entries.sort_by_key(|(name, _)| {
-        let position = context.source_map.key_position(&all.key(name));
-        (position.line, position.column)
-    });
+    entries.sort_by_key(|(name, _)| context.source_map.key_position(&all.key(name)));
     let mut complete = Some(Vec::new());
     for (name, raw) in &entries {
         let location = all.key(name);

@@ -61,12 +61,9 @@ pub(super) fn routes(
     let mut matches: HashMap<String, &str> = HashMap::new();
     for (index, one) in file.routes.iter().enumerate() {
         let location = all.item(index);
-        check_name(
-            &one.name,
-            names.insert(&one.name, index),
-            &location.key("name"),
-            context,
-        );
+        let first = *names.entry(&one.name).or_insert(index);
+        let first = (first != index).then(|| all.item(first).key("name"));
+        check_name(&one.name, first.as_ref(), &location.key("name"), context);
         let route = route(one, &references, &location, context);
         if let Some(route) = &route {
             let first = matches
@@ -90,19 +87,18 @@ pub(super) fn routes(
 
 fn check_name(
     name: &str,
-    previous: Option<usize>,
+    first: Option<&ConfigPath>,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) {
     if name.chars().any(char::is_control) {
         context.error(location, "a route name must not contain control characters");
     }
-    if previous.is_some() {
+    if let Some(first) = first {
         let quoted = context.quoted(location, name);
-        context.error(
-            location,
-            format!("another route already has the name {quoted}"),
-        );
+        let first = context.first_position(first, location);
+        let message = format!("another route already has the name {quoted}, at {first}");
+        context.error(location, message);
     }
 }
 
