@@ -8,6 +8,8 @@ mod connect;
 mod effective;
 #[path = "config/explain.rs"]
 mod explain;
+#[path = "config/init.rs"]
+mod init;
 #[path = "config/sources.rs"]
 mod sources;
 

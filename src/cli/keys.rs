@@ -40,7 +40,7 @@ pub(super) struct GenerateArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Algorithm {
+pub(super) enum Algorithm {
     #[value(name = "EdDSA")]
     EdDsa,
     #[value(name = "ES256")]
@@ -65,7 +65,8 @@ pub(super) fn run(command: &KeysCommand) -> anyhow::Result<()> {
     }
 }
 
-fn generate(algorithm: Algorithm) -> anyhow::Result<Zeroizing<String>> {
+/// Generates a key as text that ends with a line break.
+pub(super) fn generate(algorithm: Algorithm) -> anyhow::Result<Zeroizing<String>> {
     let rsa: Pkcs8V1Der<'_>;
     let document;
     let private = match algorithm {
@@ -110,8 +111,8 @@ fn pem(der: &[u8]) -> Zeroizing<String> {
     pem
 }
 
-/// Writes a new file. An existing file is never overwritten, because it may be the key in use.
-fn write_new(path: &Path, key: &str) -> std::io::Result<()> {
+/// Writes a new file that only its owner can read. An existing file is never overwritten, because it may be the key in use.
+pub(super) fn write_new(path: &Path, key: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)

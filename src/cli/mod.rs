@@ -12,6 +12,7 @@ mod database;
 mod demo;
 mod explain;
 mod health;
+mod init;
 mod keys;
 mod listing;
 mod manual;
@@ -43,7 +44,8 @@ use crate::telemetry::metrics::Metrics;
     name = "portcullis",
     version,
     after_help = "Exit status: 0 success, 1 failure (the reason is on standard error), 2 wrong usage.\n\
-                  Start with `portcullis demo`, which needs no setup and prints commands to try."
+                  Start with `portcullis demo`, which needs no setup and prints commands to try, or with\n\
+                  `portcullis init`, which writes a configuration file."
 )]
 struct Cli {
     #[command(flatten)]
@@ -118,6 +120,17 @@ enum Command {
     /// Example: portcullis demo
     #[command(verbatim_doc_comment)]
     Demo(DemoArgs),
+    /// Write a configuration file
+    ///
+    /// Asks for the backend, the way users sign in, the store, the public address and where TLS ends.
+    /// An option answers its question; at the end of standard input, the defaults are used. Secrets
+    /// are generated into files of their own, readable only by their owner.
+    ///
+    /// Examples:
+    ///   portcullis init
+    ///   portcullis init --upstream http://127.0.0.1:3000 --store memory < /dev/null
+    #[command(verbatim_doc_comment)]
+    Init(init::InitArgs),
     /// Run the gateway
     ///
     /// SIGHUP or a changed file reloads the configuration; SIGTERM drains connections and exits.
@@ -261,6 +274,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match command {
         Command::Demo(args) => demo::run(&args, logging),
+        Command::Init(args) => init::run(&args),
         Command::Run(args) => run::run(&args, logging),
         Command::Health(args) => health::run(&args),
         Command::Check(args) => check::run(&args),

@@ -40,7 +40,7 @@ mod tests;
 pub use diagnostics::{Diagnostic, Diagnostics, Position, Warnings};
 pub use effective::EffectiveConfig;
 pub use files::FilesRead;
-pub use load::{Loaded, load, load_watched, parse, parse_with, show};
+pub use load::{Loaded, check, load, load_watched, parse, parse_with, show};
 pub use reference::reference;
 pub use schema::schema;
 pub use secrets::Purpose;
