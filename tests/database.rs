@@ -8,6 +8,8 @@
 )]
 #![expect(unreachable_pub, reason = "the harness is a module of this one binary")]
 
+#[path = "database/acme.rs"]
+mod acme;
 #[path = "database/identities.rs"]
 mod identities;
 #[path = "database/opening.rs"]

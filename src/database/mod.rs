@@ -3,6 +3,7 @@
 //! The only module that uses the SQL client. Every statement is one text for both engines, with `$1`
 //! placeholders and types that both support.
 
+mod acme;
 mod addresses;
 mod avatars;
 mod devices;
@@ -23,6 +24,7 @@ mod users;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use acme::{AcmeAccountKey, AcmeCertificate, AcmeCertificateState, AcmeLease};
 pub use avatars::{Avatar, AvatarInfo};
 pub use devices::DeviceSighting;
 pub use identities::{

@@ -28,6 +28,7 @@ fn migrations() -> Vec<Migration> {
             "user_identities",
             include_str!("0006_user_identities.sql"),
         ),
+        (7, "acme", include_str!("0007_acme.sql")),
     ];
     texts
         .into_iter()
