@@ -131,6 +131,35 @@ fn samples_of_the_provider_page_are_valid() {
     }
 }
 
+/// Each block of YAML in the page is a part of a file.
+#[test]
+fn samples_of_the_tls_page_are_valid() {
+    let page = fs::read_to_string(root().join("docs/tls.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["example.com", "example.org"] {
+        for kind in ["pem", "key"] {
+            let site = root().join(format!("tests/config/files/site.{kind}"));
+            fs::copy(site, folder.path().join(format!("{name}.{kind}"))).unwrap();
+        }
+    }
+    let key = folder.path().join("encryption.key");
+    fs::write(key, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).collect();
+    assert!(blocks.len() >= 3, "{}", blocks.len());
+    for (index, block) in blocks.into_iter().enumerate() {
+        let sample = block.split("```").next().unwrap();
+        let base: String = BASE
+            .lines()
+            .filter(|line| !(line.starts_with("listeners:") && sample.contains("listeners:")))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let file = folder.path().join(format!("{index}.yaml"));
+        fs::write(&file, format!("{base}tokens:\n{SIGNING}{sample}")).unwrap();
+        let output = portcullis(&["check", "--config", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}{sample}", stderr(&output));
+    }
+}
+
 /// Each file says in its first lines what is probably not meant: `# warn LINE:COLUMN: message`.
 #[test]
 fn suspicious_settings_produce_warnings() {

@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+#[path = "store/acme_challenges.rs"]
+mod acme_challenges;
 #[path = "store/amendments.rs"]
 mod amendments;
 #[path = "store/breaker.rs"]

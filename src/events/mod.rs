@@ -52,6 +52,8 @@ pub enum EventKind {
     ProviderUnavailable,
     ProviderBack,
     ProviderEndedSession,
+    CertificateIssued,
+    CertificateFailed,
 }
 
 impl EventKind {
@@ -89,6 +91,8 @@ impl EventKind {
             EventKind::ProviderUnavailable => "provider_unavailable",
             EventKind::ProviderBack => "provider_back",
             EventKind::ProviderEndedSession => "provider_ended_session",
+            EventKind::CertificateIssued => "certificate_issued",
+            EventKind::CertificateFailed => "certificate_failed",
         }
     }
 }

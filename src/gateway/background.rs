@@ -60,6 +60,7 @@ pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
         services.clone(),
         |services| async move { report_providers(&services) },
     ));
+    tokio::spawn(services.acme.clone().run(Arc::clone(&services.snapshot)));
     tokio::spawn(run_cleanups(services.clone(), listeners.to_vec()));
 }
 

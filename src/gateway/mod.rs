@@ -17,6 +17,7 @@ use crate::settings::{Boot, Reloadable, Settings};
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
 
+pub mod acme;
 mod activation;
 mod background;
 mod process;
@@ -70,6 +71,7 @@ pub fn run(start: StartOptions) -> anyhow::Result<()> {
     let services = start.process.background.block_on(async {
         let services = open_services(boot, reloadable, start.metrics, worker_count).await?;
         create_users(&services, start.seed_users).await?;
+        services.acme.load(&services.snapshot.load().settings).await;
         anyhow::Ok(services)
     })?;
     let listeners = listener_states(&services.boot);

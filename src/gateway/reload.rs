@@ -103,7 +103,9 @@ async fn apply(services: &Services, settings: Settings) -> ReloadOutcome {
     let (send_probe, metrics) = (&services.send_probe, &services.metrics);
     let next = Snapshot::start(settings.reloadable, Some(&previous), send_probe, metrics).await;
     let durable = next.settings.sessions.durable;
+    services.acme.prepare(&next.settings);
     services.snapshot.store(Arc::new(next));
+    services.acme.wake();
     services.sessions.set_durable(durable);
     ReloadOutcome::Applied
 }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
+use super::acme::Acme;
 use super::reload;
 use crate::api::admin::{AdminState, LocalEndpoints, Readiness, ReloadFn};
 use crate::api::{ApiState, CountOpenStreams};
@@ -44,6 +45,8 @@ pub struct Services {
     pub provider_tokens: ProviderTokens,
     /// Responses that end with their session or token.
     pub open_streams: Arc<OpenStreams>,
+    /// Certificates by ACME.
+    pub acme: Acme,
     /// Starting, serving or draining.
     pub readiness: Readiness,
 }
@@ -70,6 +73,12 @@ impl Services {
             Arc::clone(&metrics),
             snapshot.settings.sessions.durable,
         );
+        let acme = Acme::new(
+            database.clone(),
+            store.clone(),
+            events.clone(),
+            Arc::clone(&metrics),
+        );
         let accounts = Accounts::new(
             database,
             sessions.clone(),
@@ -89,6 +98,7 @@ impl Services {
             accounts,
             open_streams: Arc::new(OpenStreams::new(workers, Arc::clone(&metrics))),
             metrics,
+            acme,
             readiness: Readiness::default(),
         })
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
@@ -16,6 +17,7 @@ use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Cors, PathAmbiguities, Route};
 use crate::settings::{Boot, Reloadable};
 
+pub mod acme_challenge;
 pub mod admission;
 pub mod assertions;
 pub mod browser_navigation;
@@ -40,8 +42,8 @@ pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// The decision on a request.
 #[derive(Debug)]
 pub enum Step {
-    /// A response with these headers and without a body.
-    Respond(StatusCode, Vec<(HeaderName, HeaderValue)>),
+    /// A response with these headers and this body.
+    Respond(StatusCode, Vec<(HeaderName, HeaderValue)>, Bytes),
     /// A response that reports the rejection.
     Reject(Rejection),
     /// A call of one of the gateway's own endpoints.
@@ -74,7 +76,15 @@ pub async fn decide(
     via: &Via,
     admission: &Admission<'_>,
 ) -> Decision {
-    let (step, route) = match destination::find(facts, boot, &admission.snapshot.settings) {
+    let settings = &admission.snapshot.settings;
+    if let Some(token) = acme_challenge::requested_token(facts, boot, settings) {
+        // Boxed: otherwise every request would have its size.
+        let responding = Box::pin(acme_challenge::respond(token, admission.store));
+        if let Some(step) = responding.await {
+            return Decision { step, route: None };
+        }
+    }
+    let (step, route) = match destination::find(facts, boot, settings) {
         Ok(Destination::Server) => (methods(), None),
         Ok(Destination::Https(target)) => (redirect(target), None),
         Ok(Destination::OwnEndpoint(path)) => {
@@ -83,7 +93,6 @@ pub async fn decide(
         }
         Ok(Destination::Route(route, ambiguities)) => {
             let step = decide_on_route(facts, route, ambiguities, via, admission).await;
-            let settings = &admission.snapshot.settings;
             let step = step
                 .unwrap_or_else(|refused| sign_in_start::decide(refused, facts, route, settings));
             (step, Some(Arc::clone(route)))
@@ -113,7 +122,7 @@ async fn decide_on_route(
     if let Some(cors) = &route.cors
         && let Some(headers) = preflight(cors, facts.head.method, facts.head.fields)
     {
-        return Ok(Step::Respond(StatusCode::NO_CONTENT, headers));
+        return Ok(Step::Respond(StatusCode::NO_CONTENT, headers, Bytes::new()));
     }
     let permit = admission.admit(route, facts).await?;
     if let Some(identity) = &permit.identity {
@@ -124,13 +133,13 @@ async fn decide_on_route(
 
 fn methods() -> Step {
     let allow = (header::ALLOW, HeaderValue::from_static(METHODS));
-    Step::Respond(StatusCode::OK, vec![allow])
+    Step::Respond(StatusCode::OK, vec![allow], Bytes::new())
 }
 
 fn redirect(target: HeaderValue) -> Step {
     // 308 keeps the method and the body (RFC 9110, section 15.4.9).
     let status = StatusCode::PERMANENT_REDIRECT;
-    Step::Respond(status, vec![(header::LOCATION, target)])
+    Step::Respond(status, vec![(header::LOCATION, target)], Bytes::new())
 }
 
 /// The headers of the response to a CORS preflight: `OPTIONS` with an origin and a requested method.

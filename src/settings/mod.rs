@@ -3,6 +3,7 @@
 //! Settings that need a restart ([`Boot`]) and those that a reload replaces ([`Reloadable`]) are
 //! different types, so that a reload cannot claim to change the former.
 
+pub mod acme;
 pub mod backend;
 mod database;
 pub mod pages;
@@ -144,7 +145,8 @@ pub struct Reloadable {
     pub tokens: Arc<token::Tokens>,
     pub sessions: session::SessionRules,
     pub identity: Identity,
-    /// The keys that seal the tokens of providers. Present where such tokens are kept.
+    /// The keys that seal the tokens of providers and the keys of certificates. Present where such
+    /// secrets are kept.
     pub encryption: Option<Arc<KeyRing>>,
     pub api: Option<Api>,
     pub pages: Arc<pages::Pages>,
@@ -167,6 +169,8 @@ pub struct ReloadableListener {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Expiry of the certificates in `tls`.
     pub certificates: Vec<CertificateExpiry>,
+    /// Certificates by ACME, which `tls` serves beside those of files.
+    pub acme: Option<acme::ListenerAcme>,
 }
 
 /// When a certificate expires.

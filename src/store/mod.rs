@@ -3,6 +3,7 @@
 //! Every operation has a deadline, a duration in the metrics and, when it fails, a kind of error. An
 //! error means that the result is unknown; it never means "no".
 
+mod acme_challenges;
 mod amend;
 mod deadline;
 mod error;
@@ -38,6 +39,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+pub use acme_challenges::AcmeChallenge;
 pub use amend::{AmendOutcome, Amendment, MAX_DATA_BYTES};
 use deadline::{REPLY_ROUNDS, timeout_with_grace};
 pub use error::StoreError;

@@ -1,20 +1,25 @@
 //! TLS certificates and keys: parsing, SNI resolver, rustls configurations.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+
+mod challenge;
+mod sni_resolver;
+
+pub use challenge::{challenge_config, challenged_domain};
+pub use sni_resolver::IssuedCertificates;
+use sni_resolver::SniResolver;
 
 /// Reason why certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TlsError {
+pub enum TlsError {
     #[error("not a PEM file with certificates")]
     NoCertificate,
     #[error("the certificate cannot be parsed")]
@@ -42,17 +47,29 @@ impl TlsError {
 }
 
 /// A certificate chain ready to be served, with its names.
-pub(super) struct CertificateChain {
+#[derive(Clone)]
+pub struct CertificateChain {
     certified: Arc<CertifiedKey>,
     /// In lower case; a wildcard starts with `*.`.
     names: Vec<String>,
+    not_before: i64,
     not_after: i64,
 }
 
 impl CertificateChain {
+    /// Beginning of the certificate's validity, in Unix seconds.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
     /// Expiry of the certificate, in Unix seconds.
-    pub(super) fn not_after(&self) -> i64 {
+    pub fn not_after(&self) -> i64 {
         self.not_after
+    }
+
+    /// Whether the certificate is valid for a domain, which it names itself.
+    pub fn names(&self, domain: &str) -> bool {
+        self.names.iter().any(|name| name == domain)
     }
 }
 
@@ -64,7 +81,7 @@ pub(super) enum ClientAuth {
 }
 
 /// Parses a chain and its key, and checks that they belong together.
-pub(super) fn parse_chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<CertificateChain, TlsError> {
+pub fn parse_chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<CertificateChain, TlsError> {
     let certificates = parse_certificates(cert_pem)?;
     let first = certificates.first().ok_or(TlsError::NoCertificate)?;
     let end_entity =
@@ -75,7 +92,6 @@ pub(super) fn parse_chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<Certificate
         .collect();
     let (_, parsed) = x509_parser::parse_x509_certificate(first.as_ref())
         .map_err(|_| TlsError::BadCertificate)?;
-    let not_after = parsed.validity().not_after.timestamp();
     let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| TlsError::NoKey)?;
     let certified = CertifiedKey::from_der(certificates.clone(), key, &ring::default_provider())
         .map_err(|error| match error {
@@ -86,7 +102,8 @@ pub(super) fn parse_chain(cert_pem: &[u8], key_pem: &[u8]) -> Result<Certificate
     Ok(CertificateChain {
         certified: Arc::new(certified),
         names,
-        not_after,
+        not_before: parsed.validity().not_before.timestamp(),
+        not_after: parsed.validity().not_after.timestamp(),
     })
 }
 
@@ -116,12 +133,14 @@ fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErr
     }
 }
 
-/// Builds a listener's configuration: TLS 1.2 and 1.3, ALPN with HTTP/2 and HTTP/1.1, SNI.
+/// Builds a listener's configuration: TLS 1.2 and 1.3, ALPN with HTTP/2 and HTTP/1.1, SNI. Without any
+/// certificate, handshakes are refused.
 pub(super) fn server_config(
     chains: Vec<CertificateChain>,
+    issued: Option<Arc<IssuedCertificates>>,
     clients: ClientAuth,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let resolver = SniResolver::new(chains).ok_or(TlsError::NoCertificate)?;
+    let resolver = SniResolver::new(chains, issued);
     let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?;
     let builder = match clients {
@@ -135,63 +154,6 @@ pub(super) fn server_config(
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
-}
-
-/// Selects a certificate by name: exact before wildcard, the first certificate for other names.
-struct SniResolver {
-    default: Arc<CertifiedKey>,
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By the part after `*.`.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-}
-
-impl SniResolver {
-    fn new(chains: Vec<CertificateChain>) -> Option<SniResolver> {
-        let default = Arc::clone(&chains.first()?.certified);
-        let mut exact = HashMap::new();
-        let mut wildcard = HashMap::new();
-        for CertificateChain {
-            certified, names, ..
-        } in chains
-        {
-            for name in names {
-                let (map, name) = match name.strip_prefix("*.") {
-                    Some(suffix) => (&mut wildcard, suffix.to_owned()),
-                    None => (&mut exact, name),
-                };
-                // The first certificate in the file wins.
-                map.entry(name).or_insert_with(|| Arc::clone(&certified));
-            }
-        }
-        Some(SniResolver {
-            default,
-            exact,
-            wildcard,
-        })
-    }
-
-    fn find(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
-        let matching = name.and_then(|name| {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            // A wildcard matches exactly one label (RFC 9525, section 6.3).
-            let by_wildcard = || self.wildcard.get(name.split_once('.')?.1);
-            self.exact.get(&name).or_else(by_wildcard)
-        });
-        matching.unwrap_or(&self.default)
-    }
-}
-
-impl ResolvesServerCert for SniResolver {
-    fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(self.find(client_hello.server_name())))
-    }
-}
-
-impl fmt::Debug for SniResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.exact.keys().chain(self.wildcard.keys());
-        f.debug_list().entries(names).finish()
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 
@@ -15,21 +15,19 @@ fn chain_for(names: &[&str]) -> CertificateChain {
 
 #[test]
 fn certificate_is_selected_by_sni() {
-    let resolver = SniResolver::new(vec![
+    let chains = vec![
         chain_for(&["first.test"]),
         chain_for(&["*.example.test"]),
         chain_for(&["exact.example.test"]),
-    ])
-    .unwrap();
+    ];
+    let keys: Vec<_> = chains
+        .iter()
+        .map(|one| Arc::clone(&one.certified))
+        .collect();
+    let resolver = SniResolver::new(chains, None);
     let index = |name: Option<&str>| {
-        let selected = resolver.find(name);
-        if Arc::ptr_eq(selected, &resolver.default) {
-            0
-        } else if Arc::ptr_eq(selected, &resolver.wildcard["example.test"]) {
-            1
-        } else {
-            2
-        }
+        let selected = resolver.find(name).unwrap();
+        keys.iter().position(|key| Arc::ptr_eq(key, &selected))
     };
     for (name, expected) in [
         (None, 0),
@@ -41,8 +39,38 @@ fn certificate_is_selected_by_sni() {
         (Some("a.b.example.test"), 0),
         (Some("example.test"), 0),
     ] {
-        assert_eq!(index(name), expected, "{name:?}");
+        assert_eq!(index(name), Some(expected), "{name:?}");
     }
+}
+
+#[test]
+fn issued_certificates_come_after_those_of_files() {
+    let (of_file, wildcard) = (chain_for(&["a.test"]), chain_for(&["*.w.test"]));
+    let [issued_a, issued_b] = [chain_for(&["a.test"]), chain_for(&["b.w.test"])];
+    let all = [&of_file, &wildcard, &issued_a, &issued_b];
+    let keys = all.map(|one| Arc::clone(&one.certified));
+    let issued = Arc::new(IssuedCertificates::default());
+    let index = |resolver: &SniResolver, name| {
+        let selected = resolver.find(name)?;
+        keys.iter().position(|key| Arc::ptr_eq(key, &selected))
+    };
+    let alone = SniResolver::new(Vec::new(), Some(Arc::clone(&issued)));
+    let both = SniResolver::new(vec![of_file, wildcard], Some(Arc::clone(&issued)));
+    assert_eq!(index(&alone, Some("a.test")), None, "none is issued yet");
+    assert_eq!(index(&both, Some("b.w.test")), Some(1));
+    issued.replace([("b.w.test", &issued_b), ("a.test", &issued_a)]);
+    for (name, by_alone, by_both) in [
+        (Some("a.test"), 2, 0),
+        (Some("B.w.test"), 3, 3),
+        (Some("c.w.test"), 3, 1),
+        (Some("c.d.w.test"), 3, 0),
+        (None, 3, 0),
+    ] {
+        assert_eq!(index(&alone, name), Some(by_alone), "{name:?}");
+        assert_eq!(index(&both, name), Some(by_both), "{name:?}");
+    }
+    issued.replace([]);
+    assert_eq!(index(&alone, Some("a.test")), None);
 }
 
 #[test]
@@ -94,7 +122,7 @@ fn client_without_required_certificate_is_rejected() {
     let (cert, key) = self_signed(&["a.test"]);
     let serve = |clients| {
         let chain = parse_chain(cert.as_bytes(), key.as_bytes()).unwrap();
-        server_config(vec![chain], clients).unwrap()
+        server_config(vec![chain], None, clients).unwrap()
     };
     let client = || {
         let builder = rustls::ClientConfig::builder_with_provider(provider());
@@ -108,8 +136,16 @@ fn client_without_required_certificate_is_rejected() {
 }
 
 #[test]
+fn challenge_is_responded_to_with_its_protocol() {
+    let config = challenge_config("a.test", "token.thumbprint").unwrap();
+    assert_eq!(config.alpn_protocols, [b"acme-tls/1".to_vec()]);
+    assert!(challenge_config("\u{e9}", "token.thumbprint").is_err());
+}
+
+#[test]
 fn alpn_offers_http2_and_http1() {
-    let config = server_config(vec![chain_for(&["a.test"])], ClientAuth::NotRequested).unwrap();
+    let config =
+        server_config(vec![chain_for(&["a.test"])], None, ClientAuth::NotRequested).unwrap();
     assert_eq!(
         config.alpn_protocols,
         [b"h2".to_vec(), b"http/1.1".to_vec()]

@@ -92,7 +92,7 @@ struct ForeignApi {
     modules: &'static [&'static str],
 }
 
-const FOREIGN_APIS: [ForeignApi; 6] = [
+const FOREIGN_APIS: [ForeignApi; 7] = [
     ForeignApi {
         crates: &[
             "pingora",
@@ -123,6 +123,10 @@ const FOREIGN_APIS: [ForeignApi; 6] = [
     ForeignApi {
         crates: &["reqwest"],
         modules: &["http_client.rs"],
+    },
+    ForeignApi {
+        crates: &["instant_acme"],
+        modules: &["gateway/acme"],
     },
     ForeignApi {
         crates: &["prometheus"],

@@ -15,6 +15,8 @@
 mod support;
 
 mod access_log;
+mod acme;
+mod acme_failures;
 mod admin;
 mod adopt_walkthrough;
 mod api_bodies;

@@ -21,6 +21,7 @@ pub mod nodes;
 pub mod npm;
 pub mod npm_provider;
 pub mod open_streams;
+pub mod pebble;
 pub mod ports;
 pub mod postgres;
 pub mod provider;

@@ -19,8 +19,8 @@ pub(super) struct CheckArgs {
     /// Actions
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     format: Format,
-    /// Also connect to the store, the database, the upstreams and the providers, and print the
-    /// addresses to register at the providers
+    /// Also connect to the store, the database, the upstreams, the certificate authorities and the
+    /// providers, and print the addresses to register at the providers
     #[arg(long)]
     connect: bool,
 }

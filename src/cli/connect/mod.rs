@@ -1,5 +1,6 @@
 //! Connection tests of `portcullis check --connect`.
 
+mod acme;
 mod providers;
 
 use std::time::Duration;
@@ -13,8 +14,8 @@ use crate::database::Database;
 use crate::settings::{Server, ServerAddress, Settings, Upstream};
 use crate::store::{self, Severity};
 
-/// Tests the store, the database, the upstreams and the providers. Successes are printed to standard output.
-/// Warnings do not fail the command; problems that would stop the gateway do.
+/// Tests the store, the database, the upstreams, the certificate authorities and the providers. Successes
+/// are printed to standard output. Warnings do not fail the command; problems that would stop the gateway do.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -30,6 +31,12 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
         for upstream in &settings.reloadable.upstreams {
             for server in &upstream.servers {
                 let (severity, message) = probe_server(upstream, server).await;
+                report(severity, &message, &mut errors)?;
+            }
+        }
+        for listener in &settings.reloadable.listeners {
+            if let Some(certificates) = &listener.acme {
+                let (severity, message) = acme::inspect(&certificates.settings).await;
                 report(severity, &message, &mut errors)?;
             }
         }

@@ -1,11 +1,11 @@
-//! Keys that seal the tokens of providers.
+//! Keys that seal the tokens of providers and the keys of certificates.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::units::Secret;
 
-/// Keys with which the tokens of providers are sealed.
+/// Keys with which the tokens of providers and the keys of certificates by ACME are sealed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct Encryption {

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::acme::Acme;
 use crate::config::units::{Secret, Size, Time};
 
 /// One public listener.
@@ -37,14 +38,19 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) http2: Http2,
 }
 
-/// Certificates, selected by SNI. The files are re-read when they change.
+/// Certificates, selected by SNI: those of files, those by ACME, or both. The files are re-read when
+/// they change.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ListenerTls {
     /// Certificate chains. The first is the default, for clients without SNI or with an unknown
     /// name.
+    #[serde(default)]
     #[schemars(length(min = 1))]
     pub(in crate::config) certificates: Vec<Certificate>,
+    /// Certificates by ACME. `null`: none.
+    #[serde(default)]
+    pub(in crate::config) acme: Option<Acme>,
     /// PEM file with the CA certificates that verify client certificates, which are then required.
     /// `null`: clients need no certificate.
     #[serde(default)]

@@ -1,6 +1,7 @@
 //! Structure of the YAML file, with its defaults. The doc comments of this module are the
 //! descriptions in the JSON Schema and in `docs/configuration.md`.
 
+pub(super) mod acme;
 pub(super) mod backend;
 pub(super) mod encryption;
 pub(super) mod identity;
@@ -55,7 +56,8 @@ pub(super) struct File {
     /// Users and sign-in.
     #[serde(default)]
     pub(super) identity: Identity,
-    /// Keys that seal the tokens of providers. Required where a provider has `tokens.keep`.
+    /// Keys that seal the tokens of providers and the keys of certificates. Required where a provider
+    /// has `tokens.keep`, or a listener `acme`.
     #[serde(default)]
     pub(super) encryption: Encryption,
     /// The gateway's own endpoints. `null`: none.

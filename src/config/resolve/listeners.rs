@@ -4,9 +4,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::acme;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
-use crate::config::file::listeners as file;
+use crate::config::file::acme::Acme;
+use crate::config::file::encryption::Encryption;
+use crate::config::file::{File, listeners as file};
+use crate::settings::acme::ListenerAcme;
 use crate::settings::{
     CertificateExpiry, ConnectionLimits, ForwardedBy, Http2, Listener, ReloadableListener,
 };
@@ -21,13 +25,13 @@ const MIN_ADMIN_TOKEN: usize = 16;
 
 /// Resolves the public listeners: the settings fixed until a restart, and the reloadable ones.
 pub(super) fn listeners(
-    raw: &[file::Listener],
+    file: &File,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<Vec<(Listener, ReloadableListener)>> {
     let mut seen: Vec<(SocketAddr, ConfigPath)> = Vec::new();
     let mut complete = Some(Vec::new());
-    for (index, one) in raw.iter().enumerate() {
+    for (index, one) in file.listeners.iter().enumerate() {
         let location = location.item(index);
         let at = location.key("bind");
         let bind = parse_address(&one.bind, &at, context);
@@ -42,7 +46,7 @@ pub(super) fn listeners(
             }
             seen.push((bind, at));
         }
-        let reloadable = reloadable_listener(one, &location, context);
+        let reloadable = reloadable_listener(one, &file.encryption, &location, context);
         let limits = connection_limits(&one.limits, &location.key("limits"), context);
         let http2 = http2(&one.http2, &location.key("http2"), context);
         let listener = bind.zip(reloadable).map(|(bind, reloadable)| {
@@ -69,6 +73,7 @@ pub(super) fn listeners(
 
 fn reloadable_listener(
     one: &file::Listener,
+    encryption: &Encryption,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<ReloadableListener> {
@@ -83,19 +88,37 @@ fn reloadable_listener(
             }
         }
     }
-    let (tls, certificates) = match &one.tls {
-        Some(raw) => {
-            let (config, expiries) = server_tls(raw, &location.key("tls"), context)?;
-            (Some(config), expiries)
-        }
-        None => (None, Vec::new()),
-    };
-    Some(ReloadableListener {
+    let mut listener = ReloadableListener {
         trusted_proxies,
         redirect_to_https: one.redirect_to_https,
-        tls,
-        certificates,
-    })
+        tls: None,
+        certificates: Vec::new(),
+        acme: None,
+    };
+    if let Some(raw) = &one.tls {
+        let location = location.key("tls");
+        let acme = raw.acme.as_ref();
+        let acme = acme.map(|raw| listener_acme(raw, encryption, &location.key("acme"), context));
+        let issued = acme.as_ref().and_then(Option::as_ref);
+        let issued = issued.map(|acme| Arc::clone(&acme.issued));
+        let (config, expiries) = server_tls(raw, issued, &location, context)?;
+        (listener.tls, listener.certificates) = (Some(config), expiries);
+        if let Some(acme) = acme {
+            listener.acme = Some(acme?);
+        }
+    }
+    Some(listener)
+}
+
+fn listener_acme(
+    raw: &Acme,
+    encryption: &Encryption,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<ListenerAcme> {
+    let settings = acme::acme(raw, encryption, location, context)?;
+    let issued = Arc::default();
+    Some(ListenerAcme { settings, issued })
 }
 
 fn parse_network(text: &str) -> Option<IpNet> {
@@ -108,10 +131,14 @@ fn parse_network(text: &str) -> Option<IpNet> {
 /// Resolves the TLS configuration of a listener, and when its certificates expire.
 fn server_tls(
     raw: &file::ListenerTls,
+    issued: Option<Arc<tls::IssuedCertificates>>,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<(Arc<rustls::ServerConfig>, Vec<CertificateExpiry>)> {
     let certificates = location.key("certificates");
+    if !context.source_map.contains(&certificates) && raw.acme.is_none() {
+        context.error_at_key(location, "\"certificates\" or \"acme\" is missing");
+    }
     let (mut chains, mut expiries) = (Some(Vec::new()), Vec::new());
     for (index, pair) in raw.certificates.iter().enumerate() {
         let chain = key_pair(&pair.cert, &pair.key, &certificates.item(index), context);
@@ -139,7 +166,7 @@ fn server_tls(
             }
         }
     };
-    match tls::server_config(chains?, clients?) {
+    match tls::server_config(chains?, issued, clients?) {
         Ok(config) => Some((config, expiries)),
         Err(error) => {
             context.error(&certificates, error.to_string());

@@ -2,6 +2,7 @@
 //!
 //! All checks report their errors and continue. Settings are built only from a file without errors.
 
+mod acme;
 mod api;
 mod backend;
 mod database;
@@ -34,7 +35,7 @@ use crate::settings::{Boot, Reloadable, Settings, Shutdown};
 /// Checks the whole file, and builds the settings if it has no errors.
 pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<Settings> {
     let root = ConfigPath::root();
-    let listeners = listeners::listeners(&file.listeners, &root.key("listeners"), context);
+    let listeners = listeners::listeners(file, &root.key("listeners"), context);
     let admin = listeners::admin(&file.admin, &file.listeners, &root.key("admin"), context);
     let admin_names = listeners::admin_names(&file.admin, &root.key("admin"), context);
     let store = storage::store(&file.store, &root.key("store"), context);

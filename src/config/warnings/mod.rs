@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::File;
+use crate::config::file::acme::Challenge;
 use crate::config::file::identity::Registration;
 use crate::config::file::listeners::Listener;
 use crate::config::file::routing::upstream::Server;
@@ -21,6 +22,7 @@ pub(super) fn check(file: &File, settings: &Settings, context: &mut ResolveConte
     check_trusted_proxies(file, &root.key("listeners"), context);
     check_loops(file, settings, &root.key("upstreams"), context);
     check_literal_stars(file, &root.key("routes"), context);
+    check_acme(file, &root.key("listeners"), context);
     let sessions = &settings.reloadable.sessions;
     if sessions
         .idle_timeout
@@ -116,6 +118,26 @@ fn check_literal_stars(file: &File, routes: &ConfigPath, context: &mut ResolveCo
                                under it without a wildcard";
                 context.warn(&location.key(key), message);
             }
+        }
+    }
+}
+
+/// Warns about challenges that no listener receives.
+fn check_acme(file: &File, listeners: &ConfigPath, context: &mut ResolveContext<'_>) {
+    if file.listeners.iter().any(|listener| listener.tls.is_none()) {
+        return;
+    }
+    for (index, listener) in file.listeners.iter().enumerate() {
+        let acme = listener.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+        if acme.is_some_and(|acme| acme.challenge == Challenge::Http) {
+            let location = listeners
+                .item(index)
+                .key("tls")
+                .key("acme")
+                .key("challenge");
+            let message = "there is no listener without \"tls\", which \"http-01\" requires; the \
+                           authority must reach it at port 80";
+            context.warn(&location, message);
         }
     }
 }

@@ -38,9 +38,12 @@ pub(super) fn check(file: &File, settings: &Settings, context: &mut ResolveConte
         check_emails(provider, &location, context);
         check_lifetimes(provider, settings, &location, context);
     }
-    let is_key_used = providers.iter().any(|provider| provider.tokens.keep);
+    let mut listeners = settings.reloadable.listeners.iter();
+    let is_key_used = providers.iter().any(|provider| provider.tokens.keep)
+        || listeners.any(|listener| listener.acme.is_some());
     if settings.reloadable.encryption.is_some() && !is_key_used {
-        let message = "no effect, because no provider has \"tokens.keep\"";
+        let message =
+            "no effect, because no provider has \"tokens.keep\", and no listener \"acme\"";
         context.warn(&ConfigPath::root().key("encryption"), message);
     }
 }

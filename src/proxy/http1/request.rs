@@ -106,7 +106,7 @@ async fn decide(head: &Head, ctx: &mut RequestContext) -> Result<Admitted, Local
             ctx.authenticated |= rejection.refusal == Refusal::CsrfRejected;
             reject(ctx, request, rejection, None)
         }
-        Step::Respond(status, headers) => LocalResponse::new(status, headers, Bytes::new()),
+        Step::Respond(status, headers, body) => LocalResponse::new(status, headers, body),
         Step::CallApi(call) => return Err(Local::ApiCall(call)),
     };
     ctx.trace_id = trace_context::of_client(request.fields, ctx.request_id.as_bytes());

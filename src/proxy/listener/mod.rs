@@ -13,7 +13,6 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use super::WorkerProxy;
 use super::connection::Transport;
@@ -28,6 +27,7 @@ use crate::telemetry::metrics::ConnectionRefusal;
 pub(super) mod drain;
 mod open_connections;
 mod socket;
+mod tls_handshake;
 
 use open_connections::{ConnectionGuard, OpenConnections};
 pub use socket::{adopt, bind, bind_admin, ignore_new_connections, share_with_successor};
@@ -289,9 +289,9 @@ impl ListenerState {
                 .count_refused_connection(ConnectionRefusal::HandshakeRate);
             return None;
         }
-        let accept = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+        let accept = tls_handshake::accept(stream, config, reloadable, &proxy.worker);
         match timeout(self.settings.limits.handshake_timeout, accept).await {
-            Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => stream.map(Transport::Tls),
             Ok(Err(error)) => {
                 tracing::debug!(%error, client_ip = %ip, "TLS handshake failed");
                 proxy

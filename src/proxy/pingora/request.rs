@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use pingora::proxy::Session;
@@ -52,8 +51,8 @@ pub(super) async fn filter(
             Err(rejection) => reject(session, ctx, rejection).await?,
         },
         Step::Reject(rejection) => reject(session, ctx, rejection).await?,
-        Step::Respond(status, headers) => {
-            let response = LocalResponse::new(status, headers, Bytes::new());
+        Step::Respond(status, headers, body) => {
+            let response = LocalResponse::new(status, headers, body);
             local_response::send(session, ctx, response).await?;
         }
         Step::CallApi(call) => {

@@ -3,6 +3,7 @@
 //! Nothing survives a restart. A single lock protects all state: every operation is short, and none
 //! waits while it holds the lock.
 
+mod acme_challenges;
 mod amend;
 mod counters;
 mod journal;
@@ -17,6 +18,7 @@ mod sessions;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use acme_challenges::AcmeChallenges;
 use counters::Counters;
 use journal::Journal;
 use open_connections::ConnectionReports;
@@ -59,6 +61,7 @@ struct MemoryState {
     marker: Option<Marker>,
     profiles: Profiles,
     provider_logouts: ProviderLogouts,
+    acme_challenges: AcmeChallenges,
     open_connections: ConnectionReports,
     journal: Journal,
     counters: Counters,
@@ -281,6 +284,7 @@ impl MemoryState {
         self.cut_offs.retain(|_, cut_off| second < *cut_off + ttl);
         self.profiles.clean_up(now);
         self.provider_logouts.clean_up(now);
+        self.acme_challenges.clean_up(now);
         let removed_sessions = self.sessions.clean_up(now);
         let sessions = &self.sessions;
         self.refresh_tokens.retain(|id, tokens| {

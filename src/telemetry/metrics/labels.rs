@@ -24,6 +24,7 @@ macro_rules! labels {
 labels! {
     /// An operation of the store.
     StoreOperation {
+        AcmeChallenge = "acme_challenge",
         AllSessions = "all_sessions",
         AmendSession = "amend_session",
         BeginCleanUp = "begin_clean_up",
@@ -53,6 +54,7 @@ labels! {
         Probe = "probe",
         Profile = "profile",
         ProviderTokens = "provider_tokens",
+        PutAcmeChallenge = "put_acme_challenge",
         PutProfile = "put_profile",
         PutProviderTokens = "put_provider_tokens",
         RecordUses = "record_uses",
@@ -119,6 +121,14 @@ labels! {
         LiveReports = "live_reports",
         DurableSessions = "durable_sessions",
         Revocations = "revocations",
+    }
+
+    /// The outcome of an order of a certificate.
+    AcmeOutcome {
+        Issued = "issued",
+        Refused = "refused",
+        RateLimited = "rate_limited",
+        Error = "error",
     }
 
     /// The outcome of a fetch of an issuer's keys.

@@ -26,9 +26,9 @@ mod sharded_histogram;
 mod sign_ins;
 
 pub use labels::{
-    BackchannelOutcome, CacheName, CacheOutcome, CleanUpKind, CleanUpStatus, ConnectionRefusal,
-    FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome, RecheckOutcome, ReloadStatus,
-    StoreOperation,
+    AcmeOutcome, BackchannelOutcome, CacheName, CacheOutcome, CleanUpKind, CleanUpStatus,
+    ConnectionRefusal, FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome,
+    RecheckOutcome, ReloadStatus, StoreOperation,
 };
 pub use prometheus::IntCounter;
 pub use provider_series::ProviderSeries;
@@ -176,6 +176,8 @@ metrics! {
         "Log lines dropped because the stream failed or was not read in time.";
     tls_certificate_not_after: IntGaugeVec = "tls_certificate_not_after_seconds", ["certificate"], &[],
         "Expiry of a listener's certificate, in Unix time.";
+    acme_orders: IntCounterVec = "acme_orders_total", ["outcome"], &[],
+        "Orders of certificates by ACME, by outcome.";
     jwks_fetches: IntCounterVec = "jwks_fetches_total", ["outcome"], &[],
         "Fetches of the keys of trusted issuers, by outcome.";
     provider_requests: IntCounterVec = "provider_requests_total", ["provider", "endpoint", "outcome"], &[],
@@ -358,6 +360,9 @@ impl Metrics {
         }
         for status in ReloadStatus::ALL {
             self.config_reloads.with_label_values(&[status.as_str()]);
+        }
+        for outcome in AcmeOutcome::ALL {
+            self.acme_orders.with_label_values(&[outcome.as_str()]);
         }
         for status in CleanUpStatus::ALL {
             self.cleanup_runs.with_label_values(&[status.as_str()]);

@@ -26,8 +26,9 @@ const LEASE: &str = "lease:";
 const LIMIT: &str = "limit:";
 const PROBE: &str = "probe:";
 const EVENTS: &str = "events:";
+const ACME: &str = "acme:";
 /// Beginnings of the gateway's keys after the prefix; [`SINGLE_KEYS`] are whole names.
-const FAMILIES: [&str; 18] = [
+const FAMILIES: [&str; 19] = [
     SESSION,
     USE,
     IDENTITY,
@@ -46,6 +47,7 @@ const FAMILIES: [&str; 18] = [
     PROBE,
     MARKER,
     EVENTS,
+    ACME,
 ];
 const SINGLE_KEYS: [&str; 5] = ["events", "counts", "gateways", "cleaning", "logouts"];
 const MARKER: &str = "marker";
@@ -169,6 +171,13 @@ impl Keys {
     /// String; 10 minutes; `provider_logout`.
     pub(in crate::store::redis) fn provider_code(&self, code: &[u8; 16]) -> String {
         format!("{}{PROVIDER_CODE}{}", self.prefix, hex::encode(code))
+    }
+
+    /// Response to a challenge of a certificate authority.
+    ///
+    /// String; until the order ends, at most 10 minutes; `acme_challenges`.
+    pub(in crate::store::redis) fn acme_challenge(&self, name: &str) -> String {
+        format!("{}{ACME}{name}", self.prefix)
     }
 
     /// Cached profile of a user, and the lease to store it.

@@ -1,5 +1,6 @@
 //! Operations of the Redis engine, by subject.
 
+pub(super) mod acme_challenges;
 pub(super) mod amend;
 pub(super) mod cluster_decide;
 pub(super) mod fleet;
