@@ -2,6 +2,7 @@
 //! the identities that users and operators link and unlink.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::oidc::ProviderUser;
@@ -182,7 +183,9 @@ impl Accounts {
         id: &str,
         by: UnlinkedBy,
     ) -> Result<(), AccountError> {
-        let providers = providers_of_rows(&settings.identity);
+        let issuers = issuers_of_rows(&settings.identity);
+        let providers = issuers.iter().map(|(name, issuer)| (&**name, &**issuer));
+        let providers: Vec<(&str, &str)> = providers.collect();
         let ways = WaysToSignIn {
             password: settings.identity.source == IdentitySource::Builtin,
             providers: &providers,
@@ -286,9 +289,13 @@ fn unlinked(outcome: UnlinkOutcome) -> Result<UserIdentity, Refusal> {
     }
 }
 
-/// The providers whose users are in the database.
-fn providers_of_rows(settings: &Identity) -> Vec<&str> {
+/// Names and issuers of the providers whose users are in the database.
+fn issuers_of_rows(settings: &Identity) -> Vec<(Arc<str>, String)> {
     let providers = settings.providers.iter();
     let providers = providers.filter(|it| matches!(it.users, UserStorage::Database { .. }));
-    providers.map(|provider| &*provider.name).collect()
+    let issuers = providers.flat_map(|provider| {
+        let issuers = provider.issuers().into_iter();
+        issuers.map(|issuer| (Arc::clone(&provider.name), issuer))
+    });
+    issuers.collect()
 }

@@ -87,6 +87,19 @@ impl Provider {
         }
     }
 
+    /// The issuers of its users: one for each tenant, and the provider's own name where it has none.
+    pub fn issuers(&self) -> Vec<String> {
+        match &self.issuer {
+            None => vec![self.name.to_string()],
+            Some(Issuer::Exact(name)) => vec![name.clone()],
+            Some(Issuer::Tenants { template, tenants }) => {
+                let tenants = tenants.iter();
+                let issuers = tenants.map(|tenant| template.replace(TENANT_ID, tenant));
+                issuers.collect()
+            }
+        }
+    }
+
     /// Returns the issuer's exact name; `None` without one, and for an issuer of several tenants.
     pub fn exact_issuer(&self) -> Option<&str> {
         match &self.issuer {

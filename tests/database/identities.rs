@@ -17,9 +17,12 @@ const JOIN: FirstSignIn = FirstSignIn {
     create: true,
     link_by_email: true,
 };
+/// A provider with its issuer.
+const CORP: (&str, &str) = ("corp", ISSUER);
+const ISSUER: &str = "https://id.example.com";
 const ALL_WAYS: WaysToSignIn<'static> = WaysToSignIn {
     password: true,
-    providers: &["corp", "github"],
+    providers: &[CORP, ("github", ISSUER)],
 };
 
 fn corp<'a>(subject: &'a str, email: Option<&'a str>) -> AssertedIdentity<'a> {
@@ -402,13 +405,20 @@ async fn last_way_to_sign_in_cannot_be_unlinked() {
         let database = fixture.open().await;
         // (has a password, passwords exist, providers that exist, whether the first of two identities
         // and then the second can be unlinked)
-        let none: &[&str] = &[];
+        let none: &[(&str, &str)] = &[];
         for (row, (password, passwords, providers, expected)) in [
-            (true, true, &["corp"][..], [true, true]),
-            (false, true, &["corp"], [true, false]),
-            (true, false, &["corp"], [true, false]),
+            (true, true, &[CORP][..], [true, true]),
+            (false, true, &[CORP], [true, false]),
+            (true, false, &[CORP], [true, false]),
             (false, true, none, [false, false]),
             (true, true, none, [true, true]),
+            // The name has passed to another issuer, at which the identities are unknown.
+            (
+                false,
+                true,
+                &[("corp", "https://other.example")],
+                [false, false],
+            ),
         ]
         .into_iter()
         .enumerate()

@@ -16,7 +16,7 @@ use crate::identity::{IdentityName, UnlinkedBy};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
-use crate::settings::provider::{Issuer, Provider, TENANT_ID, UserStorage};
+use crate::settings::provider::{Provider, UserStorage};
 
 /// `GET /admin/users/{id}/identities`.
 pub(super) async fn list(
@@ -120,20 +120,10 @@ fn read_name(settings: &Reloadable, mut fields: BodyFields) -> Result<IdentityNa
 
 /// The issuer of an identity, if it is one of the provider.
 fn issuer_of(provider: &Provider, given: Option<String>) -> Option<String> {
-    let only = match &provider.issuer {
-        Some(Issuer::Exact(name)) => name.as_str(),
-        // The users' issuer is the provider itself.
-        None => &provider.name,
-        Some(Issuer::Tenants { template, tenants }) => {
-            let is_tenants = |issuer: &String| {
-                let mut all = tenants.iter();
-                all.any(|tenant| template.replace(TENANT_ID, tenant) == *issuer)
-            };
-            return given.filter(is_tenants);
-        }
-    };
-    match given {
-        Some(issuer) if issuer != only => None,
-        _ => Some(only.to_owned()),
+    let issuers = provider.issuers();
+    match (given, &*issuers) {
+        (Some(issuer), all) => all.contains(&issuer).then_some(issuer),
+        (None, [only]) => Some(only.clone()),
+        (None, _) => None,
     }
 }

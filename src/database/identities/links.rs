@@ -99,7 +99,10 @@ impl WaysToSignIn<'_> {
     /// Whether a user with these identities has a way to sign in.
     fn can_sign_in(self, user: &User, identities: &[UserIdentity]) -> bool {
         let has_password = self.password && user.password_hash.is_some();
-        let is_usable = |identity: &UserIdentity| self.providers.contains(&&*identity.provider);
+        let is_usable = |identity: &UserIdentity| {
+            let way = (&*identity.provider, &*identity.issuer);
+            self.providers.contains(&way)
+        };
         has_password || identities.iter().any(is_usable)
     }
 }

@@ -137,8 +137,8 @@ pub enum LinkOutcome {
 #[derive(Debug, Clone, Copy)]
 pub struct WaysToSignIn<'a> {
     pub password: bool,
-    /// Names of the providers whose users are in the database.
-    pub providers: &'a [&'a str],
+    /// Names and issuers of the providers whose users are in the database.
+    pub providers: &'a [(&'a str, &'a str)],
 }
 
 /// Outcome of [`Database::unlink_identity`].

@@ -58,7 +58,8 @@ pub(in crate::config) struct Provider {
     #[serde(default = "openid_scopes")]
     pub(in crate::config) scopes: Vec<String>,
     /// Further parameters of authorization requests, such as `prompt`, `acr_values`, `audience` or
-    /// `domain_hint`. Those of the protocol itself cannot be set.
+    /// `domain_hint`. Those of the protocol itself cannot be set. Only `max_age` is enforced: users can
+    /// change the others in their browser, unless the request is pushed (`par: true`).
     #[serde(default)]
     pub(in crate::config) authorization_params: BTreeMap<String, Parameter>,
     /// How the provider returns the result to the gateway. `form_post` requires
