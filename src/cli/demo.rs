@@ -15,7 +15,7 @@ use secrecy::SecretString;
 
 use super::{DemoArgs, Logging};
 use crate::config::{self, FilesRead};
-use crate::gateway::{self, ActivatedSockets, Process, StartOptions};
+use crate::gateway::{self, ActivatedSockets, Process, SocketSource, StartOptions};
 use crate::identity::NewUser;
 
 const EMAIL: &str = "demo@example.com";
@@ -34,7 +34,7 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let tour = render_tour(args.bind, args.admin_bind);
     let outcome = gateway::run(StartOptions {
         process,
-        sockets: ActivatedSockets::default(),
+        sockets: SocketSource::ServiceManager(ActivatedSockets::default()),
         settings,
         source: None,
         files: FilesRead::default(),

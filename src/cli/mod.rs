@@ -21,6 +21,7 @@ mod run;
 mod schema;
 mod sessions;
 mod token;
+mod upgrade;
 mod users;
 
 use std::io::Write;
@@ -133,11 +134,22 @@ enum Command {
     Init(init::InitArgs),
     /// Run the gateway
     ///
-    /// SIGHUP or a changed file reloads the configuration; SIGTERM drains connections and exits.
+    /// SIGHUP or a changed file reloads the configuration; SIGUSR2 replaces the process without
+    /// downtime, as `portcullis upgrade` does; SIGTERM drains connections and exits.
     ///
     /// Example: portcullis run --config portcullis.yaml
     #[command(verbatim_doc_comment)]
     Run(RunArgs),
+    /// Replace the running gateway by a new process, without downtime
+    ///
+    /// For a new binary, and for settings that a reload cannot change. The running gateway starts the
+    /// binary at its own path with its own arguments, hands its listening sockets over once the new
+    /// process is ready, and drains. If the new process does not start, nothing changes, and the
+    /// exit status is 1, with the reason. Requires admin.control_socket.
+    ///
+    /// Example: portcullis upgrade --config portcullis.yaml
+    #[command(verbatim_doc_comment)]
+    Upgrade(upgrade::UpgradeArgs),
     /// Check whether a gateway is ready
     ///
     /// Queries /ready on the admin listener, for health checks of containers. The exit status is 0
@@ -276,6 +288,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args, logging),
         Command::Init(args) => init::run(&args),
         Command::Run(args) => run::run(&args, logging),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(command) => configuration::run(&command),
@@ -329,21 +342,27 @@ fn report_error(error: &anyhow::Error) {
         let _ = writeln!(std::io::stderr().lock(), "{diagnostics}");
         return;
     }
-    let lines = if let Some(ErrorLines(lines)) = error.downcast_ref() {
-        lines.clone()
-    } else if let Some(RequestError::Rejected(response)) = error.downcast_ref()
+    for line in error_lines(error) {
+        print_error_line(&line);
+    }
+}
+
+/// Returns the lines that describe an error.
+fn error_lines(error: &anyhow::Error) -> Vec<String> {
+    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
+        return diagnostics.to_string().lines().map(str::to_owned).collect();
+    }
+    if let Some(ErrorLines(lines)) = error.downcast_ref() {
+        return lines.clone();
+    }
+    if let Some(RequestError::Rejected(response)) = error.downcast_ref()
         && !response.fields.is_empty()
     {
         let fields = response.fields.iter();
-        fields
-            .map(|(name, problem)| format!("{name}: {problem}"))
-            .collect()
-    } else {
-        vec![format!("{error:#}")]
-    };
-    for line in lines {
-        print_error_line(&line);
+        let lines = fields.map(|(name, problem)| format!("{name}: {problem}"));
+        return lines.collect();
     }
+    vec![format!("{error:#}")]
 }
 
 /// Prints a line to standard error, without control characters.

@@ -1,12 +1,24 @@
 //! `portcullis run`.
 
-use super::{Logging, RunArgs, new_metrics};
+use super::{Logging, RunArgs, error_lines, new_metrics};
 use crate::config::{self, Loaded, Purpose};
-use crate::gateway::{self, ActivatedSockets, Process, StartOptions};
+use crate::gateway::{self, ActivatedSockets, Predecessor, Process, SocketSource, StartOptions};
 
-/// Runs the gateway until a signal ends it.
+/// Runs the gateway until a signal or an upgrade ends it.
 pub(super) fn run(args: &RunArgs, logging: Logging) -> anyhow::Result<()> {
-    let sockets = ActivatedSockets::take()?;
+    let Some(predecessor) = Predecessor::connect()? else {
+        // Before there are threads.
+        let sockets = ActivatedSockets::take()?;
+        return serve(args, logging, SocketSource::ServiceManager(sockets));
+    };
+    let outcome = serve(args, logging, SocketSource::Predecessor(&predecessor));
+    if let Err(error) = &outcome {
+        predecessor.report_failure(&error_lines(error));
+    }
+    outcome
+}
+
+fn serve(args: &RunArgs, logging: Logging, sockets: SocketSource<'_>) -> anyhow::Result<()> {
     let process = Process::start()?;
     let source = args.config.open();
     let Loaded { outcome, files } = config::load_watched(&source, Purpose::Serve);

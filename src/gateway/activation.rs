@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 
-use super::sockets::{HeldBy, Inherited};
+use super::sockets::{HeldBy, Socket};
 use crate::settings::Boot;
 
 /// Names of the descriptors, separated by colons, in their order.
@@ -45,8 +45,8 @@ impl ActivatedSockets {
     }
 
     /// Finds the listener of each socket.
-    pub(super) fn assign(self, boot: &Boot) -> anyhow::Result<Vec<Inherited>> {
-        let mut assigned: Vec<Inherited> = Vec::new();
+    pub(super) fn assign(self, boot: &Boot) -> anyhow::Result<Vec<Socket>> {
+        let mut assigned: Vec<Socket> = Vec::new();
         for ActivatedSocket { name, listener } in self.0 {
             let address = listener.local_addr();
             let address = address.context("LISTEN_FDS: a socket has no address")?;
@@ -60,8 +60,7 @@ impl ActivatedSockets {
             if assigned.iter().any(|other| other.bind == bind) {
                 bail!("LISTEN_FDS: there are two sockets for the listener {bind}");
             }
-            listener.set_nonblocking(true)?;
-            assigned.push(Inherited {
+            assigned.push(Socket {
                 bind,
                 listener,
                 held_by: HeldBy::ServiceManager,

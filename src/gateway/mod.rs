@@ -1,12 +1,11 @@
 //! The composition root: builds the services, starts the workers, applies reloads, and shuts down.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
-use crate::api::admin::{self, ReloadOutcome};
+use crate::api::admin::ReloadOutcome;
 use crate::config::{self, ConfigSource, FilesRead};
 use crate::database::Database;
 use crate::identity::NewUser;
@@ -17,6 +16,7 @@ use crate::settings::{Boot, Reloadable, Settings};
 use crate::telemetry::logging::Logs;
 use crate::telemetry::metrics::Metrics;
 
+mod accepting;
 pub mod acme;
 mod activation;
 mod background;
@@ -26,20 +26,26 @@ mod services;
 mod shutdown;
 mod sockets;
 mod supervisor;
+mod upgrade;
 mod workers;
 
+use accepting::{Opening, Requests};
 pub use activation::ActivatedSockets;
 pub use process::Process;
+use process::Termination;
+use reload::Reloads;
 pub use services::Services;
-use sockets::Sockets;
+use shutdown::Ending;
+use sockets::{Inherited, InheritedSockets, Sockets};
 use tokio::sync::oneshot;
+pub use upgrade::{Predecessor, request_upgrade};
+use upgrade::{Successor, Upgrades};
 use workers::Workers;
 
 /// How to start.
-pub struct StartOptions {
+pub struct StartOptions<'p> {
     pub process: Process,
-    /// Listening sockets that the service manager has opened.
-    pub sockets: ActivatedSockets,
+    pub sockets: SocketSource<'p>,
     pub settings: Settings,
     /// What a reload reads again; without it there is no reload.
     pub source: Option<ConfigSource>,
@@ -53,55 +59,120 @@ pub struct StartOptions {
     pub seed_users: Vec<NewUser>,
 }
 
+/// The process that has opened listening sockets for this one.
+pub enum SocketSource<'p> {
+    /// It may have opened none.
+    ServiceManager(ActivatedSockets),
+    Predecessor(&'p Predecessor),
+}
+
+impl SocketSource<'_> {
+    fn receive(&mut self, boot: &Boot) -> anyhow::Result<InheritedSockets> {
+        match self {
+            SocketSource::Predecessor(predecessor) => predecessor.receive_sockets(),
+            SocketSource::ServiceManager(sockets) => {
+                let sockets = std::mem::take(sockets).assign(boot)?;
+                Ok(sockets
+                    .into_iter()
+                    .map(Inherited::Listener)
+                    .map(Some)
+                    .collect())
+            }
+        }
+    }
+
+    fn predecessor(&self) -> Option<&Predecessor> {
+        match self {
+            SocketSource::Predecessor(predecessor) => Some(predecessor),
+            SocketSource::ServiceManager(_) => None,
+        }
+    }
+}
+
 /// A requested reload: where to send its outcome.
 type ReloadRequest = oneshot::Sender<ReloadOutcome>;
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it, or a successor serves.
 ///
 /// # Errors
 /// An address cannot be bound, the database cannot be opened, or the operating system gives no
 /// threads or no randomness.
-pub fn run(start: StartOptions) -> anyhow::Result<()> {
+pub fn run(mut start: StartOptions<'_>) -> anyhow::Result<()> {
     let Settings { boot, reloadable } = start.settings;
     // First of all, and once: a gateway that cannot listen must not look alive.
-    let inherited = start.sockets.assign(&boot)?;
-    let sockets = Sockets::open(&boot, inherited)?;
+    let mut inherited = start.sockets.receive(&boot)?;
+    let mut sockets = Sockets::open(&boot, &mut inherited)?;
     process::raise_open_files(&boot.listeners);
-    let worker_count = std::thread::available_parallelism().map_or(1, usize::from);
-    let services = start.process.background.block_on(async {
-        let services = open_services(boot, reloadable, start.metrics, worker_count).await?;
-        create_users(&services, start.seed_users).await?;
-        services.acme.load(&services.snapshot.load().settings).await;
-        anyhow::Ok(services)
-    })?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let services = open_services(boot, reloadable, start.metrics, workers, start.seed_users);
+    let services = start.process.background.block_on(services)?;
     let listeners = listener_states(&services.boot);
     let watch = config::FileWatcher::new(start.files);
     let watch = watch.context("the configuration cannot be watched")?;
 
     let (background, signals) = start.process.catch_signals()?;
-    let public = &sockets.public;
-    let mut workers = Workers::start(worker_count, &services, &start.logs, &listeners, public)?;
+    let mut workers = Workers::start(workers, &services, &start.logs, &listeners, &sockets)?;
     let (reload, reloads) = mpsc::channel(8);
-    background.block_on(async {
-        serve_admin(sockets.admin.listener.try_clone()?, &services, reload)?;
-        background::start(&services, &listeners);
-        workers.wait_until_accepting().await;
-        reload::record_load_time(&services);
-        // A gateway that reports to be ready has verified its store, if the store responds.
-        services.sessions.wait_until_verified().await;
-        anyhow::Ok(())
-    })?;
-    services.readiness.set_serving();
+    let (upgrade, upgrades) = mpsc::channel(8);
+    let opening = Opening {
+        services: &services,
+        listeners: &listeners,
+        sockets: &sockets,
+        workers: &mut workers,
+        requests: Requests { reload, upgrade },
+    };
+    let accepting = opening.begin(start.sockets.predecessor(), taken(&inherited));
+    let accepting = background.block_on(accepting)?;
+    drop(inherited);
     (start.on_ready)(&services);
     supervisor::ready("serving");
-    background.spawn(supervisor::run_watchdog(workers.runtimes()));
+    let watchdog = background.spawn(supervisor::run_watchdog(workers.runtimes()));
 
+    let obstacle = upgrade::process_obstacle(start.source.as_ref());
+    let mut termination = signals.termination;
+    let reloads = Reloads::new(signals.hangup, start.source, watch, reloads);
+    let upgrades = Upgrades::new(signals.upgrade, upgrades, obstacle);
     background.block_on(async {
-        reload::run_until_signal(&services, start.source, watch, reloads, signals).await;
-        shutdown::drain(&services, &listeners, sockets, &workers).await;
+        let successor =
+            run_until_ended(&services, &sockets, reloads, upgrades, &mut termination).await;
+        let ending = match successor {
+            None => Ending::Terminated,
+            Some(successor) => {
+                watchdog.abort();
+                accepting.leave_to(successor, &services, &listeners, &mut sockets);
+                Ending::Replaced
+            }
+        };
+        shutdown::drain(
+            &services,
+            &listeners,
+            sockets,
+            &workers,
+            &mut termination,
+            ending,
+        )
+        .await;
     });
     workers.join();
     Ok(())
+}
+
+/// Applies reloads and upgrades until a signal ends the gateway, or a successor serves.
+async fn run_until_ended(
+    services: &Services,
+    sockets: &Sockets,
+    mut reloads: Reloads,
+    mut upgrades: Upgrades,
+    termination: &mut Termination,
+) -> Option<Successor> {
+    loop {
+        let reply = tokio::select! {
+            () = termination.requested() => return None,
+            reply = reloads.next() => reply,
+            successor = upgrades.until_replaced(services, sockets) => return Some(successor),
+        };
+        reloads.perform(services, reply).await;
+    }
 }
 
 async fn open_services(
@@ -109,12 +180,16 @@ async fn open_services(
     settings: Reloadable,
     metrics: Arc<Metrics>,
     worker_count: usize,
+    users: Vec<NewUser>,
 ) -> anyhow::Result<Services> {
     let database = Database::open(&boot.database).await;
     let database = database.context("the database could not be opened")?;
     let send_probe = proxy::probe_sender();
     let snapshot = Snapshot::start(settings, None, &send_probe, &metrics).await;
-    Services::build(boot, snapshot, send_probe, database, metrics, worker_count)
+    let services = Services::build(boot, snapshot, send_probe, database, metrics, worker_count)?;
+    create_users(&services, users).await?;
+    services.acme.load(&services.snapshot.load().settings).await;
+    Ok(services)
 }
 
 async fn create_users(services: &Services, users: Vec<NewUser>) -> anyhow::Result<()> {
@@ -126,17 +201,11 @@ async fn create_users(services: &Services, users: Vec<NewUser>) -> anyhow::Resul
     Ok(())
 }
 
-/// Serves the admin endpoints on the current runtime, so that they still respond while the public
-/// listeners drain.
-fn serve_admin(
-    socket: TcpListener,
-    services: &Services,
-    reload: mpsc::Sender<ReloadRequest>,
-) -> anyhow::Result<()> {
-    let listener = services.boot.listeners.first();
-    let limits = listener.context("there is no listener")?.limits.clone();
-    let state = services.admin_state(reload::trigger(reload));
-    admin::serve(socket, state, limits).context("the admin listener cannot be served")
+/// Positions of the sockets that were taken.
+fn taken(inherited: &InheritedSockets) -> Vec<usize> {
+    let positions = inherited.iter().enumerate();
+    let taken = positions.filter(|(_, socket)| socket.is_none());
+    taken.map(|(position, _)| position).collect()
 }
 
 fn listener_states(boot: &Boot) -> Vec<Arc<ListenerState>> {

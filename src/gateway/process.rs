@@ -14,17 +14,36 @@ const OTHER_DESCRIPTORS: u64 = 256;
 pub struct Process {
     pub(super) background: Runtime,
     hangup: Signal,
+    upgrade: Signal,
 }
 
 /// The signals that a running gateway handles.
 pub(super) struct Signals {
     pub(super) hangup: Signal,
-    pub(super) terminate: Signal,
-    pub(super) interrupt: Signal,
+    /// SIGUSR2.
+    pub(super) upgrade: Signal,
+    pub(super) termination: Termination,
+}
+
+/// SIGTERM and SIGINT.
+pub(super) struct Termination {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    /// Waits for a signal.
+    pub(super) async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 impl Process {
-    /// Starts the runtime, and keeps SIGHUP for later: until it is caught it ends the process.
+    /// Starts the runtime, and keeps SIGHUP and SIGUSR2 for later: until they are caught they end
+    /// the process.
     ///
     /// # Errors
     /// The operating system gives no thread or no signals.
@@ -36,16 +55,25 @@ impl Process {
             .build()
             .context("a runtime could not be started")?;
         let hangup = catch_signal(&background, SignalKind::hangup())?;
-        Ok(Process { background, hangup })
+        let upgrade = catch_signal(&background, SignalKind::user_defined2())?;
+        Ok(Process {
+            background,
+            hangup,
+            upgrade,
+        })
     }
 
     /// Catches the termination signals too. From now on they start a drain; before, they end the
     /// process, since there is nothing to drain.
     pub(super) fn catch_signals(self) -> anyhow::Result<(Runtime, Signals)> {
-        let signals = Signals {
-            hangup: self.hangup,
+        let termination = Termination {
             terminate: catch_signal(&self.background, SignalKind::terminate())?,
             interrupt: catch_signal(&self.background, SignalKind::interrupt())?,
+        };
+        let signals = Signals {
+            hangup: self.hangup,
+            upgrade: self.upgrade,
+            termination,
         };
         Ok((self.background, signals))
     }

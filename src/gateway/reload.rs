@@ -1,10 +1,10 @@
-//! Main loop of a running gateway: applies reload requests until a signal ends it.
+//! Reloads of the configuration.
 
 use std::sync::Arc;
 
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
 
-use super::process::Signals;
 use super::{ReloadRequest, Services, supervisor};
 use crate::api::admin::{ReloadFn, ReloadOutcome};
 use crate::clock;
@@ -29,29 +29,48 @@ pub(super) fn trigger(reload: mpsc::Sender<ReloadRequest>) -> Arc<ReloadFn> {
     })
 }
 
-/// Runs until SIGTERM or SIGINT, applying reload requests.
-pub(super) async fn run_until_signal(
-    services: &Services,
+/// What causes reloads: SIGHUP, a changed file, and requests.
+pub(super) struct Reloads {
+    hangup: Signal,
+    /// Without it there is no reload.
     source: Option<ConfigSource>,
-    mut watch: config::FileWatcher,
-    mut reloads: mpsc::Receiver<ReloadRequest>,
-    mut signals: Signals,
-) {
-    loop {
-        let reply = tokio::select! {
-            _ = signals.terminate.recv() => return,
-            _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => None,
-            () = watch.changed(), if source.is_some() => None,
-            Some(reply) = reloads.recv() => Some(reply),
-        };
-        let outcome = match &source {
+    watch: config::FileWatcher,
+    requests: mpsc::Receiver<ReloadRequest>,
+}
+
+impl Reloads {
+    pub(super) fn new(
+        hangup: Signal,
+        source: Option<ConfigSource>,
+        watch: config::FileWatcher,
+        requests: mpsc::Receiver<ReloadRequest>,
+    ) -> Reloads {
+        Reloads {
+            hangup,
+            source,
+            watch,
+            requests,
+        }
+    }
+
+    /// Waits until a reload is due; returns where to send its outcome, if it was requested.
+    pub(super) async fn next(&mut self) -> Option<ReloadRequest> {
+        tokio::select! {
+            _ = self.hangup.recv() => None,
+            () = self.watch.changed(), if self.source.is_some() => None,
+            Some(reply) = self.requests.recv() => Some(reply),
+        }
+    }
+
+    /// Reloads the configuration.
+    pub(super) async fn perform(&mut self, services: &Services, reply: Option<ReloadRequest>) {
+        let outcome = match &self.source {
             Some(source) => {
                 let (outcome, files) = reload(services, source).await;
                 match outcome {
-                    ReloadOutcome::Applied => watch.follow(files),
+                    ReloadOutcome::Applied => self.watch.follow(files),
                     ReloadOutcome::Rejected(_) | ReloadOutcome::RestartRequired(_) => {
-                        watch.follow_rejected(files);
+                        self.watch.follow_rejected(files);
                     }
                 }
                 outcome

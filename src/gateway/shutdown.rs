@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::process::Termination;
 use super::sockets::Sockets;
 use super::workers::Workers;
 use super::{Services, background, supervisor};
@@ -11,32 +12,45 @@ use crate::proxy::listener::ListenerState;
 
 /// How often open responses are looked at during a drain.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+/// How long endless streams may take to close after the grace period, if they were kept until then.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// Why a gateway ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// By a signal.
+    Terminated,
+    /// A successor serves.
+    Replaced,
+}
 
 /// Reports the gateway not ready for `shutdown.delay`, then closes the listeners and finishes the
-/// requests in flight, for at most `shutdown.grace`.
+/// requests in flight, for at most `shutdown.grace`. Endless streams end at once, but if there is a
+/// successor, with the grace period or at a signal.
 pub(super) async fn drain(
     services: &Services,
     listeners: &[Arc<ListenerState>],
     sockets: Sockets,
     workers: &Workers,
+    termination: &mut Termination,
+    mut ending: Ending,
 ) {
     let shutdown = services.snapshot.load().settings.shutdown.clone();
     tracing::info!("draining");
-    supervisor::stopping(shutdown.delay.saturating_add(shutdown.grace));
-    services.readiness.set_draining();
-    tokio::time::sleep(shutdown.delay).await;
-    sockets.release(listeners);
-    workers.stop_accepting();
-    let end = clock::monotonic() + shutdown.grace;
-    // A response may become an endless one after the drain began: it is closed at the next look.
-    while !is_closed(listeners) && clock::monotonic() < end {
-        services.open_streams.drain();
-        let pause = tokio::time::sleep(DRAIN_INTERVAL);
+    let delay = tokio::time::sleep(shutdown.delay);
+    if ending == Ending::Terminated {
+        supervisor::stopping(shutdown.delay.saturating_add(shutdown.grace));
+        services.readiness.set_draining();
+        delay.await;
+    } else {
         tokio::select! {
-            () = wait_until_closed(listeners) => {}
-            () = pause => {}
+            () = delay => {}
+            () = termination.requested() => ending = Ending::Terminated,
         }
     }
+    sockets.release(listeners);
+    workers.stop_accepting();
+    finish_requests(services, listeners, termination, ending, shutdown.grace).await;
     services.open_streams.close_all();
     services.open_streams.retract(&services.sessions).await;
     let name = services.open_streams.gateway();
@@ -44,6 +58,40 @@ pub(super) async fn drain(
         tracing::debug!(%error, "the fleet will notice by itself");
     }
     background::flush_all(services).await;
+}
+
+/// Waits until all connections are closed, at most until the end of the grace period.
+async fn finish_requests(
+    services: &Services,
+    listeners: &[Arc<ListenerState>],
+    termination: &mut Termination,
+    mut ending: Ending,
+    grace: Duration,
+) {
+    let mut end = clock::monotonic() + grace;
+    loop {
+        let now = clock::monotonic();
+        if ending == Ending::Replaced && now >= end {
+            end = now + CLOSE_TIME;
+            ending = Ending::Terminated;
+        }
+        if is_closed(listeners) || now >= end {
+            return;
+        }
+        if ending == Ending::Terminated {
+            // A response may become an endless one after the drain began: it is closed at the next
+            // look.
+            services.open_streams.drain();
+        }
+        let pause = tokio::time::sleep(DRAIN_INTERVAL);
+        tokio::select! {
+            () = wait_until_closed(listeners) => {}
+            () = pause => {}
+            () = termination.requested(), if ending == Ending::Replaced => {
+                ending = Ending::Terminated;
+            }
+        }
+    }
 }
 
 fn is_closed(listeners: &[Arc<ListenerState>]) -> bool {

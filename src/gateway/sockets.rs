@@ -1,44 +1,57 @@
-//! The listening sockets: inherited or bound.
+//! The listening sockets: inherited from another process, or bound.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 
+use super::upgrade::{ControlSocket, OfferedSocket};
 use crate::proxy::listener::{self, ListenerState};
 use crate::settings::Boot;
 
-/// The sockets of the public listeners, in the file's order, and that of the admin listener.
+/// The listening sockets of a gateway. `None`: a successor has the socket.
 pub(super) struct Sockets {
-    pub(super) public: Vec<Socket>,
-    pub(super) admin: Socket,
+    /// Of the public listeners, in the file's order.
+    public: Vec<Option<Socket>>,
+    admin: Option<Socket>,
+    /// `None` also if none is configured.
+    control: Option<ControlSocket>,
 }
 
-/// A listening socket.
+/// A listening TCP socket.
 pub(super) struct Socket {
-    pub(super) listener: TcpListener,
-    held_by: HeldBy,
-}
-
-/// Who keeps a socket open when the gateway ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeldBy {
-    Gateway,
-    /// Connections wait in it for the next process.
-    ServiceManager,
-}
-
-/// A listening socket that another process has opened.
-pub(super) struct Inherited {
     /// The configured address of the listener.
     pub(super) bind: SocketAddr,
     pub(super) listener: TcpListener,
     pub(super) held_by: HeldBy,
 }
 
+/// Who keeps a socket open when the gateway ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum HeldBy {
+    Gateway,
+    /// Connections wait in it for the next process.
+    ServiceManager,
+}
+
+/// A socket that another process has opened.
+pub(super) enum Inherited {
+    Listener(Socket),
+    Control(ControlSocket),
+}
+
+/// Sockets of another process; those that are taken leave `None`.
+pub(super) type InheritedSockets = Vec<Option<Inherited>>;
+
 impl Sockets {
     /// Takes the inherited sockets of the listeners, and binds those that are missing.
-    pub(super) fn open(boot: &Boot, mut inherited: Vec<Inherited>) -> anyhow::Result<Sockets> {
+    pub(super) fn open(boot: &Boot, inherited: &mut InheritedSockets) -> anyhow::Result<Sockets> {
         let public = boot
             .listeners
             .iter()
@@ -46,43 +59,128 @@ impl Sockets {
             .map(|(index, configured)| {
                 let address = configured.bind;
                 let key = format!("listeners[{index}].bind");
-                let socket = take(&mut inherited, address)?;
-                socket.map_or_else(|| Socket::bind(listener::bind, address, &key), Ok)
+                let socket = take_listener(inherited, address)?;
+                let bind = || Socket::bind(listener::bind, address, &key);
+                socket.map_or_else(bind, Ok).map(Some)
             });
         let public = public.collect::<anyhow::Result<_>>()?;
-        let admin = take(&mut inherited, boot.admin)?;
+        let admin = take_listener(inherited, boot.admin)?;
         let bind_admin = || Socket::bind(listener::bind_admin, boot.admin, "admin.bind");
-        let admin = admin.map_or_else(bind_admin, Ok)?;
-        Ok(Sockets { public, admin })
+        let control = boot.control_socket.as_deref().map(|path| {
+            let socket = take_control(inherited, path);
+            socket.map_or_else(|| ControlSocket::bind(path), Ok)
+        });
+        Ok(Sockets {
+            public,
+            admin: Some(admin.map_or_else(bind_admin, Ok)?),
+            control: control.transpose()?,
+        })
     }
 
-    /// Releases the addresses for a successor. The public sockets close once the workers have
+    /// Returns duplicates of the sockets of the public listeners.
+    pub(super) fn public_listeners(&self) -> io::Result<Vec<TcpListener>> {
+        let sockets = self.public.iter().flatten();
+        sockets.map(|socket| socket.listener.try_clone()).collect()
+    }
+
+    /// Returns a duplicate of the socket of the admin listener.
+    pub(super) fn admin_listener(&self) -> anyhow::Result<TcpListener> {
+        let socket = self.admin.as_ref().context("a successor has the socket")?;
+        Ok(socket.listener.try_clone()?)
+    }
+
+    /// Returns a duplicate of the control socket, if there is one.
+    pub(super) fn control_listener(&self) -> io::Result<Option<UnixListener>> {
+        self.control
+            .as_ref()
+            .map(ControlSocket::try_clone)
+            .transpose()
+    }
+
+    /// Returns descriptions and duplicates of all sockets: of the public listeners, of the admin
+    /// listener, and the control socket.
+    pub(super) fn offer(&self) -> anyhow::Result<(Vec<OfferedSocket>, Vec<OwnedFd>)> {
+        let (mut offered, mut descriptors) = (Vec::new(), Vec::new());
+        for socket in self.public.iter().chain([&self.admin]).flatten() {
+            let (bind, held_by) = (socket.bind, socket.held_by);
+            offered.push(OfferedSocket::Listener { bind, held_by });
+            descriptors.push(socket.listener.as_fd());
+        }
+        if let Some(control) = &self.control {
+            let path = control.path().to_owned();
+            offered.push(OfferedSocket::Control { path });
+            descriptors.push(control.as_fd());
+        }
+        let descriptors = descriptors.iter().map(|one| one.try_clone_to_owned());
+        let descriptors = descriptors.collect::<io::Result<_>>();
+        Ok((
+            offered,
+            descriptors.context("a socket could not be shared")?,
+        ))
+    }
+
+    /// Leaves the sockets that a successor has taken, by their positions in the [`Sockets::offer`].
+    pub(super) fn hand_over(&mut self, taken: &[usize], listeners: &[Arc<ListenerState>]) {
+        let public = self.public.len();
+        for (index, state) in listeners.iter().enumerate() {
+            if taken.contains(&index)
+                && let Some(socket) = self.public.get_mut(index)
+            {
+                *socket = None;
+                state.leave();
+            }
+        }
+        if taken.contains(&public) {
+            self.admin = None;
+        }
+        if taken.contains(&(public + 1)) {
+            self.control = None;
+        }
+    }
+
+    /// Whether a successor has the socket of the admin listener.
+    pub(super) fn admin_is_handed_over(&self) -> bool {
+        self.admin.is_none()
+    }
+
+    /// Whether a successor has the control socket.
+    pub(super) fn control_is_handed_over(&self) -> bool {
+        self.control.is_none()
+    }
+
+    /// Releases the addresses for another process. The public sockets close once the workers have
     /// accepted the kernel's backlog; the admin socket is shared, so that this gateway continues to
     /// report that it is not ready. Connections to a socket of the service manager wait in it.
     pub(super) fn release(self, listeners: &[Arc<ListenerState>]) {
         for (socket, state) in self.public.iter().zip(listeners) {
+            let Some(socket) = socket else { continue };
             if socket.held_by == HeldBy::ServiceManager {
                 state.leave();
             } else if let Err(error) = listener::ignore_new_connections(&socket.listener) {
                 tracing::debug!(%error, "new connections may be reset while the socket is closed");
             }
         }
-        if self.admin.held_by == HeldBy::Gateway
-            && let Err(error) = listener::share_with_successor(&self.admin.listener)
+        if let Some(admin) = self.admin
+            && admin.held_by == HeldBy::Gateway
+            && let Err(error) = listener::share_with_successor(&admin.listener)
         {
             tracing::debug!(%error, "the admin address is free when this process has ended");
+        }
+        if let Some(control) = self.control {
+            control.remove();
         }
     }
 }
 
 impl Socket {
     fn bind(
-        bind: fn(SocketAddr) -> std::io::Result<TcpListener>,
+        bind: fn(SocketAddr) -> io::Result<TcpListener>,
         address: SocketAddr,
         key: &str,
     ) -> anyhow::Result<Socket> {
         let listener = bind(address);
         Ok(Socket {
+            bind: address,
             listener: listener.with_context(|| format!("{key}: {address} cannot be bound"))?,
             held_by: HeldBy::Gateway,
         })
@@ -90,14 +188,30 @@ impl Socket {
 }
 
 /// Takes the socket of an address.
-fn take(inherited: &mut Vec<Inherited>, bind: SocketAddr) -> anyhow::Result<Option<Socket>> {
-    let Some(index) = inherited.iter().position(|socket| socket.bind == bind) else {
-        return Ok(None);
-    };
-    let Inherited {
-        listener, held_by, ..
-    } = inherited.swap_remove(index);
-    let adopted = listener::adopt(&listener);
-    adopted.with_context(|| format!("the socket {bind} cannot be taken over"))?;
-    Ok(Some(Socket { listener, held_by }))
+fn take_listener(
+    inherited: &mut InheritedSockets,
+    address: SocketAddr,
+) -> anyhow::Result<Option<Socket>> {
+    for entry in inherited {
+        match entry.take() {
+            Some(Inherited::Listener(socket)) if socket.bind == address => {
+                let adopted = listener::adopt(&socket.listener);
+                adopted.with_context(|| format!("the socket {address} cannot be taken over"))?;
+                return Ok(Some(socket));
+            }
+            other => *entry = other,
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the control socket, if it is at this path.
+fn take_control(inherited: &mut InheritedSockets, path: &Path) -> Option<ControlSocket> {
+    for entry in inherited {
+        match entry.take() {
+            Some(Inherited::Control(socket)) if socket.path() == path => return Some(socket),
+            other => *entry = other,
+        }
+    }
+    None
 }

@@ -33,6 +33,11 @@ pub(super) fn stopping(time: Duration) {
     ]);
 }
 
+/// Reports that another process is the main one of the service from now on.
+pub(super) fn replaced_by(process: u32) {
+    send(&[NotifyState::MainPid(process)]);
+}
+
 /// Sends the notifications of the watchdog for as long as every worker runs its tasks, if the
 /// service manager expects them.
 pub(super) async fn run_watchdog(workers: Vec<Handle>) {

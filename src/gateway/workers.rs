@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::Services;
 use super::shutdown::wait_until_closed;
-use super::sockets::Socket;
+use super::sockets::Sockets;
 use crate::api::PublicApi;
 use crate::clock;
 use crate::pipeline::admission::{AdmissionServices, Memo};
@@ -33,10 +33,11 @@ const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// The running workers.
 pub(super) struct Workers {
     threads: Vec<(JoinHandle<()>, Handle)>,
+    accept: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     /// Dropped when the workers are to end.
     end: watch::Sender<()>,
-    /// Closes when all workers accept connections.
+    /// Closes when all workers are prepared.
     starting: mpsc::Receiver<()>,
 }
 
@@ -48,38 +49,42 @@ struct Start {
     listeners: Vec<Arc<ListenerState>>,
     sockets: Vec<StdListener>,
     via: Via,
+    /// Whether the worker is to accept connections.
+    accepts: watch::Receiver<bool>,
     stopped: watch::Receiver<bool>,
     /// Closes when the worker is to end.
     ended: watch::Receiver<()>,
-    /// Dropped when the worker accepts connections.
+    /// Dropped when the worker is prepared to accept connections.
     starting: mpsc::Sender<()>,
 }
 
 impl Workers {
-    /// Starts one thread per worker, each with a runtime of its own.
+    /// Starts one thread per worker, each with a runtime of its own. They accept connections after
+    /// [`Workers::accept_connections`].
     pub(super) fn start(
         count: usize,
         services: &Services,
         logs: &Logs,
         listeners: &[Arc<ListenerState>],
-        sockets: &[Socket],
+        sockets: &Sockets,
     ) -> anyhow::Result<Workers> {
         // One for all workers: a request may come back to another one.
         let pseudonym = Via::pseudonym();
+        let (accept, accepts) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(());
         let (sender, starting) = mpsc::channel(1);
         let threads = (0..count).map(|index| {
-            let sockets = sockets.iter().map(|socket| socket.listener.try_clone());
             let start = Start {
                 index,
                 services: services.clone(),
                 access_log: logs.access_log(count),
                 listeners: listeners.to_vec(),
                 sockets: sockets
-                    .collect::<Result<_, _>>()
+                    .public_listeners()
                     .context("a socket could not be shared")?,
                 via: Via::new(&pseudonym)?,
+                accepts: accepts.clone(),
                 stopped: stopped.clone(),
                 ended: ended.clone(),
                 starting: sender.clone(),
@@ -88,14 +93,20 @@ impl Workers {
         });
         Ok(Workers {
             threads: threads.collect::<anyhow::Result<_>>()?,
+            accept,
             stop,
             end,
             starting,
         })
     }
 
-    /// Waits until every worker accepts connections.
-    pub(super) async fn wait_until_accepting(&mut self) {
+    /// Signals the workers to accept connections, now or once they are prepared.
+    pub(super) fn accept_connections(&self) {
+        self.accept.send_replace(true);
+    }
+
+    /// Waits until every worker is prepared to accept connections.
+    pub(super) async fn wait_until_prepared(&mut self) {
         while self.starting.recv().await.is_some() {}
     }
 
@@ -167,13 +178,18 @@ async fn serve(mut start: Start) -> anyhow::Result<()> {
     tokio::spawn(Arc::clone(&connections).sweep());
     let proxy = WorkerProxy::new(Arc::new(worker), connections);
     let proxy = Arc::new(proxy);
+    let sockets = start.sockets.into_iter().map(TcpListener::from_std);
+    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+    drop(start.starting);
+    if start.accepts.wait_for(|accepts| *accepts).await.is_err() {
+        // The gateway does not start.
+        return Ok(());
+    }
     let mut accepting = JoinSet::new();
-    for (listener, socket) in start.listeners.iter().zip(start.sockets) {
-        let socket = TcpListener::from_std(socket)?;
+    for (listener, socket) in start.listeners.iter().zip(sockets) {
         let (listener, proxy) = (Arc::clone(listener), Arc::clone(&proxy));
         accepting.spawn(listener.accept(socket, proxy, start.stopped.clone()));
     }
-    drop(start.starting);
     let closed = async {
         accepting.join_all().await;
         // The requests that are still served run on this runtime.

@@ -40,6 +40,8 @@ pub struct Settings {
 pub struct Boot {
     pub listeners: Vec<Listener>,
     pub admin: SocketAddr,
+    /// Path of the socket for upgrades.
+    pub control_socket: Option<PathBuf>,
     pub store: Store,
     pub database: DatabaseSettings,
 }
@@ -50,6 +52,10 @@ impl Boot {
         let parts = [
             ("listeners", self.listeners == other.listeners),
             ("admin.bind", self.admin == other.admin),
+            (
+                "admin.control_socket",
+                self.control_socket == other.control_socket,
+            ),
             ("store", self.store == other.store),
             ("database", self.database == other.database),
         ];

@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +12,9 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
-use crate::support::gateway::{Gateway, binary};
+use crate::support::gateway::{Gateway, binary, signal};
+use crate::support::redis::Redis;
+use crate::support::upgrade::{upgradable, upgrade};
 use crate::support::upstream::Upstream;
 use crate::support::wait::{DEADLINE, eventually, within};
 
@@ -109,6 +112,30 @@ fn watchdog_is_notified_in_time() {
     assert_eq!(manager.next()[0], "STOPPING=1");
 }
 
+#[test]
+fn upgrade_makes_the_new_process_the_main_one() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let mut config = Config::new(upstream.address).store(&redis.url());
+    let manager = Manager::start(&mut config);
+    let (limit, process) = ("1000000".into(), "0".into());
+    config.environment.push(("WATCHDOG_USEC", limit));
+    // Not the process that starts; the new one is supervised whatever this says.
+    config.environment.push(("WATCHDOG_PID", process));
+    let mut gateway = upgradable(config);
+    assert_eq!(manager.next()[0], "READY=1");
+    let process = upgrade(&gateway);
+    // From the old process, and then from the new one.
+    assert_eq!(manager.next(), [format!("MAINPID={process}")]);
+    assert_eq!(manager.next(), ["READY=1", "STATUS=serving"]);
+    assert_eq!(manager.next(), ["WATCHDOG=1"]);
+    // The old process ends without a notification.
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    signal(process, "TERM");
+    let stopping = std::iter::repeat_with(|| manager.next());
+    let mut stopping = stopping.skip_while(|states| states[0] == "WATCHDOG=1");
+    assert_eq!(stopping.next().unwrap()[0], "STOPPING=1");
+}
+
 /// Starts the gateway with sockets as a service manager does. The first two are passed on as standard
 /// streams, because these are inherited.
 fn activate(config: &Config, names: &str, first: OwnedFd, second: Option<OwnedFd>) -> Child {
@@ -125,6 +152,7 @@ fn activate(config: &Config, names: &str, first: OwnedFd, second: Option<OwnedFd
         .arg(binary())
         .arg(config.write())
         .current_dir(config.folder())
+        .process_group(0)
         .stdin(Stdio::from(first))
         .stdout(second)
         .stderr(std::fs::File::create(config.folder().join("stderr")).unwrap())
@@ -138,9 +166,18 @@ fn errors(config: &Config) -> String {
 
 struct Killed(Child);
 
+impl Killed {
+    /// Sends a signal to the process and those that it has started.
+    fn signal_group(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{name}"), "--", &format!("-{}", self.0.id())]);
+        let _ = kill.stderr(Stdio::null()).status();
+    }
+}
+
 impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        self.signal_group("KILL");
         let _ = self.0.wait();
     }
 }
@@ -171,13 +208,49 @@ fn sockets_of_the_service_manager_keep_connections_over_a_restart() {
         eventually("it is ready", || {
             (Request::get("/ready").send(admin_address).status == 200).then_some(())
         });
-        crate::support::gateway::signal(gateway.0.id(), "TERM");
+        signal(gateway.0.id(), "TERM");
         let exit = within(DEADLINE, "it ends", || gateway.0.try_wait().unwrap());
         assert_eq!(exit.code(), Some(0), "{}", errors(&config));
         // It waits for the next process.
         early = Client::connect(config.listener(0));
         early.send(Request::get("/public/later").to_bytes());
     }
+}
+
+#[test]
+fn sockets_of_the_service_manager_outlive_upgrades() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let config = Config::new(upstream.address).store(&redis.url());
+    let public = TcpListener::bind(config.listener(0)).unwrap();
+    let start = || {
+        let public = public.try_clone().unwrap().into();
+        Killed(activate(&config, "web", public, None))
+    };
+    let served = |what: &str| {
+        eventually(what, || {
+            (Request::get("/ready").try_send(config.admin()).ok()?.status == 200).then_some(())
+        });
+        Request::get("/public/a")
+            .send(config.listener(0))
+            .assert_ok();
+    };
+    let mut gateway = start();
+    served("it is ready");
+    signal(gateway.0.id(), "USR2");
+    let exit = within(DEADLINE, "it is replaced", || gateway.0.try_wait().unwrap());
+    assert_eq!(exit.code(), Some(0), "{}", errors(&config));
+    served("the new process is ready");
+    gateway.signal_group("TERM");
+    eventually("the new process drains, as the first did", || {
+        let logs = std::fs::read_to_string(config.folder().join("stdout")).unwrap();
+        let logs = logs + &errors(&config);
+        (logs.matches("\"draining\"").count() == 2).then_some(())
+    });
+    // The socket is still open, and accepts connections.
+    let mut early = Client::connect(config.listener(0));
+    early.send(Request::get("/public/early").to_bytes());
+    let _gateway = start();
+    assert_eq!(early.read_response().status, 200);
 }
 
 #[test]

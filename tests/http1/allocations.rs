@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use portcullis::config::{self, ConfigSource, FilesRead, Purpose};
-use portcullis::gateway::{self, ActivatedSockets, Process, StartOptions};
+use portcullis::gateway::{self, ActivatedSockets, Process, SocketSource, StartOptions};
 use portcullis::telemetry::logging::{Format, Logs};
 use portcullis::telemetry::metrics::Metrics;
 use serde_json::json;
@@ -246,7 +246,7 @@ fn serve() {
     let source = ConfigSource::File(folder.join(FILE));
     let start = StartOptions {
         process: Process::start().unwrap(),
-        sockets: ActivatedSockets::default(),
+        sockets: SocketSource::ServiceManager(ActivatedSockets::default()),
         settings: config::load(&source, Purpose::Serve).unwrap(),
         source: None,
         files: FilesRead::default(),

@@ -74,6 +74,14 @@ impl Config {
         *at = value;
     }
 
+    /// Adds a listener after the others of the file.
+    pub fn add_listener(&mut self, listener: Value) {
+        self.file["listeners"]
+            .as_array_mut()
+            .unwrap()
+            .push(listener);
+    }
+
     /// Adds a route before the others of the file.
     pub fn route(mut self, route: Value) -> Config {
         self.file["routes"].as_array_mut().unwrap().insert(0, route);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
@@ -22,6 +23,8 @@ pub struct Gateway {
     pub admin: SocketAddr,
     pub config: Config,
     file: PathBuf,
+    /// Whether the processes of its group end with it.
+    leads_group: bool,
 }
 
 impl Gateway {
@@ -93,7 +96,27 @@ impl Gateway {
             admin: config.admin(),
             config,
             file,
+            leads_group: false,
         }
+    }
+
+    /// Starts it from this path, in a group with the processes that it starts, and waits until it is
+    /// ready.
+    pub fn start_group(config: Config, binary: &Path) -> Gateway {
+        let file = config.write();
+        let command = serve_command(&config, &file, &[]);
+        let mut own = Command::new(binary);
+        own.args(command.get_args())
+            .envs(config.environment.iter().cloned())
+            .current_dir(config.folder())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output_file(&config, "stdout"))
+            .stderr(output_file(&config, "stderr"));
+        let mut gateway = Gateway::from_child(own.spawn().unwrap(), config, file);
+        gateway.leads_group = true;
+        gateway.await_status("/ready", 200);
+        gateway
     }
 
     /// Ends it by SIGTERM and starts it again where it was.
@@ -286,6 +309,13 @@ fn output_file(config: &Config, name: &str) -> File {
 impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        if self.leads_group {
+            // Before the group's leader is gone for good, so that the number is still the group's.
+            let group = format!("-{}", self.pid());
+            let mut kill = Command::new("kill");
+            let kill = kill.args(["-KILL", "--", &group]);
+            let _ = kill.stderr(Stdio::null()).status();
+        }
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- the gateway's log ---\n{}", self.logs());

@@ -32,6 +32,7 @@ pub mod servers;
 pub mod source;
 pub mod tls;
 pub mod tokens;
+pub mod upgrade;
 pub mod upstream;
 pub mod visitor;
 pub mod wait;

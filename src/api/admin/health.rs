@@ -23,6 +23,8 @@ pub struct Readiness(Arc<AtomicU8>);
 const STARTING: u8 = 0;
 const SERVING: u8 = 1;
 const DRAINING: u8 = 2;
+/// Draining, while another process serves at the same addresses.
+const REPLACED: u8 = 3;
 
 impl Readiness {
     /// Marks the listeners as open. Has no effect once a drain has begun.
@@ -37,15 +39,21 @@ impl Readiness {
         self.0.store(DRAINING, Ordering::Release);
     }
 
+    /// Marks the process as draining while another one serves at the same addresses. Requests on
+    /// connections that are still open receive `ready`, because their address is.
+    pub fn set_replaced(&self) {
+        self.0.store(REPLACED, Ordering::Release);
+    }
+
     /// Whether the process is draining.
     pub fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Acquire) == DRAINING
+        self.0.load(Ordering::Acquire) >= DRAINING
     }
 
     fn as_str(&self) -> &'static str {
         match self.0.load(Ordering::Acquire) {
             STARTING => "starting",
-            SERVING => "ready",
+            SERVING | REPLACED => "ready",
             _ => "draining",
         }
     }
@@ -71,6 +79,21 @@ pub(super) async fn health(State(state): State<AdminState>) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
+/// Returns `ready`, or why the gateway should receive no traffic.
+pub async fn readiness(state: &AdminState) -> &'static str {
+    let (store_up, _) = store_status(state).await;
+    readiness_with(state, store_up)
+}
+
+fn readiness_with(state: &AdminState, store_up: bool) -> &'static str {
+    let store_needed =
+        state.sessions_on_outage == SessionsOnOutage::Deny && !state.sessions.is_durable();
+    match state.readiness.as_str() {
+        "ready" if !store_up && store_needed => "store_down",
+        word => word,
+    }
+}
+
 /// `GET /ready`: 503 while starting or draining, and when sessions need a store that is down.
 pub(super) async fn ready(
     State(state): State<AdminState>,
@@ -78,12 +101,7 @@ pub(super) async fn ready(
 ) -> Response {
     let (store_up, store) = store_status(&state).await;
     let database = state.accounts.is_database_up().await;
-    let store_needed =
-        state.sessions_on_outage == SessionsOnOutage::Deny && !state.sessions.is_durable();
-    let word = match state.readiness.as_str() {
-        "ready" if !store_up && store_needed => "store_down",
-        word => word,
-    };
+    let word = readiness_with(&state, store_up);
     let status = match word {
         "ready" => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,

@@ -23,7 +23,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-pub use health::Readiness;
+pub use health::{Readiness, readiness};
 pub use listener::{LocalEndpoints, serve};
 
 use super::CountOpenStreams;

@@ -157,6 +157,9 @@ pub(in crate::config) struct Admin {
     /// Accepted host names, in addition to loopback names, IP addresses and the machine's host
     /// name. `*`: any name.
     pub(in crate::config) names: Vec<String>,
+    /// Absolute path of a Unix socket for `portcullis upgrade`, in a directory of mode 0700 that
+    /// belongs to the gateway's user. `null`: none.
+    pub(in crate::config) control_socket: Option<String>,
 }
 
 impl Default for Admin {
@@ -166,6 +169,7 @@ impl Default for Admin {
             token: None,
             token_file: None,
             names: Vec::new(),
+            control_socket: None,
         }
     }
 }

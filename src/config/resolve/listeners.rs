@@ -1,4 +1,5 @@
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -296,6 +297,21 @@ pub(super) fn admin_names(
             .map(|name| name.trim_end_matches('.').to_ascii_lowercase())
             .collect(),
     )
+}
+
+/// Resolves the path of the control socket, if there is one.
+pub(super) fn control_socket(
+    raw: &file::Admin,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<Option<PathBuf>> {
+    let path = raw.control_socket.as_ref().map(PathBuf::from);
+    if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+        let message = "not an absolute path such as /run/portcullis/control.sock";
+        context.error(&location.key("control_socket"), message);
+        return None;
+    }
+    Some(path)
 }
 
 fn parse_address(

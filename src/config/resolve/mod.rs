@@ -38,6 +38,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let listeners = listeners::listeners(file, &root.key("listeners"), context);
     let admin = listeners::admin(&file.admin, &file.listeners, &root.key("admin"), context);
     let admin_names = listeners::admin_names(&file.admin, &root.key("admin"), context);
+    let control_socket = listeners::control_socket(&file.admin, &root.key("admin"), context);
     let store = storage::store(&file.store, &root.key("store"), context);
     let database = database::database(&file.database, &root.key("database"), context);
     let endpoints = enabled_api(file);
@@ -64,6 +65,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
         boot: Boot {
             listeners,
             admin,
+            control_socket: control_socket?,
             store: store?,
             database: database?,
         },

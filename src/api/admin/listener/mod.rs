@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
@@ -43,11 +44,15 @@ const MAX_BODY: usize = 64 * 1024;
 /// The smallest buffer that the HTTP library allows.
 const MIN_HEAD: usize = 8 * 1024;
 
-/// Starts serving on the current runtime.
+/// Starts serving on the current runtime. The handle stops accepting connections.
 ///
 /// # Errors
 /// The runtime does not take the socket.
-pub fn serve(socket: StdListener, state: AdminState, limits: ConnectionLimits) -> io::Result<()> {
+pub fn serve(
+    socket: StdListener,
+    state: AdminState,
+    limits: ConnectionLimits,
+) -> io::Result<AbortHandle> {
     let (readiness, metrics) = (state.readiness.clone(), Arc::clone(&state.metrics));
     let body_timeout = limits.head_timeout;
     let router = router(state)
@@ -57,8 +62,7 @@ pub fn serve(socket: StdListener, state: AdminState, limits: ConnectionLimits) -
         .layer(from_fn(render_rejection))
         .layer(from_fn_with_state(readiness, close_while_draining));
     let listener = TcpListener::from_std(socket)?;
-    tokio::spawn(accept(listener, router, limits, metrics));
-    Ok(())
+    Ok(tokio::spawn(accept(listener, router, limits, metrics)).abort_handle())
 }
 
 /// The admin endpoints without a listener, for a command that runs on the gateway's store.
