@@ -40,25 +40,42 @@ pub struct Diagnostic {
     pub message: String,
 }
 
-/// All errors of one configuration, in file order. Displayed as one line per error,
-/// `FILE:LINE:COLUMN: message`.
+/// All errors and warnings of one configuration, in file order. Displayed as one line each,
+/// `FILE:LINE:COLUMN: message`, where the message of a warning begins with `warning: `.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
     /// The configuration file and the files that it includes, in the order of reading.
     pub files: Vec<PathBuf>,
+    /// The errors.
     pub list: Vec<Diagnostic>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl Diagnostics {
-    /// Sorts the errors into file order and removes duplicates.
-    pub(super) fn new(files: Vec<PathBuf>, mut list: Vec<Diagnostic>) -> Diagnostics {
-        list.sort_by(|a, b| {
-            a.position
-                .cmp(&b.position)
-                .then_with(|| a.message.cmp(&b.message))
-        });
-        list.dedup();
-        Diagnostics { files, list }
+    /// Collects errors.
+    pub(super) fn new(files: Vec<PathBuf>, list: Vec<Diagnostic>) -> Diagnostics {
+        Diagnostics {
+            files,
+            list: in_file_order(list),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Adds warnings.
+    pub(super) fn with_warnings(self, warnings: Vec<Diagnostic>) -> Diagnostics {
+        Diagnostics {
+            warnings: in_file_order(warnings),
+            ..self
+        }
+    }
+
+    /// Returns the errors and warnings in file order, and whether each is a warning.
+    pub fn all(&self) -> Vec<(&Diagnostic, bool)> {
+        let errors = self.list.iter().map(|error| (error, false));
+        let warnings = self.warnings.iter().map(|warning| (warning, true));
+        let mut all: Vec<_> = errors.chain(warnings).collect();
+        all.sort_by_key(|(diagnostic, _)| diagnostic.position);
+        all
     }
 
     /// Returns the file that contains a position.
@@ -70,12 +87,13 @@ impl Diagnostics {
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Diagnostic { position, message }) in self.list.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            let file = self.file(*position).display();
-            write!(f, "{file}:{}:{}: {message}", position.line, position.column)?;
+        for (index, (diagnostic, is_warning)) in self.all().into_iter().enumerate() {
+            let Position { line, column, .. } = diagnostic.position;
+            let file = self.file(diagnostic.position).display();
+            let separator = if index > 0 { "\n" } else { "" };
+            let severity = if is_warning { "warning: " } else { "" };
+            let message = &diagnostic.message;
+            write!(f, "{separator}{file}:{line}:{column}: {severity}{message}")?;
         }
         Ok(())
     }
@@ -83,23 +101,15 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Warnings about one configuration, in file order. Displayed as one line per warning,
-/// `FILE:LINE:COLUMN: warning: message`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warnings(pub Diagnostics);
-
-impl fmt::Display for Warnings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Diagnostic { position, message } in &self.0.list {
-            let file = self.0.file(*position).display();
-            writeln!(
-                f,
-                "{file}:{}:{}: warning: {message}",
-                position.line, position.column
-            )?;
-        }
-        Ok(())
-    }
+/// Sorts errors or warnings into file order and removes duplicates.
+fn in_file_order(mut list: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    list.sort_by(|a, b| {
+        a.position
+            .cmp(&b.position)
+            .then_with(|| a.message.cmp(&b.message))
+    });
+    list.dedup();
+    list
 }
 
 /// Finds the candidate that is most similar to a misspelt name.

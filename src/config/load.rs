@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::context::ResolveContext;
-use super::diagnostics::{Diagnostic, Diagnostics, Position, Warnings};
+use super::diagnostics::{Diagnostic, Diagnostics, Position};
 use super::document::{ConfigPath, SourceMap};
 use super::effective::EffectiveConfig;
 use super::environment::{LookUp, Substitution, UnsetVariable};
@@ -21,7 +21,7 @@ use crate::settings::Settings;
 /// The outcome of reading a configuration.
 pub struct Loaded {
     /// The settings with warnings, or all errors.
-    pub outcome: Result<(Settings, Warnings), Diagnostics>,
+    pub outcome: Result<(Settings, Diagnostics), Diagnostics>,
     /// All files that were read, to watch them.
     pub files: FilesRead,
 }
@@ -108,7 +108,8 @@ struct Parsed {
 /// A valid configuration.
 pub(super) struct Resolved {
     settings: Settings,
-    warnings: Warnings,
+    /// Without errors.
+    warnings: Diagnostics,
     parsed: Parsed,
     /// The values that are paths of files, with the paths resolved.
     paths: Vec<(ConfigPath, PathBuf)>,
@@ -213,6 +214,7 @@ fn resolve_file(
     read: FilesRead,
     purpose: Purpose,
 ) -> ReadOutcome {
+    let unset = parsed.warnings.clone();
     let mut context = ResolveContext {
         source_map: &parsed.source_map,
         files: &files,
@@ -234,14 +236,17 @@ fn resolve_file(
         resolved_paths,
         ..
     } = context;
+    let is_valid = errors.is_empty();
+    let diagnostics = Diagnostics::new(files, errors);
     let outcome = match settings {
-        Some(settings) if errors.is_empty() => Ok(Resolved {
+        Some(settings) if is_valid => Ok(Resolved {
             settings,
-            warnings: Warnings(Diagnostics::new(files, warnings)),
+            warnings: diagnostics.with_warnings(warnings),
             parsed,
             paths: resolved_paths,
         }),
-        _ => Err(Diagnostics::new(files, errors)),
+        _ if purpose.is_check() => Err(diagnostics.with_warnings(unset)),
+        _ => Err(diagnostics),
     };
     (outcome, read)
 }

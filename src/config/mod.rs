@@ -6,7 +6,7 @@
 //! 2. `include` merges the trees of the files that it includes;
 //! 3. `environment` substitutes variables;
 //! 4. `schema_check` validates the tree against the JSON Schema of the types in `file`;
-//! 5. `resolve` checks what a schema cannot express, and builds [`Settings`].
+//! 5. `resolve` checks what a schema cannot express, and builds [`Settings`](crate::settings::Settings).
 //!
 //! Only `gateway` and `cli` use this module.
 
@@ -37,7 +37,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostics::{Diagnostic, Diagnostics, Position, Warnings};
+pub use diagnostics::{Diagnostic, Diagnostics, Position};
 pub use effective::EffectiveConfig;
 pub use files::FilesRead;
 pub use load::{Loaded, check, load, load_watched, parse, parse_with, show};

@@ -48,7 +48,12 @@ impl Purpose {
 
     /// Whether the file with a secret, whose path is here, is read.
     pub(super) fn reads_file(self, location: &ConfigPath) -> bool {
-        matches!(self, Purpose::Check | Purpose::Connect) || self.needs(location)
+        self.is_check() || self.needs(location)
+    }
+
+    /// Whether the file itself is of interest, and all that can be said about it.
+    pub(super) fn is_check(self) -> bool {
+        matches!(self, Purpose::Check | Purpose::Connect)
     }
 }
 

@@ -5,7 +5,7 @@ mod report;
 use std::io::Write as _;
 
 use clap::{Args, ValueEnum};
-use report::{Severity, entries};
+use report::entries;
 
 use super::{ConfigArgs, ErrorLines, connect, print, wrong_usage};
 use crate::config::{self, Loaded, Purpose};
@@ -47,16 +47,18 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     if args.format == Format::Text {
         let (settings, warnings) = outcome?;
         // A failure to print warnings does not make the file invalid.
-        let _ = write!(std::io::stderr().lock(), "{warnings}");
+        if !warnings.warnings.is_empty() {
+            let _ = writeln!(std::io::stderr().lock(), "{warnings}");
+        }
         print(&valid)?;
         return match args.connect {
             true => connect::run(&settings),
             false => Ok(()),
         };
     }
-    let (list, is_valid) = match &outcome {
-        Ok((_, warnings)) => (entries(&warnings.0, Severity::Warning), true),
-        Err(errors) => (entries(errors, Severity::Error), false),
+    let is_valid = outcome.is_ok();
+    let list = match &outcome {
+        Ok((_, diagnostics)) | Err(diagnostics) => entries(diagnostics),
     };
     print(&match args.format {
         Format::Json => report::json(&list, is_valid),

@@ -10,7 +10,7 @@ use crate::config::Diagnostics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
+enum Severity {
     Error,
     Warning,
 }
@@ -25,14 +25,17 @@ pub(super) struct Entry {
     message: String,
 }
 
-/// Lists errors or warnings in file order.
-pub(super) fn entries(diagnostics: &Diagnostics, severity: Severity) -> Vec<Entry> {
-    let list = diagnostics.list.iter();
-    list.map(|diagnostic| Entry {
+/// Lists errors and warnings in file order.
+pub(super) fn entries(diagnostics: &Diagnostics) -> Vec<Entry> {
+    let all = diagnostics.all().into_iter();
+    all.map(|(diagnostic, is_warning)| Entry {
         file: diagnostics.file(diagnostic.position).display().to_string(),
         line: diagnostic.position.line,
         column: diagnostic.position.column,
-        severity,
+        severity: match is_warning {
+            true => Severity::Warning,
+            false => Severity::Error,
+        },
         message: diagnostic.message.clone(),
     })
     .collect()

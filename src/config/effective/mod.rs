@@ -125,6 +125,9 @@ impl Conversion<'_> {
     /// Whether the presence of a key has a meaning of its own, so that its default must not be
     /// written.
     fn has_meaning(&self, location: &ConfigPath) -> bool {
+        if location.pointer().ends_with("/tls/certificates") {
+            return true;
+        }
         let identity = &self.file.identity;
         let root = ConfigPath::root().key("identity");
         if !location.is_within(&root) {
