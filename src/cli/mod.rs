@@ -10,6 +10,7 @@ mod configuration;
 mod connect;
 mod database;
 mod demo;
+mod errors;
 mod explain;
 mod health;
 mod init;
@@ -29,12 +30,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use admin_client::RequestError;
 use anyhow::Context as _;
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use errors::{ErrorLines, error_lines, print_error_line, report_error, wrong_usage};
 
-use crate::config::{self, ConfigSource, Diagnostics, Purpose};
+use crate::config::{self, ConfigSource, Purpose};
 use crate::settings::Settings;
 use crate::telemetry::logging::{Format, Logs};
 use crate::telemetry::metrics::Metrics;
@@ -314,67 +314,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Several errors, one per line.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-struct ErrorLines(Vec<String>);
-
-impl ErrorLines {
-    /// Fails if there are any errors.
-    fn fail_if_any(errors: Vec<String>) -> anyhow::Result<()> {
-        if errors.is_empty() {
-            return Ok(());
-        }
-        Err(ErrorLines(errors).into())
-    }
-}
-
-/// An error in the use of options that clap does not find.
-fn wrong_usage(message: &str) -> anyhow::Error {
-    let mut command = Cli::command();
-    command.error(ErrorKind::ArgumentConflict, message).into()
-}
-
-/// Prints an error. Configuration errors include their positions; other errors are one line.
-fn report_error(error: &anyhow::Error) {
-    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
-        // A failure cannot be reported anywhere else.
-        let _ = writeln!(std::io::stderr().lock(), "{diagnostics}");
-        return;
-    }
-    for line in error_lines(error) {
-        print_error_line(&line);
-    }
-}
-
-/// Returns the lines that describe an error.
-fn error_lines(error: &anyhow::Error) -> Vec<String> {
-    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
-        return diagnostics.to_string().lines().map(str::to_owned).collect();
-    }
-    if let Some(ErrorLines(lines)) = error.downcast_ref() {
-        return lines.clone();
-    }
-    if let Some(RequestError::Rejected(response)) = error.downcast_ref()
-        && !response.fields.is_empty()
-    {
-        let fields = response.fields.iter();
-        let lines = fields.map(|(name, problem)| format!("{name}: {problem}"));
-        return lines.collect();
-    }
-    vec![format!("{error:#}")]
-}
-
-/// Prints a line to standard error, without control characters.
-fn print_error_line(line: &str) {
-    // A failure cannot be reported anywhere else.
-    let _ = writeln!(
-        std::io::stderr().lock(),
-        "portcullis: {}",
-        output::sanitize_line(line)
-    );
-}
-
 /// Creates the metrics of a gateway process.
 fn new_metrics() -> anyhow::Result<Arc<Metrics>> {
     let metrics = Metrics::new().context("cannot set up the metrics")?;
@@ -395,6 +334,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
