@@ -45,7 +45,7 @@ fn request_and_response_change_their_version_and_nothing_else() {
          3\r\nhel\r\n2\r\nlo\r\n0\r\nX-Sum: 1\r\n\r\n",
     );
     assert_eq!(client.read_until("\r\n"), "HTTP/1.1 200 OK\r\n");
-    let response = client.read_until("0\r\n\r\n");
+    let response = client.read_until("\r\n0\r\n\r\n");
     assert!(!response.contains("x-trailer"), "{response}");
     for field in [
         "transfer-encoding: chunked",

@@ -286,7 +286,7 @@ fn http_1_0_upstream_response_is_upgraded() {
             client.read_until("ok");
             // What ends a chunked body.
             if !response.contains("Content-Length") {
-                client.read_until("0\r\n\r\n");
+                client.read_until("\r\n0\r\n\r\n");
             }
         }
     }
