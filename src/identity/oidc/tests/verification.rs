@@ -100,7 +100,7 @@ async fn keys_that_cannot_be_fetched_are_unavailability() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // With keys at hand, an unknown key may be one that could not be fetched. Only the first of these
-    // requests it; the others are not told that the key does not exist either.
+    // requests it; for the others, the key is not reported as unknown either.
     for reply in [
         Reply::text(503, ""),
         Reply::Redirect("/".to_owned()),
