@@ -36,7 +36,7 @@ pub(crate) fn config(upstream: &Upstream, acme: &Value) -> Config {
 }
 
 /// The certificate with which a listener shows that it is the domain.
-fn served(
+pub(crate) fn served(
     address: SocketAddr,
     domain: &str,
     root: &Certificate,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::acme::{config, orders, sql};
+use super::acme::{config, orders, served, sql};
 use crate::support::client::Request;
 use crate::support::gateway::Gateway;
 use crate::support::pebble::{Behavior, Pebble};
@@ -239,18 +239,7 @@ fn refused_renewal_keeps_the_certificate() {
     pebble.start(&behavior);
     let root = pebble.root();
     let gateway = Gateway::start(config);
-    let served = || {
-        let client = tls::client(&root, &["http/1.1"]);
-        let stream = tls::connect(gateway.public, DOMAIN, &client).ok()?;
-        Some(
-            stream
-                .conn
-                .peer_certificates()?
-                .first()?
-                .clone()
-                .into_owned(),
-        )
-    };
+    let served = || served(gateway.public, DOMAIN, &root);
     let first = within(ORDERED, "the certificate is served", served);
     // The new authority does not know the account either.
     behavior.blocked = vec![DOMAIN.to_owned()];
