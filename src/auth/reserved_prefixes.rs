@@ -1,5 +1,8 @@
 //! Prefixes by which upstreams recognize the users of other sources.
 
+/// Prefix of the services that own API keys, as users.
+pub const SERVICE_PREFIX: &str = "service:";
+
 /// Prefixes that a user ID of a source without prefix must not begin with: upstreams could not
 /// distinguish its user from another source's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

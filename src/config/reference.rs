@@ -70,7 +70,7 @@ can change a header at will.
 ";
 
 /// The sections in their usual order.
-pub(super) const SECTIONS: [&str; 16] = [
+pub(super) const SECTIONS: [&str; 17] = [
     "listeners",
     "admin",
     "store",
@@ -80,6 +80,7 @@ pub(super) const SECTIONS: [&str; 16] = [
     "identity",
     "encryption",
     "api",
+    "api_keys",
     "pages",
     "hsts",
     "identity_headers",

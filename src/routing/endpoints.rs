@@ -47,6 +47,8 @@ pub enum EndpointKind {
     Users,
     /// Identities at providers of the users that the gateway keeps.
     Identities,
+    /// API keys that users create for themselves.
+    ApiKeys,
     /// Sign-in at a provider.
     Provider,
     /// An HTML page.
@@ -62,7 +64,7 @@ pub struct Endpoint {
     pub methods: &'static [(Method, CredentialUse)],
 }
 
-use EndpointKind::{Api, Identities, OwnPasswords, Page, Passwords, Provider, Users};
+use EndpointKind::{Api, ApiKeys, Identities, OwnPasswords, Page, Passwords, Provider, Users};
 
 /// Which endpoints a configuration has beside those of every API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct OfferedEndpoints {
     pub users: bool,
     /// Whether users in the database sign in at providers.
     pub identities: bool,
+    /// Whether users in the database create API keys.
+    pub api_keys: bool,
     /// Whether users can sign in at a provider.
     pub providers: bool,
 }
@@ -85,6 +89,7 @@ impl OfferedEndpoints {
             Passwords => self.passwords,
             OwnPasswords => self.passwords && self.users,
             Identities => self.identities,
+            ApiKeys => self.api_keys,
             // A backend has profiles of its own.
             Users => self.users || self.providers && !self.passwords,
             Provider => self.providers,
@@ -261,6 +266,7 @@ mod tests {
                 passwords,
                 users,
                 identities: users && providers,
+                api_keys: false,
                 providers,
             };
             find_below(&path, "/api/v1", offered).is_some()

@@ -4,6 +4,7 @@
 //! different types, so that a reload cannot claim to change the former.
 
 pub mod acme;
+mod api_keys;
 pub mod backend;
 mod database;
 pub mod pages;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use api_keys::ApiKeys;
 pub use database::{DatabaseSettings, PostgresAddress, PostgresTls};
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -160,6 +162,8 @@ pub struct Reloadable {
     /// secrets are kept.
     pub encryption: Option<Arc<KeyRing>>,
     pub api: Option<Api>,
+    /// `None`: no API keys are accepted.
+    pub api_keys: Option<ApiKeys>,
     pub pages: Arc<pages::Pages>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.
     pub hsts: Option<HeaderValue>,

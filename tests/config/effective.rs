@@ -83,6 +83,7 @@ fn defaults_are_shown_in_their_order() {
             "identity",
             "encryption",
             "api",
+            "api_keys",
             "pages",
             "hsts",
             "identity_headers",

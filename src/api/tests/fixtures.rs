@@ -69,6 +69,7 @@ pub(super) fn reloadable() -> Reloadable {
         },
         encryption: None,
         pages: Arc::default(),
+        api_keys: None,
         hsts: None,
         api: Some(settings::Api {
             prefix: "/api/v1".to_owned(),
@@ -79,6 +80,7 @@ pub(super) fn reloadable() -> Reloadable {
                 passwords: true,
                 users: true,
                 identities: true,
+                api_keys: true,
                 providers: false,
             },
         }),

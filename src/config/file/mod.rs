@@ -2,6 +2,7 @@
 //! descriptions in the JSON Schema and in `docs/configuration.md`.
 
 pub(super) mod acme;
+pub(super) mod api_keys;
 pub(super) mod backend;
 pub(super) mod encryption;
 pub(super) mod identity;
@@ -13,6 +14,7 @@ pub(super) mod storage;
 
 use std::collections::BTreeMap;
 
+use api_keys::ApiKeys;
 use encryption::Encryption;
 use identity::{Api, Identity, IdentityHeaders, Sessions};
 use listeners::{Admin, Listener};
@@ -63,6 +65,9 @@ pub(super) struct File {
     /// The gateway's own endpoints. `null`: none.
     #[serde(default = "default_api")]
     pub(super) api: Option<Api>,
+    /// API keys of users and services, for programs. `null`: none are accepted.
+    #[serde(default)]
+    pub(super) api_keys: Option<ApiKeys>,
     /// Brand, language and texts of the sign-in pages and of the error pages.
     #[serde(default)]
     pub(super) pages: Pages,

@@ -195,11 +195,11 @@ fn is_credential(name: &HeaderName) -> bool {
     matches!(name.as_str(), "authorization" | "cookie" | "set-cookie")
 }
 
-fn is_connection_header(name: &HeaderName) -> bool {
+pub(super) fn is_connection_header(name: &HeaderName) -> bool {
     CONNECTION_HEADERS.contains(&cgi_name(name).as_str())
 }
 
-fn is_gateway_header(name: &HeaderName) -> bool {
+pub(super) fn is_gateway_header(name: &HeaderName) -> bool {
     let name = cgi_name(name);
     GATEWAY_HEADERS.contains(&name.as_str())
         || GATEWAY_HEADER_PREFIXES
@@ -208,7 +208,7 @@ fn is_gateway_header(name: &HeaderName) -> bool {
 }
 
 /// Normalizes a name as CGI does, which maps every character other than a letter or digit to one.
-fn cgi_name(name: &HeaderName) -> String {
+pub(super) fn cgi_name(name: &HeaderName) -> String {
     name.as_str()
         .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }

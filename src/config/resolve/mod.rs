@@ -4,6 +4,7 @@
 
 mod acme;
 mod api;
+mod api_keys;
 mod backend;
 mod database;
 mod encryption;
@@ -59,6 +60,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let of_routes = routes.iter().map(|route| &*route.identity_headers);
     let identity_header_names =
         headers::reserved_identity_headers(&file.identity_headers, &identity_headers, of_routes);
+    let api_keys = api_keys::api_keys(file, &limits, &identity_header_names, context);
     let (listeners, reloadable_listeners) = listeners?.into_iter().unzip();
     let (admin, admin_token) = admin?;
     Some(Settings {
@@ -78,6 +80,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
             identity: identity?,
             encryption: encryption?,
             api: api?,
+            api_keys,
             pages,
             hsts: headers::hsts(file.hsts.as_ref()),
             identity_header_names,
@@ -119,10 +122,13 @@ fn offered_endpoints(file: &File, context: &ResolveContext<'_>) -> OfferedEndpoi
     let passwords = identity::has_passwords(file, context);
     let has_rows = |provider: &Provider| provider.users == Users::Database;
     let identities = identity.providers.values().any(has_rows);
+    let users = identity.upstream.is_none() && passwords || identities;
+    let self_service = file.api_keys.as_ref().is_some_and(|keys| keys.self_service);
     OfferedEndpoints {
         passwords,
-        users: identity.upstream.is_none() && passwords || identities,
+        users,
         identities,
+        api_keys: self_service && users,
         providers: !identity.providers.is_empty(),
     }
 }

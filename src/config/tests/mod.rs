@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod api_keys;
 mod providers;
 
 use std::path::Path;
@@ -32,11 +33,12 @@ const SIGNING: &str =
 #[test]
 fn defaults_are_those_of_the_full_file() {
     let full = settings(FULL).unwrap();
-    let bare = parse_section(SIGNING).unwrap();
+    let bare = parse_section(&format!("{SIGNING}api_keys: {{}}")).unwrap();
     assert_eq!(full.boot, bare.boot);
     assert_eq!(full.reloadable.sessions, bare.reloadable.sessions);
     assert_eq!(full.reloadable.identity, bare.reloadable.identity);
     assert_eq!(full.reloadable.api, bare.reloadable.api);
+    assert_eq!(full.reloadable.api_keys, bare.reloadable.api_keys);
     assert_eq!(
         full.reloadable.identity_header_names,
         bare.reloadable.identity_header_names

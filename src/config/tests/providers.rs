@@ -95,6 +95,7 @@ fn passwords_exist_beside_providers_only_where_their_source_is_written() {
             passwords,
             users,
             identities,
+            api_keys: false,
             providers: identity.contains("providers"),
         };
         assert_eq!(api.offered, expected, "{identity}");

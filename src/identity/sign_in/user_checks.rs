@@ -66,21 +66,23 @@ impl Accounts {
     }
 }
 
-/// Rejects a user whose ID reads like one of another source. Those of external users have the prefix
-/// of their provider.
+/// Rejects a user whose ID reads like one of another source. Those of external users usually have the
+/// prefix of their provider.
 pub(super) fn check_user_id(
     settings: &Reloadable,
     user: &User,
     origin: &SessionOrigin,
 ) -> Result<(), Rejection> {
     let identity = &settings.identity;
-    let is_external = match origin {
+    let has_prefix = match origin {
         SessionOrigin::Local => false,
-        SessionOrigin::Provider { sign_in, .. } => identity
-            .provider(&sign_in.provider)
-            .is_some_and(|it| matches!(it.users, UserStorage::External { .. })),
+        SessionOrigin::Provider { sign_in, .. } => {
+            identity.provider(&sign_in.provider).is_some_and(
+                |it| matches!(&it.users, UserStorage::External { prefix } if !prefix.is_empty()),
+            )
+        }
     };
-    if is_external || !identity.reserved_prefixes.cover(&user.id) {
+    if has_prefix || !identity.reserved_prefixes.cover(&user.id) {
         return Ok(());
     }
     let reason = Reason::ReservedUserId;

@@ -1,7 +1,7 @@
 //! Prefixes of user IDs: no two sources may produce the same user.
 
 use super::users::prefix;
-use crate::auth::reserved_prefixes::ReservedPrefixes;
+use crate::auth::reserved_prefixes::{ReservedPrefixes, SERVICE_PREFIX};
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::File;
@@ -30,6 +30,7 @@ pub(super) fn check(
     let all = ConfigPath::root().key("identity").key("providers");
     let mut others: Vec<Source<'_>> = file.tokens.trusted_issuers.iter().map(trusted).collect();
     let is_only_source = others.is_empty() && entries.len() == 1 && !has_passwords(file, context);
+    others.extend(file.api_keys.is_some().then(services));
     for (name, raw) in entries {
         if raw.users == file::Users::Database {
             continue;
@@ -50,6 +51,15 @@ pub(super) fn check(
     }
 }
 
+/// Checks the prefixes of trusted issuers against that of the services that own API keys.
+pub(in crate::config::resolve) fn check_services(file: &File, context: &mut ResolveContext<'_>) {
+    let all = ConfigPath::root().key("tokens").key("trusted_issuers");
+    for (index, raw) in file.tokens.trusted_issuers.iter().enumerate() {
+        let location = all.item(index).key("user_prefix");
+        check_collisions(&trusted(raw), &[services()], &location, context);
+    }
+}
+
 /// Returns the prefixes that are reserved toward a source without prefix, except for those of sources
 /// with the same issuer.
 pub(in crate::config::resolve) fn reserved(file: &File, issuer: Option<&str>) -> ReservedPrefixes {
@@ -58,10 +68,23 @@ pub(in crate::config::resolve) fn reserved(file: &File, issuer: Option<&str>) ->
     let providers = providers.map(|(name, raw)| (raw.issuer.as_deref(), prefix(raw, name)));
     let trusted = file.tokens.trusted_issuers.iter();
     let trusted = trusted.map(|raw| (Some(raw.issuer.as_str()), raw.user_prefix.clone()));
-    let others = providers.chain(trusted);
+    let services = file
+        .api_keys
+        .iter()
+        .map(|_| (None, SERVICE_PREFIX.to_owned()));
+    let others = providers.chain(trusted).chain(services);
     let others = others.filter(|(other, _)| issuer.is_none() || *other != issuer);
     let prefixes: Vec<String> = others.map(|(_, prefix)| prefix).collect();
     ReservedPrefixes::new(prefixes.iter().map(String::as_str))
+}
+
+/// The services that own API keys.
+fn services() -> Source<'static> {
+    Source {
+        issuer: None,
+        prefix: SERVICE_PREFIX.to_owned(),
+        label: "services that own API keys".to_owned(),
+    }
 }
 
 fn trusted(raw: &TrustedIssuer) -> Source<'_> {
