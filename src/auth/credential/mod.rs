@@ -2,9 +2,14 @@
 //!
 //! The first credential that was attempted decides; an invalid one never falls through to another.
 
+mod bearer_form;
+mod credential_type;
+
 use std::time::Duration;
 
+pub use bearer_form::{BearerForm, bearer_form};
 use cookie::{Cookie, SameSite as CookieSameSite};
+pub use credential_type::{AcceptedCredentials, CredentialType};
 use http::HeaderValue;
 
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
