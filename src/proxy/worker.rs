@@ -148,6 +148,8 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
         route: ctx.route.as_ref().map(|route| &*route.name),
         upstream: upstream.map(|upstream| &*upstream.name),
         route_fields: ctx.route.as_ref().and_then(fields),
+        credential: ctx.credential,
+        source: caller.and_then(|caller| source_of(caller, &ctx.snapshot.settings)),
         user: ctx.user.as_deref().or(caller.map(Principal::user)),
         session: ctx.session.or(session.map(|session| session.id)),
         total: took,
@@ -155,6 +157,17 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
         upstream_time: ctx.upstream_time,
         bytes_received: ctx.body_received,
         bytes_sent: ctx.body_sent,
+    }
+}
+
+/// Where a caller's user comes from; `None` for a token of the gateway whose session is not known.
+fn source_of<'a>(caller: &'a Principal, settings: &'a settings::Reloadable) -> Option<&'a str> {
+    match caller {
+        Principal::Session(session) => match &session.provider {
+            Some(sign_in) => Some(&sign_in.provider),
+            None => settings.identity.source.name(),
+        },
+        Principal::Token(claims) => claims.trusted.map(|_| claims.issuer.as_str()),
     }
 }
 

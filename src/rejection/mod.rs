@@ -12,6 +12,7 @@ pub use callback_fault::CallbackFault;
 pub use reason::Reason;
 pub use refusal::Refusal;
 
+use crate::auth::credential::CredentialType;
 use crate::auth::principal::Principal;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
@@ -25,6 +26,8 @@ pub struct Rejection {
     pub reason: Option<Reason>,
     /// The presented session cookie has become useless.
     pub clear_cookie: bool,
+    /// The type of the credential that decided, for the log.
+    pub credential: Option<CredentialType>,
     /// The retry delay, where no limit decision has one.
     pub retry_after: Option<Duration>,
     /// The limits that were evaluated.
@@ -85,6 +88,7 @@ impl From<Refusal> for Rejection {
             refusal,
             reason: None,
             clear_cookie: false,
+            credential: None,
             retry_after: None,
             decisions: Vec::new(),
             caller: None,

@@ -51,6 +51,7 @@ reasons! {
 
     // The credential.
     NoCredential = "no credential",
+    CredentialNotAccepted = "the route does not accept this kind of credential",
     TwoCredentials = "two credentials",
     NotAToken = "not a token",
     NotASessionToken = "not a session token",

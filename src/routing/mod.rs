@@ -23,6 +23,7 @@ pub use sign_in_page::{SignInPage, SignInPageError, SignInPageForm};
 pub use sign_in_requirements::{SignInRequirements, UnmetSignIn};
 pub use table::{ExplainedRoute, RouteTable};
 
+use crate::auth::credential::AcceptedCredentials;
 use crate::limits::Limit;
 
 /// Name and value of a header field of a request.
@@ -36,6 +37,7 @@ pub struct Route {
     pub name: Arc<str>,
     pub matches: Match,
     pub auth: Auth,
+    pub accept: AcceptedCredentials,
     pub on_unauthenticated: OnUnauthenticated,
     pub require: Requirements,
     /// Limits that need no identity, in file order.

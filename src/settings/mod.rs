@@ -258,6 +258,17 @@ pub enum IdentitySource {
     NoPasswords,
 }
 
+impl IdentitySource {
+    /// The name of the source of its users in logs.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            IdentitySource::Builtin => Some("database"),
+            IdentitySource::Backend(_) => Some("identity.upstream"),
+            IdentitySource::NoPasswords => None,
+        }
+    }
+}
+
 /// Requirements for new passwords, and the cost of their hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordRules {

@@ -114,6 +114,40 @@ fn explain_names_the_credential_that_decides() {
 }
 
 #[test]
+fn explain_says_what_a_route_does_not_accept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let routes = "routes: [{ name: app, upstream: app, accept: [token] }]\n";
+    let text = super::BASE.replace("routes: [{ name: app, upstream: app }]\n", routes);
+    fs::write(&file, format!("{text}tokens:\n{SIGNING}")).unwrap();
+    let session = format!("Authorization: Session {}", "0".repeat(64));
+    for (header, expected) in [
+        (
+            session.as_str(),
+            "none: the route does not accept a session: 401 UNAUTHENTICATED",
+        ),
+        (
+            "Authorization: Bearer a.b.c",
+            "the bearer token in Authorization, which comes before the cookie",
+        ),
+    ] {
+        let file = file.to_str().unwrap();
+        let text = stdout(&portcullis(&[
+            "explain", "--config", file, "GET", "/", "-H", header,
+        ]));
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("decides"))
+            .unwrap();
+        assert_eq!(
+            line.trim_start_matches("decides").trim(),
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn explain_says_where_browsers_sign_in() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");

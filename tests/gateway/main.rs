@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accepted_credentials;
 mod access_log;
 mod acme;
 mod acme_failures;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::response;
 use super::{AdminState, ReloadOutcome};
+use crate::auth::credential::CredentialType;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
 use crate::routing::{Auth, HostPattern, PathPattern, Requirements, Route};
@@ -51,6 +52,11 @@ fn route_view(settings: &Reloadable, route: &Route) -> Value {
             Auth::Optional => "optional",
             Auth::None => "none",
         },
+        "accept": CredentialType::ALL
+            .into_iter()
+            .filter(|known| route.accept.includes(*known))
+            .map(CredentialType::as_str)
+            .collect::<Vec<_>>(),
         "require": describe_requirements(&route.require),
         "limits": limits,
         "upstream": settings.upstreams.get(route.upstream).map(|upstream| &*upstream.name),

@@ -3,7 +3,7 @@
 use http::header;
 
 use super::Request;
-use crate::auth::credential::{self, PresentedCredential};
+use crate::auth::credential::{self, CredentialType, PresentedCredential};
 use crate::routing::{Auth, Route};
 use crate::settings::Settings;
 
@@ -17,15 +17,17 @@ pub(super) fn describe(settings: &Settings, request: &Request, route: &Route) ->
         cookie,
     );
     let is_required = route.auth == Auth::Required;
+    let anonymous = match is_required {
+        true => "401 UNAUTHENTICATED",
+        false => "anonymous",
+    };
     match presented {
         _ if route.auth == Auth::None => "none: the route ignores credentials".to_owned(),
-        PresentedCredential::Absent if is_required => {
-            format!(
-                "none, neither in Authorization nor in the cookie {cookie}: 401 UNAUTHENTICATED"
-            )
+        _ if let Some(other) = not_accepted(&presented, route) => {
+            format!("none: the route does not accept a {other}: {anonymous}")
         }
         PresentedCredential::Absent => {
-            format!("none, neither in Authorization nor in the cookie {cookie}: anonymous")
+            format!("none, neither in Authorization nor in the cookie {cookie}: {anonymous}")
         }
         PresentedCredential::Bearer(_) => {
             "the bearer token in Authorization, which comes before the cookie".to_owned()
@@ -56,4 +58,20 @@ pub(super) fn describe(settings: &Settings, request: &Request, route: &Route) ->
             "two Authorization headers: 400 AMBIGUOUS_CREDENTIALS".to_owned()
         }
     }
+}
+
+/// The type of the credential, if the route does not accept it.
+fn not_accepted(presented: &PresentedCredential<'_>, route: &Route) -> Option<&'static str> {
+    let credential_type = match presented {
+        PresentedCredential::Bearer(_) | PresentedCredential::MalformedBearer => {
+            CredentialType::Token
+        }
+        PresentedCredential::Session(_)
+        | PresentedCredential::MalformedSession
+        | PresentedCredential::Cookie(_)
+        | PresentedCredential::MalformedCookie => CredentialType::Session,
+        PresentedCredential::Absent | PresentedCredential::Ambiguous { .. } => return None,
+    };
+    let is_accepted = route.accept.includes(credential_type);
+    (!is_accepted).then(|| credential_type.as_str())
 }

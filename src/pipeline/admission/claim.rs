@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{Admission, CredentialKind, Identity};
-use crate::auth::credential::{self, PresentedCredential};
+use crate::auth::credential::{self, CredentialType, PresentedCredential};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::verifier::TokenRejection;
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::fields::FieldKind;
 use crate::rejection::{Reason, Refusal, Rejection};
+use crate::routing::Route;
 use crate::sessions::Credential;
 
 /// A credential of valid form.
@@ -17,6 +18,88 @@ use crate::sessions::Credential;
 pub(super) enum Presented<'a> {
     Token(&'a str),
     Session(SessionId, CredentialKind),
+}
+
+/// Why a request has no credential that can be verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CredentialFault {
+    Absent,
+    /// The route does not accept its type.
+    NotAccepted,
+    MalformedBearer,
+    MalformedSession,
+    MalformedCookie,
+    Ambiguous {
+        cookies: bool,
+    },
+}
+
+impl Presented<'_> {
+    pub(super) fn credential_type(self) -> CredentialType {
+        match self {
+            Presented::Session(..) => CredentialType::Session,
+            Presented::Token(_) => CredentialType::Token,
+        }
+    }
+}
+
+impl CredentialFault {
+    /// Whether the request is anonymous.
+    pub(super) fn is_anonymous(self) -> bool {
+        matches!(self, CredentialFault::Absent | CredentialFault::NotAccepted)
+    }
+
+    /// `None`: there is none, or more than one.
+    fn credential_type(self) -> Option<CredentialType> {
+        match self {
+            CredentialFault::MalformedBearer => Some(CredentialType::Token),
+            CredentialFault::MalformedSession | CredentialFault::MalformedCookie => {
+                Some(CredentialType::Session)
+            }
+            CredentialFault::Absent
+            | CredentialFault::NotAccepted
+            | CredentialFault::Ambiguous { .. } => None,
+        }
+    }
+}
+
+impl From<CredentialFault> for Rejection {
+    fn from(fault: CredentialFault) -> Rejection {
+        use CredentialFault as Fault;
+        let (refusal, reason) = match fault {
+            Fault::Absent => (Refusal::Unauthenticated, Reason::NoCredential),
+            Fault::NotAccepted => (Refusal::Unauthenticated, Reason::CredentialNotAccepted),
+            Fault::MalformedBearer => (Refusal::TokenInvalid, Reason::NotAToken),
+            Fault::MalformedSession | Fault::MalformedCookie => {
+                (Refusal::SessionNotFound, Reason::NotASessionToken)
+            }
+            Fault::Ambiguous { .. } => (Refusal::AmbiguousCredentials, Reason::TwoCredentials),
+        };
+        Rejection {
+            clear_cookie: matches!(
+                fault,
+                Fault::MalformedCookie | Fault::Ambiguous { cookies: true }
+            ),
+            credential: fault.credential_type(),
+            ..Rejection::new(refusal, reason)
+        }
+    }
+}
+
+/// The credential that decides on a route. One of a type that the route does not accept is treated as
+/// absent.
+pub(super) fn accepted_on<'p>(
+    route: &Route,
+    presented: Result<Presented<'p>, CredentialFault>,
+) -> Result<Presented<'p>, CredentialFault> {
+    let credential_type = match presented {
+        Ok(presented) => Some(presented.credential_type()),
+        Err(fault) => fault.credential_type(),
+    };
+    match credential_type {
+        Some(it) if !route.accept.includes(it) => Err(CredentialFault::NotAccepted),
+        _ => presented,
+    }
 }
 
 /// A credential that is valid as far as that can be verified without the store.
@@ -48,11 +131,11 @@ impl Claim {
 }
 
 impl Admission<'_> {
-    /// Reads the credential of a request; `None`: it has none.
+    /// Reads the credential of a request.
     pub(super) fn read_credential<'f>(
         &self,
         facts: &RequestFacts<'f>,
-    ) -> Result<Option<Presented<'f>>, Rejection> {
+    ) -> Result<Presented<'f>, CredentialFault> {
         let fields = facts.head.fields;
         let presented = credential::extract(
             fields.all(FieldKind::Authorization),
@@ -60,30 +143,21 @@ impl Admission<'_> {
             &self.snapshot.settings.sessions.cookie.name,
         );
         match presented {
-            PresentedCredential::Absent => Ok(None),
-            PresentedCredential::Ambiguous { cookies } => Err(Rejection {
-                clear_cookie: cookies,
-                ..Rejection::new(Refusal::AmbiguousCredentials, Reason::TwoCredentials)
-            }),
-            PresentedCredential::MalformedBearer => {
-                Err(Rejection::new(Refusal::TokenInvalid, Reason::NotAToken))
+            PresentedCredential::Absent => Err(CredentialFault::Absent),
+            PresentedCredential::Ambiguous { cookies } => {
+                Err(CredentialFault::Ambiguous { cookies })
             }
-            PresentedCredential::MalformedSession => Err(Rejection::new(
-                Refusal::SessionNotFound,
-                Reason::NotASessionToken,
-            )),
-            PresentedCredential::MalformedCookie => Err(Rejection {
-                clear_cookie: true,
-                ..Rejection::new(Refusal::SessionNotFound, Reason::NotASessionToken)
-            }),
-            PresentedCredential::Session(token) => Ok(Some(Presented::Session(
+            PresentedCredential::MalformedBearer => Err(CredentialFault::MalformedBearer),
+            PresentedCredential::MalformedSession => Err(CredentialFault::MalformedSession),
+            PresentedCredential::MalformedCookie => Err(CredentialFault::MalformedCookie),
+            PresentedCredential::Session(token) => Ok(Presented::Session(
                 token.id(),
                 CredentialKind::SessionHeader,
-            ))),
+            )),
             PresentedCredential::Cookie(token) => {
-                Ok(Some(Presented::Session(token.id(), CredentialKind::Cookie)))
+                Ok(Presented::Session(token.id(), CredentialKind::Cookie))
             }
-            PresentedCredential::Bearer(token) => Ok(Some(Presented::Token(token))),
+            PresentedCredential::Bearer(token) => Ok(Presented::Token(token)),
         }
     }
 
@@ -98,7 +172,13 @@ impl Admission<'_> {
                 credential_kind,
                 credential: Credential::Session(id),
             }),
-            Presented::Token(token) => self.verify_token(token, facts).await,
+            Presented::Token(token) => {
+                let verified = self.verify_token(token, facts).await;
+                verified.map_err(|refused| Rejection {
+                    credential: Some(CredentialType::Token),
+                    ..refused
+                })
+            }
         }
     }
 

@@ -28,7 +28,7 @@ mod services;
 mod verdict;
 
 pub use charges::counter_from_key_parts;
-use claim::{Claim, Presented};
+use claim::{Claim, CredentialFault, Presented, accepted_on};
 pub use memo::Memo;
 use memo::MemoKey;
 pub use services::AdmissionServices;
@@ -73,7 +73,7 @@ impl Admission<'_> {
             return self.admit_recalled(route, facts, recalled).await;
         }
         let presented = self.read_credential(facts);
-        if let Ok(Some(Presented::Session(id, kind))) = presented
+        if let Ok(Presented::Session(id, kind)) = presented
             && let Some(recalled) = self.recall(route, MemoKey::Session(id, kind), facts)
         {
             return self.admit_recalled(route, facts, recalled).await;
@@ -86,22 +86,18 @@ impl Admission<'_> {
         &self,
         route: &Arc<Route>,
         facts: &RequestFacts<'_>,
-        presented: Result<Option<Presented<'_>>, Rejection>,
+        presented: Result<Presented<'_>, CredentialFault>,
     ) -> Result<Permit, Rejection> {
         let before = charges::before_auth(route, facts);
-        let verified = match presented {
-            Ok(Some(presented)) => {
+        let verified = match accepted_on(route, presented) {
+            Ok(presented) => {
                 let claimed = self.verify(presented, facts).await;
                 claimed.map(|claimed| (claimed, presented))
             }
-            Ok(None) if route.auth == Auth::Optional => {
+            Err(fault) if fault.is_anonymous() && route.auth == Auth::Optional => {
                 return self.admit_anonymous(route, facts, &before, false).await;
             }
-            Ok(None) => Err(Rejection::new(
-                Refusal::Unauthenticated,
-                Reason::NoCredential,
-            )),
-            Err(refused) => Err(refused),
+            Err(fault) => Err(fault.into()),
         };
         let (claimed, presented) = match verified {
             Ok(verified) => verified,
@@ -143,8 +139,10 @@ impl Admission<'_> {
     /// # Errors
     /// The credential is not valid, or the store cannot tell.
     pub async fn identify(&self, facts: &RequestFacts<'_>) -> Result<Option<Identity>, Rejection> {
-        let Some(presented) = self.read_credential(facts)? else {
-            return Ok(None);
+        let presented = match self.read_credential(facts) {
+            Ok(presented) => presented,
+            Err(CredentialFault::Absent) => return Ok(None),
+            Err(fault) => return Err(fault.into()),
         };
         let claimed = self.verify(presented, facts).await?;
         let check = self.credential_check(&claimed, facts);
@@ -255,10 +253,14 @@ impl Admission<'_> {
                 // The log names the caller all the same.
                 Err(over) => Rejection {
                     lapsed_claims: refused.lapsed_claims,
+                    credential: refused.credential,
                     ..over
                 },
             },
-            Err(unavailable) => unavailable,
+            Err(unavailable) => Rejection {
+                credential: refused.credential,
+                ..unavailable
+            },
         }
     }
 

@@ -11,6 +11,7 @@ impl Admission<'_> {
     /// Adds the caller of a refused request, as far as the credential and the near cache identify
     /// it.
     pub(super) fn add_caller_details(&self, claimed: &Claim, mut refused: Rejection) -> Rejection {
+        refused.credential = Some(claimed.credential_kind.credential_type());
         if refused.caller.is_some() {
             return refused;
         }
@@ -48,6 +49,7 @@ impl Rejection {
     /// Adds an identified caller.
     pub(in crate::pipeline) fn with_caller(mut self, identity: &Identity) -> Rejection {
         self.caller = Some(identity.principal.clone());
+        self.credential = Some(identity.credential_kind.credential_type());
         self
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderName, HeaderValue};
 
+use crate::auth::credential::CredentialType;
 use crate::auth::principal::Principal;
 use crate::auth::session::{Millis, Session};
 use crate::auth::token::Claims;
@@ -145,6 +146,15 @@ pub enum CredentialKind {
     Cookie,
     SessionHeader,
     Bearer,
+}
+
+impl CredentialKind {
+    pub fn credential_type(self) -> CredentialType {
+        match self {
+            CredentialKind::Cookie | CredentialKind::SessionHeader => CredentialType::Session,
+            CredentialKind::Bearer => CredentialType::Token,
+        }
+    }
 }
 
 /// Proof that a request was admitted. Choosing a server and writing identity headers require it.

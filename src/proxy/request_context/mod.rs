@@ -17,6 +17,7 @@ use super::open_streams::stream_control::StreamControl;
 use super::open_streams::{OpenStream, StreamRegistration};
 use super::retry::Failure;
 use super::worker::Worker;
+use crate::auth::credential::CredentialType;
 use crate::auth::principal::Principal;
 use crate::auth::session::SessionId;
 use crate::clock;
@@ -94,6 +95,8 @@ pub struct RequestContext {
     pub authenticated: bool,
     /// Served by the gateway's own endpoints.
     pub is_api_call: bool,
+    /// The type of the credential that decided, for the log.
+    pub credential: Option<CredentialType>,
     /// The caller of a request without a permit, for the log.
     pub caller: Option<Principal>,
     /// The user of such a request where there is no caller, or where the request concerned another.
@@ -186,6 +189,7 @@ impl RequestContext {
             status: 0,
             authenticated: false,
             is_api_call: false,
+            credential: None,
             caller: None,
             user: None,
             session: None,
@@ -321,6 +325,7 @@ impl RequestContext {
         let identity = permit.identity.as_ref();
         if let Some(identity) = identity {
             self.authenticated = true;
+            self.credential = Some(identity.credential_kind.credential_type());
             self.record_session_use(identity);
         }
         let session = identity.and_then(Identity::session);
@@ -343,6 +348,7 @@ impl RequestContext {
     /// Records for the log why the request was rejected, and whose it was.
     pub(super) fn record_rejection(&mut self, rejection: &mut Rejection) {
         self.reason = rejection.reason.or(self.reason);
+        self.credential = rejection.credential.or(self.credential);
         self.caller = rejection.caller.take().or_else(|| self.caller.take());
         if let Some(mut details) = rejection.take_details() {
             self.user = details.user.take().or_else(|| self.user.take());
@@ -364,6 +370,7 @@ impl RequestContext {
     /// Records the caller of the request, for the log.
     pub(super) fn record_identity(&mut self, identity: &Identity) {
         self.caller = Some(identity.principal.clone());
+        self.credential = Some(identity.credential_kind.credential_type());
         self.authenticated = true;
     }
 }

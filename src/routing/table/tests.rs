@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::super::{Auth, HeaderEdits, PathAmbiguities, Requirements, host_of};
 use super::*;
+use crate::auth::credential::AcceptedCredentials;
 use crate::routing::TimeoutOverrides;
 
 /// Parses `[host ]path[ METHOD][ header=value]…`; a path that ends with `$` is exact.
@@ -30,6 +31,7 @@ fn route(name: &str, rule: &str) -> Route {
         name: name.into(),
         matches,
         auth: Auth::None,
+        accept: AcceptedCredentials::ALL,
         on_unauthenticated: crate::routing::OnUnauthenticated::Refuse,
         require: Requirements::default(),
         limits_before: Vec::new(),

@@ -9,6 +9,7 @@ use http::Method;
 use super::log_stream::{LineBuffer, LogStream};
 use super::sink::StandardStream;
 use super::{Format, json_line, text_line};
+use crate::auth::credential::CredentialType;
 use crate::auth::session::SessionId;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::metrics::Metrics;
@@ -52,6 +53,11 @@ pub struct AccessRecord<'a> {
     pub upstream: Option<&'a str>,
     /// Both names as fields of a JSON line, where [`RouteFields`](super::RouteFields) has them.
     pub route_fields: Option<&'a [u8]>,
+    /// The type of the credential that decided; `None`: none did.
+    pub credential: Option<CredentialType>,
+    /// Where the user of the credential comes from: the database, the backend, or the name of a provider
+    /// or an issuer.
+    pub source: Option<&'a str>,
     pub user: Option<&'a str>,
     pub session: Option<SessionId>,
     pub total: Duration,
@@ -81,6 +87,8 @@ impl Default for AccessRecord<'_> {
             route: None,
             upstream: None,
             route_fields: None,
+            credential: None,
+            source: None,
             user: None,
             session: None,
             total: Duration::ZERO,

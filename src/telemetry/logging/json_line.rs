@@ -3,6 +3,7 @@
 use super::access_log::AccessRecord;
 use super::number::{write_address, write_number, write_seconds};
 use super::timestamp;
+use crate::auth::credential::CredentialType;
 
 /// Writes a line as JSON. A serializer that checks every byte for escaping costs more than the rest
 /// of the line; the keys never need escaping, and most values do not either.
@@ -30,6 +31,7 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
         Some(fields) => out.extend_from_slice(fields),
         None => write_names(out, access.route, access.upstream),
     }
+    write_credential(out, access);
     write_optional(out, b",\"user_id\":\"", access.user);
     if let Some(id) = access.session {
         write_plain(out, b",\"session_id\":\"", &id.hex());
@@ -53,6 +55,17 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
 pub(super) fn write_names(out: &mut Vec<u8>, route: Option<&str>, upstream: Option<&str>) {
     write_optional(out, b",\"route\":\"", route);
     write_optional(out, b",\"upstream\":\"", upstream);
+}
+
+fn write_credential(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
+    // Whole fields: one copy each.
+    out.extend_from_slice(match access.credential {
+        None => b",\"credential\":\"none\"",
+        Some(CredentialType::Session) => b",\"credential\":\"session\"".as_slice(),
+        Some(CredentialType::Token) => b",\"credential\":\"token\"",
+        Some(CredentialType::ApiKey) => b",\"credential\":\"api_key\"",
+    });
+    write_optional(out, b",\"source\":\"", access.source);
 }
 
 fn write_rejection(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
@@ -185,6 +198,7 @@ mod tests {
         assert_eq!(line["session_id"], "ab".repeat(32));
         assert_eq!(line["time"], "2026-09-21T14:13:20.007Z");
         assert_eq!(line["client_ip"], "192.0.2.1");
+        assert_eq!(line["credential"], "none");
         assert_eq!(line["duration_seconds"], 1.000_124);
         assert_eq!(line["store_seconds"], 0.000_007);
         for absent in [
@@ -195,6 +209,7 @@ mod tests {
             "reason",
             "route",
             "upstream",
+            "source",
             "user_id",
             "upstream_seconds",
         ] {
@@ -226,6 +241,8 @@ mod tests {
             route: Some("shop"),
             upstream: Some("back"),
             route_fields: None,
+            credential: Some(CredentialType::ApiKey),
+            source: Some("database"),
             user: Some("u"),
             session: Some(SessionId([0; 32])),
             total: Duration::from_millis(1500),
@@ -241,7 +258,8 @@ mod tests {
                 r#"{{"time":"1970-01-01T00:00:00.000Z","kind":"access","request_id":"id","#,
                 r#""trace_id":"{}","client_ip":"192.0.2.1","method":"GET","host":"example.com","#,
                 r#""path":"/a","status":403,"code":"FORBIDDEN","reason":"no role","limit":"l","#,
-                r#""role":"r","scope":"s","route":"shop","upstream":"back","user_id":"u","#,
+                r#""role":"r","scope":"s","route":"shop","upstream":"back","credential":"api_key","#,
+                r#""source":"database","user_id":"u","#,
                 r#""session_id":"{}","duration_seconds":1.500000,"store_seconds":0.000005,"#,
                 r#""upstream_seconds":1.000000,"bytes_received":1,"bytes_sent":2}}"#,
                 "\n",

@@ -8,6 +8,7 @@ use http::Method;
 use super::access_log::AccessRecord;
 use super::number::{write_address, write_number, write_seconds};
 use super::timestamp;
+use crate::auth::credential::CredentialType;
 use crate::auth::token::is_invisible;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::trace_id::TraceId;
@@ -26,6 +27,9 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     write_text(out, b" ", access.code.unwrap_or("-"));
     write_text(out, b" route=", access.route.unwrap_or("-"));
     write_text(out, b" upstream=", access.upstream.unwrap_or("-"));
+    let credential = access.credential.map_or("none", CredentialType::as_str);
+    write_text(out, b" credential=", credential);
+    write_text(out, b" source=", &printable(access.source.unwrap_or("-")));
     write_text(out, b" user=", &printable(access.user.unwrap_or("-")));
     out.extend_from_slice(b" session=");
     match access.session {
@@ -124,8 +128,8 @@ mod tests {
 
     #[test]
     fn absent_values_are_dashes() {
-        let expected = "1970-01-01T00:00:00.000Z  0.0.0.0 - - 0 - route=- upstream=- user=- session=- \
-                        total=0.000000s store=0.000000s upstream_time=0.000000s in=0 out=0\n";
+        let expected = "1970-01-01T00:00:00.000Z  0.0.0.0 - - 0 - route=- upstream=- credential=none \
+                        source=- user=- session=- total=0.000000s store=0.000000s upstream_time=0.000000s in=0 out=0\n";
         assert_eq!(line(&AccessRecord::default()), expected);
     }
 
@@ -153,6 +157,8 @@ mod tests {
             route: Some("shop"),
             upstream: Some("back"),
             route_fields: None,
+            credential: Some(CredentialType::Token),
+            source: Some("id\n"),
             user: Some("u\r"),
             session: Some(SessionId([0xab; 32])),
             total: Duration::from_micros(1_500_007),
@@ -163,7 +169,7 @@ mod tests {
         };
         let expected = format!(
             "2026-09-21T14:13:20.007Z id 192.0.2.1 GET example.com/a\\n 403 FORBIDDEN route=shop \
-             upstream=back user=u\\r session={} total=1.500007s store=0.000005s \
+             upstream=back credential=token source=id\\n user=u\\r session={} total=1.500007s store=0.000005s \
              upstream_time=12.000000s in=1 out=23 trace_id=\"{}\" limit=\"l\" role=\"r\" \
              scope=\"s\" reason=\"no role\"\n",
             "ab".repeat(32),

@@ -21,6 +21,11 @@ pub(in crate::config) struct Route {
     /// `none`: credentials are ignored.
     #[serde(default)]
     pub(in crate::config) auth: Auth,
+    /// Credentials that may decide: `session`, `token` and `api_key`. A request that presents one of
+    /// another kind is treated as one without. `null`: all.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub(in crate::config) accept: Option<Vec<String>>,
     /// Response to a browser that opens a page without being signed in. `refuse`: 401. `redirect`:
     /// a redirect to the gateway's sign-in page, which then returns to the page. A path or URL with
     /// `{return_to}` in its query: a redirect to this page, with the path or the URL to return to.

@@ -1,6 +1,7 @@
 //! Checks of combinations of a route's settings.
 
 use super::References;
+use crate::auth::credential::CredentialType;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::routing::route as file;
@@ -29,6 +30,7 @@ pub(super) fn check(
         let message = "\"require\" needs the user, who is unknown with \"auth: none\"";
         context.error_at_key(&location.key("require"), message);
     }
+    check_accept(raw, location, context);
     let at = location.key("on_unauthenticated");
     match &raw.on_unauthenticated {
         file::OnUnauthenticated::Word(file::OnUnauthenticatedWord::Refuse) => {}
@@ -56,6 +58,23 @@ pub(super) fn check(
             &location.key("assertion"),
             context,
         );
+    }
+}
+
+fn check_accept(raw: &file::Route, location: &ConfigPath, context: &mut ResolveContext<'_>) {
+    let Some(accepted) = &raw.accept else {
+        return;
+    };
+    if raw.auth == file::Auth::None {
+        let message = "\"accept\" has no effect with \"auth: none\"";
+        context.error_at_key(&location.key("accept"), message);
+    }
+    let redirect = file::OnUnauthenticated::Word(file::OnUnauthenticatedWord::Redirect);
+    let session = CredentialType::Session.as_str();
+    if raw.on_unauthenticated == redirect && !accepted.iter().any(|name| name == session) {
+        let message = "\"on_unauthenticated: redirect\" signs users in with a session, which \
+                       \"accept\" leaves out";
+        context.error_at_key(&location.key("on_unauthenticated"), message);
     }
 }
 

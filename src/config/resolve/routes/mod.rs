@@ -17,6 +17,7 @@ use crate::routing::{
     TimeoutOverrides,
 };
 
+mod accept;
 mod combinations;
 mod matches;
 mod on_unauthenticated;
@@ -139,6 +140,7 @@ fn route(
         name: raw.name.as_str().into(),
         matches: matches?,
         auth: auth(raw.auth),
+        accept: accept::accept(raw.accept.as_ref(), &location.key("accept"), context),
         on_unauthenticated: on_unauthenticated::resolve(
             &raw.on_unauthenticated,
             &location.key("on_unauthenticated"),
