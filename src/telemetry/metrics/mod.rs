@@ -13,10 +13,9 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::auth::session::EndReason;
 use crate::rejection::Refusal;
-use crate::telemetry::logging::StandardStream;
 
+mod initial_series;
 mod labels;
 mod provider_series;
 mod routing_series;
@@ -45,14 +44,6 @@ const REQUEST_BUCKETS: &[f64] = &[
 /// Buckets in seconds; store operations are far shorter than requests.
 const STORE_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
-];
-
-/// Refusals of heads that never become requests.
-const HEAD_REFUSALS: [Refusal; 4] = [
-    Refusal::BadRequest,
-    Refusal::HeadersTooLarge,
-    Refusal::RequestTimeout,
-    Refusal::MethodNotAllowed,
 ];
 
 /// A metric type that can be used in the table below.
@@ -343,53 +334,6 @@ impl Metrics {
         self.cleanup_removed
             .with_label_values(&[kind.as_str()])
             .inc_by(count);
-    }
-
-    fn initialize_series(&self) {
-        self.initialize_sign_in_series();
-        self.auth.with_label_values(&["ok"]);
-        let unauthenticated = Refusal::ALL
-            .into_iter()
-            .filter(|refusal| refusal.status() == http::StatusCode::UNAUTHORIZED);
-        let others = [Refusal::AmbiguousCredentials, Refusal::StoreUnavailable];
-        for refusal in unauthenticated.chain(others) {
-            self.auth.with_label_values(&[refusal_label(refusal)]);
-        }
-        for reason in EndReason::ALL {
-            self.sessions_ended.with_label_values(&[reason.as_str()]);
-        }
-        for status in ReloadStatus::ALL {
-            self.config_reloads.with_label_values(&[status.as_str()]);
-        }
-        for outcome in AcmeOutcome::ALL {
-            self.acme_orders.with_label_values(&[outcome.as_str()]);
-        }
-        for status in CleanUpStatus::ALL {
-            self.cleanup_runs.with_label_values(&[status.as_str()]);
-        }
-        for kind in CleanUpKind::ALL {
-            self.cleanup_removed.with_label_values(&[kind.as_str()]);
-        }
-        for cache in CacheName::ALL {
-            for outcome in CacheOutcome::ALL {
-                self.cache_series(*cache, *outcome);
-            }
-        }
-        for operation in StoreOperation::ALL {
-            self.store_operation_duration
-                .with_label_values(&[operation.as_str()]);
-        }
-        for stream in StandardStream::ALL {
-            self.log_lines_dropped.with_label_values(&[stream.as_str()]);
-        }
-        for reason in ConnectionRefusal::ALL {
-            self.connections_refused
-                .with_label_values(&[reason.as_str()]);
-        }
-        for refusal in HEAD_REFUSALS {
-            self.connections_refused
-                .with_label_values(&[refusal_label(refusal)]);
-        }
     }
 }
 
