@@ -51,6 +51,8 @@ class Lane:
     routes: int | None = None
     # Use only every n-th token.
     every: int = 1
+    # The gateways of a fleet, if there is more than one: each gets an equal part of the connections.
+    ports: list | None = None
     # The lanes to compare with, if they are not the usual ones.
     floor: str = FLOOR
     nginx: str = NGINX
@@ -154,8 +156,10 @@ def run_wrk(lane, connections, seconds, **more):
     environment = {**os.environ, "EVERY": str(lane.every), **more}
     environment |= {"TOKENS": str(lane.tokens)} if lane.tokens else {}
     environment |= {"ROUTES": str(lane.routes)} if lane.routes else {}
+    environment |= {"PORTS": ",".join(map(str, lane.ports))} if lane.ports else {}
+    threads = len(lane.ports) if lane.ports else 1
     command = pinned(Pinning.other, [
-        "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "requests.lua",
+        "wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", HERE / "requests.lua",
         f"http://127.0.0.1:{lane.port}{lane.path}",
     ])
     with subprocess.Popen(

@@ -1,18 +1,38 @@
 -- wrk script: sends requests with the tokens of a file in turn, and prints one line for bench/load.py:
 -- requests, responses that are not 2xx or 3xx, microseconds, p50, p99, requests without response.
 --   TOKENS   the file, one token per line; without it, requests have no credential
---   EVERY    use only every n-th token
+--   EVERY    use only every n-th token; with PORTS, each gateway has others
+--   METHOD   instead of GET
+--   PORTS    ports of gateways, separated by commas, as many as threads: each thread uses one of them
+--   PAUSE    milliseconds between a response and the next request on its connection
 --   ROUTES   the number of routes: request PATH0, PATH1, … instead of PATH
 --   ONCE     use each token once, then print DONE
 
 local tokens, routes = os.getenv("TOKENS"), tonumber(os.getenv("ROUTES"))
 local once, every = os.getenv("ONCE"), tonumber(os.getenv("EVERY")) or 1
+local ports, pause = os.getenv("PORTS"), tonumber(os.getenv("PAUSE"))
 local requests, lines = {}, nil
 local next, sent, received = 0, 0, 0
 
 local function format(token, number)
     local path = routes and wrk.path .. number % routes or nil
-    return wrk.format("GET", path, token and { Authorization = "Bearer " .. token })
+    return wrk.format(os.getenv("METHOD") or "GET", path, token and { Authorization = "Bearer " .. token })
+end
+
+if ports then
+    local addresses, started = {}, 0
+    function setup(thread)
+        if started == 0 then
+            for port in ports:gmatch("%d+") do addresses[#addresses + 1] = wrk.lookup("127.0.0.1", port)[1] end
+        end
+        thread.addr = addresses[started % #addresses + 1]
+        thread:set("first", started % every)
+        started = started + 1
+    end
+end
+
+if pause then
+    function delay() return pause end
 end
 
 function init()
@@ -23,7 +43,7 @@ function init()
     local number = 0
     if tokens then
         for token in io.lines(tokens) do
-            if number % every == 0 then requests[#requests + 1] = format(token, #requests) end
+            if number % every == (first or 0) then requests[#requests + 1] = format(token, #requests) end
             number = number + 1
         end
     else
