@@ -23,6 +23,8 @@ class Gateway:
     def __init__(self, upstream, store, sessions=None, issuer=None, certificate=None):
         self.port, self.admin = free_port(), free_port()
         self.tls_port = free_port() if certificate else None
+        # In place of a SQLite file of its own.
+        self.database = None
         self.config = {
             "listeners": [{"bind": f"127.0.0.1:{self.port}"}],
             "admin": {"bind": f"127.0.0.1:{self.admin}"},
@@ -64,7 +66,7 @@ class Gateway:
 
     def write(self, folder):
         """Writes the configuration; returns the path of the file."""
-        self.config["database"] = {"url": f"sqlite:{folder}/people-{self.port}.db"}
+        self.config["database"] = {"url": self.database or f"sqlite:{folder}/people-{self.port}.db"}
         # JSON is valid YAML. The gateway watches the folder, so no other files are written there.
         file = config_folder(folder) / f"portcullis-{self.port}.yaml"
         file.write_text(json.dumps(self.config, indent=2))

@@ -24,9 +24,9 @@ def file(part):
     return folder() / f"{part}.json"
 
 
-def save(part, figures, options):
+def save(part, figures, options, of=None):
     """Stores the figures of one part, complete or partial."""
-    text = json.dumps({"of": origin(options), "figures": figures}, indent=1)
+    text = json.dumps({"of": of or origin(options), "figures": figures}, indent=1)
     # Replaces the file atomically.
     temporary = file(part).with_suffix(".new")
     temporary.write_text(text)
