@@ -16,6 +16,7 @@ use crate::support::wait::eventually;
 use crate::support::{ports, tls};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
+const CAPACITY: &str = include_str!("../../docs/capacity.md");
 
 /// A gateway that has seen a bit of everything.
 fn start_with_traffic() -> Gateway {
@@ -154,6 +155,24 @@ fn metrics_and_documentation_agree() {
             source.contains(&format!("\"{short}\"")),
             "{name} is documented and does not exist"
         );
+    }
+}
+
+#[test]
+fn sizing_guide_names_documented_metrics() {
+    let mentioned = CAPACITY.split("portcullis_").skip(1);
+    let names: BTreeSet<&str> = mentioned
+        .filter_map(|text| {
+            text.split(|c: char| !c.is_ascii_lowercase() && c != '_')
+                .next()
+        })
+        .collect();
+    assert!(!names.is_empty());
+    for name in names {
+        let is_documented = ["`", "{"]
+            .iter()
+            .any(|end| DOCUMENT.contains(&format!("| `portcullis_{name}{end}")));
+        assert!(is_documented, "portcullis_{name}");
     }
 }
 
