@@ -1,5 +1,6 @@
 //! Credentials, sessions and tokens: formats and rules, without I/O.
 
+pub mod api_key;
 pub mod credential;
 pub mod principal;
 pub mod provider_logout;
