@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "tests"
 )]
@@ -10,6 +11,8 @@
 
 #[path = "database/acme.rs"]
 mod acme;
+#[path = "database/api_keys.rs"]
+mod api_keys;
 #[path = "database/identities.rs"]
 mod identities;
 #[path = "database/opening.rs"]

@@ -5,6 +5,7 @@
 
 mod acme;
 mod addresses;
+mod api_keys;
 mod avatars;
 mod devices;
 mod identities;
@@ -25,6 +26,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use acme::{AcmeAccountKey, AcmeCertificate, AcmeCertificateState, AcmeLease};
+pub use api_keys::{
+    ApiKeyInsertion, ApiKeyPage, ApiKeyQuery, ApiKeyUpdate, ApiKeyUse, StoredApiKey,
+};
 pub use avatars::{Avatar, AvatarInfo};
 pub use devices::DeviceSighting;
 pub use identities::{
@@ -82,6 +86,8 @@ pub enum Error {
     Contended,
     #[error("user {0} is not readable in the database")]
     UnreadableUser(String),
+    #[error("API key {0} is not readable in the database")]
+    UnreadableApiKey(String),
     #[error("session {0} is not readable in the database")]
     UnreadableSession(String),
 }

@@ -4,7 +4,8 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::sql::{Row, Statement};
-use super::{Database, Error};
+use super::{Database, Error, api_keys};
+use crate::auth::api_key::ApiKeyOwner;
 use crate::auth::session::Millis;
 
 pub(super) const COLUMNS: &str = "SELECT id, email, username, name, password_hash, roles, scopes, disabled, \
@@ -246,14 +247,18 @@ impl Database {
         Ok(changed.map_or(UserUpdateOutcome::NotFound, UserUpdateOutcome::Changed))
     }
 
-    /// Deletes a user, if it exists, with all rows that refer to it.
+    /// Deletes a user, if it exists, with all rows that refer to it; its API keys remain, revoked.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn delete_user(&self, id: &str) -> Result<(), Error> {
+    pub async fn delete_user(&self, id: &str, now: Millis) -> Result<(), Error> {
+        let owner = ApiKeyOwner::User(id.to_owned());
+        let mut transaction = self.pool.begin(&api_keys::lock(&owner)).await?;
+        let revoke = self.revoke_all_api_keys_statement(&owner, now);
+        transaction.run(revoke).await?;
         let delete = self.pool.sql("DELETE FROM users WHERE id = $1");
-        self.pool.write(delete.bind(id)).await?;
-        Ok(())
+        transaction.run(delete.bind(id)).await?;
+        Ok(transaction.commit().await?)
     }
 }
 

@@ -266,7 +266,7 @@ impl Accounts {
             ..UserUpdate::default()
         };
         self.write_change(id, disabling).await?;
-        self.database.delete_user(id).await?;
+        self.database.delete_user(id, clock::unix_millis()).await?;
         self.events
             .record(Event::new(EventKind::UserRemoved).user(id));
         // A profile cached in the meantime. No session is left that could read it, and a repeated

@@ -380,7 +380,7 @@ async fn identity_is_linked_to_one_user_only() {
         assert_eq!(unlink(&ann.id, &identity.id).await, UnlinkOutcome::NotFound);
         // What was unlinked is unknown: it may be linked anew, to another user too.
         assert!(matches!(link(&bob.id).await, LinkOutcome::Linked(_)));
-        database.delete_user(&bob.id).await.unwrap();
+        database.delete_user(&bob.id, 9).await.unwrap();
         assert!(matches!(link(&ann.id).await, LinkOutcome::Linked(_)));
     }
 }

@@ -165,10 +165,10 @@ async fn deleting_a_user_removes_all_references() {
             .record_address(&user.id, "192.0.2.1", 1)
             .await
             .unwrap();
-        database.delete_user(&user.id).await.unwrap();
+        database.delete_user(&user.id, 9).await.unwrap();
         assert!(database.user(&user.id).await.unwrap().is_none());
         assert!(!database.has_address(&user.id, "192.0.2.1").await.unwrap());
-        database.delete_user(&user.id).await.unwrap();
+        database.delete_user(&user.id, 9).await.unwrap();
         database
             .create_user(new_user("a@x.y", None), 2)
             .await

@@ -29,6 +29,7 @@ fn migrations() -> Vec<Migration> {
             include_str!("0006_user_identities.sql"),
         ),
         (7, "acme", include_str!("0007_acme.sql")),
+        (8, "api_keys", include_str!("0008_api_keys.sql")),
     ];
     texts
         .into_iter()
