@@ -4,6 +4,7 @@
 //! A durable session is written to the database first, and the database decides how it stands. The
 //! store receives a copy as far as it responds; what it misses is replayed later.
 
+pub mod api_keys;
 mod background;
 mod create;
 mod credential;
@@ -24,6 +25,7 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_keys::ApiKeys;
 pub use credential::{Credential, CredentialCheck};
 use durable::DurableSessions;
 pub use lookup::{LastSeen, LookupCharges};
@@ -53,6 +55,7 @@ pub struct Sessions {
     cached_for: Duration,
     database: Database,
     durable: DurableSessions,
+    api_keys: ApiKeys,
     metrics: Arc<Metrics>,
 }
 
@@ -75,6 +78,7 @@ impl Sessions {
         is_durable: bool,
     ) -> Sessions {
         Sessions {
+            api_keys: ApiKeys::new(database.clone()),
             store,
             on_outage: settings.sessions_on_outage,
             cached_for: settings.cached_for,
@@ -91,6 +95,11 @@ impl Sessions {
             store,
             ..self.clone()
         }
+    }
+
+    /// The keys of users and services.
+    pub fn api_keys(&self) -> &ApiKeys {
+        &self.api_keys
     }
 
     /// Whether sessions outlive the store.
