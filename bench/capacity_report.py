@@ -12,6 +12,8 @@ from tables import number, rows
 
 ABSENT = "Not measured in this run.\n"
 PARTS = ["entries", "sessions", "requests", "calls", "fleet", "saturation", "database"]
+# Microseconds below which a difference between a loaded and an idle fleet is noise.
+NOISE = 0.5
 REQUESTS = {
     lanes.OPEN: "route with `auth: none`",
     lanes.KNOWN: "known session: in the near cache, no limit",
@@ -107,10 +109,9 @@ def idle(figures):
 
 def mixes(figures):
     lines = [
-        # Below half a microsecond, the figure is noise.
         [
-            name, number(row["rate"]), number(row["redis"] if row["redis"] >= 0.5 else None, 1),
-            number(1e6 / row["redis"] if row["redis"] >= 0.5 else None),
+            name, number(row["rate"]), above_noise(row["redis"]),
+            number(1e6 / row["redis"] if row["redis"] >= NOISE else None),
         ]
         for name, row in figures["mixes"].items()
     ]
@@ -122,8 +123,8 @@ def invalidations(figures):
     many = figures["gateways"]
     lines = [
         [
-            name, number(row["write"], 1), number(row["redis"], 1), number(row["write"] + row["redis"] * many, 1),
-            number(row["gateway"], 1),
+            name, number(row["write"], 1), number(row["redis"], 2), number(row["write"] + row["redis"] * many, 1),
+            above_noise(row["gateway"]),
         ]
         for name, row in figures["invalidations"].items()
     ]
@@ -140,13 +141,16 @@ def revocations(figures):
         lines.append([
             name, number(ended["sessions"]), number(ended["sessions"] / ended["seconds"]),
             *(f"≤ {bound * 1000:g}" if bound else "–" for bound in bounds), number(row["observed"]),
-            number(ended.get("redis")),
-            number(ended["gateway"] / figures["gateways"], 1) if "gateway" in ended else "–",
+            above_noise(ended.get("redis")), above_noise(ended.get("gateway", 0) / figures["gateways"]),
         ])
     return rows([
         "revocations", "sessions", "per second", "p50 ms", "p99 ms", "longest ms", "observed",
         "Redis µs per session", "µs per session at each gateway",
     ], lines)
+
+
+def above_noise(micros):
+    return number(micros if micros and micros >= NOISE else None, 1)
 
 
 def saturation(figures):
