@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
 
+use self::candidates::Candidates;
 use super::charges;
 use super::claim::{Claim, Presented};
 use super::{Admission, CredentialKind, Identity, Principal};
@@ -19,10 +20,10 @@ use crate::routing::Route;
 use crate::sessions::{Credential, ValidEntries, Verdict};
 use crate::telemetry::metrics::CacheName;
 
+mod candidates;
+
 /// Maximum number of entries, of about one KiB each.
 const CAPACITY: usize = 4096;
-/// Number of credentials that wait for their second request.
-const CANDIDATES: usize = 4096;
 /// Bytes of an `Authorization` that select its entry.
 const HASHED: usize = 64;
 
@@ -48,9 +49,7 @@ pub struct Memo {
 
 struct Table {
     entries: Cache<u64, Entry>,
-    /// Hashes of credentials that were admitted once, so that one that does not come again displaces
-    /// no entry.
-    candidates: Vec<u64>,
+    candidates: Candidates,
 }
 
 struct Entry {
@@ -90,7 +89,7 @@ impl Default for Memo {
     fn default() -> Memo {
         let table = Table {
             entries: Cache::new(CAPACITY),
-            candidates: vec![0; CANDIDATES],
+            candidates: Candidates::default(),
         };
         Memo {
             hasher: RandomState::default(),
@@ -109,15 +108,6 @@ impl Memo {
             MemoKey::Session(..) => key,
         };
         self.hasher.hash_one((Arc::as_ptr(route), key))
-    }
-}
-
-impl Table {
-    /// Whether a credential was admitted before; from now on it was.
-    fn recurs(&mut self, hash: u64) -> bool {
-        // Truncated: the low bits select the candidate.
-        let candidate = self.candidates.get_mut(hash as usize % CANDIDATES);
-        candidate.is_some_and(|candidate| std::mem::replace(candidate, hash) == hash)
     }
 }
 
@@ -217,7 +207,7 @@ impl Admission<'_> {
             return;
         };
         let hash = self.memo.hash(route, key);
-        if self.memo.table.lock().recurs(hash)
+        if self.memo.table.lock().candidates.recurs(hash)
             && let Some(credential) = self.known_credential(key, presented, claimed)
             && let Some(entry) = self.build_entry(route, credential, claimed, facts)
         {
