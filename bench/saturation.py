@@ -42,12 +42,16 @@ def measure(bench, options):
     for name in ("session look-up", "exact limit"):
         commands[name] = recorded(port, lambda: client.request("GET", OPERATIONS[name], tokens[0]))
     bench.stop(process)
+    cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {int(Pinning.gateway)})
-    with Redis(port) as redis:
-        return [
-            {"operation": name, "depth": depth, **saturate(redis, port, commands[name], depth, options)}
-            for name in OPERATIONS for depth in DEPTHS
-        ]
+    try:
+        with Redis(port) as redis:
+            return [
+                {"operation": name, "depth": depth, **saturate(redis, port, commands[name], depth, options)}
+                for name in OPERATIONS for depth in DEPTHS
+            ]
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def recorded(port, action):
