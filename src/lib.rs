@@ -3,6 +3,7 @@
 //! Modules in the order of a request:
 //!
 //! 1. [`proxy`] accepts connections, rejects malformed requests, forwards and streams.
+//!    [`forward_auth`] reads the calls of front proxies.
 //! 2. [`pipeline`] decides: route, limits without identity, credential, session and revocation,
 //!    requirements, limits with identity. The result is a permit or a rejection.
 //! 3. The pure modules hold the rules: [`routing`], [`auth`], [`limits`], [`rejection`]. They have no
@@ -24,6 +25,7 @@ pub mod gateway;
 pub mod settings;
 
 pub mod api;
+pub mod forward_auth;
 pub mod pipeline;
 pub mod proxy;
 

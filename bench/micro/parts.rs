@@ -18,7 +18,7 @@ use portcullis::pipeline::fields::{Field, FieldList, Fields};
 use portcullis::pipeline::snapshot::Snapshot;
 use portcullis::rejection::Rejection;
 use portcullis::sessions::Sessions;
-use portcullis::settings::{ForwardedBy, Settings};
+use portcullis::settings::{ForwardedBy, ListenerId, Settings};
 use portcullis::store::Store;
 use portcullis::telemetry::metrics::Metrics;
 use portcullis::{config, routing};
@@ -148,7 +148,7 @@ impl Fixture {
             host: None,
             client: &client_origin::resolve(peer, false, &[], by, fields),
             certificate: None,
-            listener: 0,
+            listener: ListenerId::Public(0),
             now: now(),
         };
         admission.admit(route, &facts).await

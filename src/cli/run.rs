@@ -38,6 +38,9 @@ fn serve(args: &RunArgs, logging: Logging, sockets: SocketSource<'_>) -> anyhow:
             for listener in &parts.boot.listeners {
                 tracing::info!("listening on {}", listener.bind);
             }
+            if let Some(listener) = &parts.boot.forward_auth {
+                tracing::info!("the listener of front proxies is {}", listener.bind);
+            }
             tracing::info!("the admin listener is {}", parts.boot.admin);
         }),
     });

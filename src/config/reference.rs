@@ -70,7 +70,7 @@ can change a header at will.
 ";
 
 /// The sections in their usual order.
-pub(super) const SECTIONS: [&str; 17] = [
+pub(super) const SECTIONS: [&str; 18] = [
     "listeners",
     "admin",
     "store",
@@ -87,6 +87,7 @@ pub(super) const SECTIONS: [&str; 17] = [
     "limits",
     "upstreams",
     "routes",
+    "forward_auth",
     "shutdown",
 ];
 

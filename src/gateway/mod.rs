@@ -102,7 +102,7 @@ pub fn run(mut start: StartOptions<'_>) -> anyhow::Result<()> {
     // First of all, and once: a gateway that cannot listen must not look alive.
     let mut inherited = start.sockets.receive(&boot)?;
     let mut sockets = Sockets::open(&boot, &mut inherited)?;
-    process::raise_open_files(&boot.listeners);
+    process::raise_open_files(&boot);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let services = open_services(boot, reloadable, start.metrics, workers, start.seed_users);
     let services = start.process.background.block_on(services)?;
@@ -209,8 +209,8 @@ fn taken(inherited: &InheritedSockets) -> Vec<usize> {
 }
 
 fn listener_states(boot: &Boot) -> Vec<Arc<ListenerState>> {
-    let listeners = boot.listeners.iter().enumerate();
+    let listeners = boot.served_listeners();
     listeners
-        .map(|(index, settings)| Arc::new(ListenerState::new(index, settings.clone())))
+        .map(|(id, settings)| Arc::new(ListenerState::new(id, settings.clone())))
         .collect()
 }

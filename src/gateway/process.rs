@@ -5,7 +5,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::settings::Listener;
+use crate::settings::Boot;
 
 /// Descriptors of other uses than connections: store and database sockets, files, logs.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -91,7 +91,7 @@ pub(super) fn host_name() -> Option<String> {
 }
 
 /// Raises the limit of open files as far as permitted, and reports what it allows.
-pub(super) fn raise_open_files(listeners: &[Listener]) {
+pub(super) fn raise_open_files(boot: &Boot) {
     let limit = match raise_soft_limit() {
         Ok(limit) => limit,
         Err(error) => {
@@ -99,7 +99,8 @@ pub(super) fn raise_open_files(listeners: &[Listener]) {
             return;
         }
     };
-    let connections = listeners.iter().map(|listener| listener.limits.connections);
+    // Front proxies have few connections.
+    let connections = boot.listeners.iter().map(|one| one.limits.connections);
     let connections = connections.fold(0_u64, |sum, one| sum.saturating_add(one as u64));
     let allowed = allowed_connections(limit);
     if allowed >= connections {

@@ -1,12 +1,10 @@
 //! The workers: one thread each, with its own runtime and its own connection to the store.
 
-use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,7 +18,7 @@ use crate::pipeline::admission::{AdmissionServices, Memo};
 use crate::pipeline::via::Via;
 use crate::proxy::http1::pool::UpstreamConnections;
 use crate::proxy::http1::timer_wheel;
-use crate::proxy::listener::ListenerState;
+use crate::proxy::listener::{AcceptingSocket, ListenerState, ListeningSocket};
 use crate::proxy::{Worker, WorkerProxy};
 use crate::telemetry::logging::{AccessLog, Logs};
 use crate::telemetry::metrics;
@@ -47,7 +45,7 @@ struct Start {
     services: Services,
     access_log: AccessLog,
     listeners: Vec<Arc<ListenerState>>,
-    sockets: Vec<StdListener>,
+    sockets: Vec<ListeningSocket>,
     via: Via,
     /// Whether the worker is to accept connections.
     accepts: watch::Receiver<bool>,
@@ -81,7 +79,7 @@ impl Workers {
                 access_log: logs.access_log(count),
                 listeners: listeners.to_vec(),
                 sockets: sockets
-                    .public_listeners()
+                    .served_listeners()
                     .context("a socket could not be shared")?,
                 via: Via::new(&pseudonym)?,
                 accepts: accepts.clone(),
@@ -178,7 +176,7 @@ async fn serve(mut start: Start) -> anyhow::Result<()> {
     tokio::spawn(Arc::clone(&connections).sweep());
     let proxy = WorkerProxy::new(Arc::new(worker), connections);
     let proxy = Arc::new(proxy);
-    let sockets = start.sockets.into_iter().map(TcpListener::from_std);
+    let sockets = start.sockets.into_iter().map(AcceptingSocket::new);
     let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
     drop(start.starting);
     if start.accepts.wait_for(|accepts| *accepts).await.is_err() {

@@ -27,8 +27,8 @@ pub(super) fn requested_token<'a>(
 ) -> Option<&'a str> {
     let token = facts.head.path.strip_prefix(HTTP_PREFIX)?;
     let is_read = matches!(*facts.head.method, Method::GET | Method::HEAD);
-    let is_plain = !boot.listeners.get(facts.listener)?.tls;
-    let mut of_listeners = settings.listeners.iter().filter_map(challenge_kind);
+    let is_plain = !facts.is_query() && !boot.listener(facts.listener)?.tls;
+    let mut of_listeners = settings.served_listeners().filter_map(challenge_kind);
     let is_used = of_listeners.any(|kind| kind == ChallengeKind::Http);
     (is_read && is_plain && is_used && is_token(token)).then_some(token)
 }

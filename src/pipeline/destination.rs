@@ -100,7 +100,8 @@ pub fn find<'s>(
         return Ok(Destination::Https(target));
     }
     let ambiguities = path.ambiguities();
-    if let Some(api) = &settings.api
+    // A front proxy does not forward to the gateway.
+    if let Some(api) = settings.api.as_ref().filter(|_| !facts.is_query())
         && let Some(below) = endpoints::find_below(&path, &api.prefix, api.offered)
     {
         if ambiguities != PathAmbiguities::NONE {
@@ -110,7 +111,11 @@ pub fn find<'s>(
     }
     let routes = &settings.routes;
     match routes.find(host.name, &path, head.method, &head.fields.pairs()) {
-        Some(route) => Ok(Destination::Route(route, ambiguities)),
+        Some(route) if route.upstream.is_some() || facts.is_query() => {
+            Ok(Destination::Route(route, ambiguities))
+        }
+        // It is for front proxies only.
+        Some(_) => Err(NoDestination::NoRoute),
         None if ambiguities == PathAmbiguities::NONE => Err(NoDestination::NoRoute),
         None => Err(NoDestination::Ambiguous),
     }
@@ -119,7 +124,7 @@ pub fn find<'s>(
 /// Performs the checks that the head reader has made for HTTP/1.1, and that HTTP/2 leaves to the
 /// gateway.
 fn check_head<'a>(facts: &RequestFacts<'a>, boot: &Boot) -> Result<RequestHost<'a>, NoDestination> {
-    let listener = boot.listeners.get(facts.listener);
+    let listener = boot.listener(facts.listener);
     let most = listener.map_or(usize::MAX, |listener| listener.limits.fields);
     // For HTTP/1.1 the head reader has counted, including fields that are removed by now.
     if facts.head.version == Version::HTTP_2 && facts.head.field_count() > most {
@@ -150,12 +155,12 @@ fn https_target(
     boot: &Boot,
     settings: &Reloadable,
 ) -> Option<HeaderValue> {
-    let redirects = settings.listeners.get(facts.listener)?.redirect_to_https;
+    let redirects = settings.listener(facts.listener)?.redirect_to_https;
     if !redirects || facts.client.https {
         return None;
     }
     let named = text_of(host.field).and_then(port_of).unwrap_or(HTTP);
-    let plain = boot.listeners.get(facts.listener)?;
+    let plain = boot.listener(facts.listener)?;
     // The host was validated, so this is no open redirect.
     let target = facts.head.target();
     let location = match https_port(named, plain, &boot.listeners) {
@@ -169,13 +174,13 @@ fn https_target(
 /// `named`: that of the TLS listener. Where `named` is not the plain listener's own port, a device
 /// in front maps ports; it is assumed to map 443 to the TLS listener.
 fn https_port(named: u16, plain: &Listener, listeners: &[Listener]) -> u16 {
-    if named != plain.bind.port() {
+    let Some(plain) = plain.bind.tcp().filter(|bind| bind.port() == named) else {
         return HTTPS;
-    }
+    };
     let preferred = listeners
         .iter()
         .filter(|listener| listener.tls)
-        .map(|listener| listener.bind)
-        .min_by_key(|bind| (bind.port() != HTTPS, bind.ip() != plain.bind.ip()));
+        .filter_map(|listener| listener.bind.tcp())
+        .min_by_key(|bind| (bind.port() != HTTPS, bind.ip() != plain.ip()));
     preferred.map_or(HTTPS, |bind| bind.port())
 }

@@ -48,7 +48,7 @@ pub enum Step {
     Reject(Rejection),
     /// A call of one of the gateway's own endpoints.
     CallApi(EndpointCall),
-    /// The request goes to an upstream.
+    /// The request goes to an upstream, or a front proxy may forward it.
     Forward(Permit),
 }
 
@@ -93,8 +93,10 @@ pub async fn decide(
         }
         Ok(Destination::Route(route, ambiguities)) => {
             let step = decide_on_route(facts, route, ambiguities, via, admission).await;
-            let step = step
-                .unwrap_or_else(|refused| sign_in_start::decide(refused, facts, route, settings));
+            let step = step.unwrap_or_else(|refused| match facts.is_query() {
+                true => Step::Reject(refused),
+                false => sign_in_start::decide(refused, facts, route, settings),
+            });
             (step, Some(Arc::clone(route)))
         }
         Err(fault) => {
@@ -115,14 +117,18 @@ async fn decide_on_route(
     if !route.allow_in_path.allows(ambiguities) {
         return Err(Rejection::new(Refusal::BadRequest, Reason::ForbiddenPath));
     }
-    if via.is_in(facts.head.fields) {
+    if !facts.is_query() && via.is_in(facts.head.fields) {
         return Err(Rejection::new(Refusal::LoopDetected, Reason::Loop));
     }
     // Before authentication: a preflight carries no credential.
     if let Some(cors) = &route.cors
         && let Some(headers) = preflight(cors, facts.head.method, facts.head.fields)
     {
-        return Ok(Step::Respond(StatusCode::NO_CONTENT, headers, Bytes::new()));
+        // The backend of a front proxy responds to it.
+        return Ok(match facts.is_query() {
+            true => Step::Forward(Permit::anonymous(route)),
+            false => Step::Respond(StatusCode::NO_CONTENT, headers, Bytes::new()),
+        });
     }
     let permit = admission.admit(route, facts).await?;
     if let Some(identity) = &permit.identity {
@@ -166,7 +172,7 @@ fn check_upgrade_origin(
     identity: &Identity,
     settings: &Reloadable,
 ) -> Result<(), Rejection> {
-    if !facts.head.is_upgrade() || identity.credential_kind != CredentialKind::Cookie {
+    if !facts.is_upgrade() || identity.credential_kind != CredentialKind::Cookie {
         return Ok(());
     }
     let fields = facts.head.fields;

@@ -42,6 +42,14 @@ impl OwnName {
 }
 
 pub static CONTENT_LENGTH: OwnName = OwnName::new(header::CONTENT_LENGTH, "content-length: ");
+pub static PORTCULLIS_CODE: OwnName = OwnName::new(
+    HeaderName::from_static("x-portcullis-code"),
+    "x-portcullis-code: ",
+);
+pub static PORTCULLIS_STATUS: OwnName = OwnName::new(
+    HeaderName::from_static("x-portcullis-status"),
+    "x-portcullis-status: ",
+);
 pub static RETRY_AFTER: OwnName = OwnName::new(header::RETRY_AFTER, "retry-after: ");
 pub static TRACEPARENT: OwnName =
     OwnName::unique(HeaderName::from_static("traceparent"), "traceparent: ");
@@ -66,6 +74,20 @@ pub static NOSNIFF: OwnField = OwnField {
     line: Cow::Borrowed(b"x-content-type-options: nosniff\r\n"),
 };
 
+/// `X-Portcullis-Code: OK`
+pub static PORTCULLIS_CODE_OK: OwnField = OwnField {
+    name: HeaderName::from_static("x-portcullis-code"),
+    value: HeaderValue::from_static("OK"),
+    line: Cow::Borrowed(b"x-portcullis-code: OK\r\n"),
+};
+
+/// `Cache-Control: no-store`
+pub static CACHE_CONTROL_NO_STORE: OwnField = OwnField {
+    name: header::CACHE_CONTROL,
+    value: HeaderValue::from_static("no-store"),
+    line: Cow::Borrowed(b"cache-control: no-store\r\n"),
+};
+
 impl OwnField {
     pub fn new(name: HeaderName, value: HeaderValue) -> OwnField {
         let start = [name.as_str().as_bytes(), b": "].concat();
@@ -85,6 +107,8 @@ mod tests {
     fn lines_begin_with_their_names() {
         for own in [
             &CONTENT_LENGTH,
+            &PORTCULLIS_CODE,
+            &PORTCULLIS_STATUS,
             &RETRY_AFTER,
             &TRACEPARENT,
             &X_FORWARDED_HOST,
@@ -92,7 +116,9 @@ mod tests {
         ] {
             assert_eq!(own.start, format!("{}: ", own.name));
         }
-        let nosniff = OwnField::new(NOSNIFF.name.clone(), NOSNIFF.value.clone());
-        assert_eq!(nosniff.line, NOSNIFF.line);
+        for own in [&NOSNIFF, &PORTCULLIS_CODE_OK, &CACHE_CONTROL_NO_STORE] {
+            let made = OwnField::new(own.name.clone(), own.value.clone());
+            assert_eq!(made.line, own.line);
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod request_context;
 pub mod worker;
 
 mod api_bridge;
+mod authorize;
 mod grpc;
 mod pingora;
 mod retry;

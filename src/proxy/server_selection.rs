@@ -22,7 +22,7 @@ pub(super) fn select<'a>(
     owner: Option<&Arc<Owner>>,
     tried: &[usize],
 ) -> Option<ChosenServer> {
-    let upstream = snapshot.upstreams.get(permit.route.upstream)?;
+    let upstream = snapshot.upstreams.get(permit.route.upstream?)?;
     let pinned = owner.filter(|_| tried.is_empty());
     let pinned = pinned.and_then(|owner| owner.server(upstream));
     pinned.or_else(|| {

@@ -105,6 +105,9 @@ impl Worker {
         let took = ended_at.saturating_duration_since(ctx.arrival.at);
         let (worker, series) = (&*ctx.worker, &ctx.snapshot.series);
         worker.metrics.requests_in_flight.dec();
+        if let Some(dialect) = ctx.dialect.filter(|_| ctx.status != 0) {
+            worker.metrics.count_forward_auth(dialect, ctx.refusal);
+        }
         if has_authentication_outcome(ctx) {
             let refusal = ctx
                 .refusal
@@ -139,6 +142,7 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
         method: Some(&ctx.method),
         host: ctx.text.host_name(),
         path: ctx.text.path(),
+        dialect: ctx.dialect,
         status: ctx.status,
         code: ctx.refusal.map(Refusal::code),
         reason: reason_of(ctx),

@@ -12,6 +12,8 @@ macro_rules! reasons {
         pub enum Reason {
             /// What is wrong with the head of an HTTP/1.1 request.
             Head(&'static str),
+            /// What is wrong with the call of a front proxy.
+            Call(&'static str),
             /// What is wrong with a token.
             Token(&'static str),
             /// Which property of the client differs from the one that signed in.
@@ -27,7 +29,7 @@ macro_rules! reasons {
             /// The text in the log.
             pub fn as_str(self) -> &'static str {
                 match self {
-                    Reason::Head(text) | Reason::Token(text) => text,
+                    Reason::Head(text) | Reason::Call(text) | Reason::Token(text) => text,
                     Reason::Binding(text) | Reason::Framing(text) => text,
                     Reason::Callback(fault) => fault.as_str(),
                     $(Reason::$name => $text,)*
@@ -45,6 +47,8 @@ reasons! {
     ForbiddenPath = "the path has something that the route does not allow",
     Loop = "the request has passed this gateway before",
     ForeignUpgrade = "the upgrade comes from another origin",
+    UntrustedProxy = "the peer is not in forward_auth.trusted_proxies",
+    UnknownCall = "front proxies query by other paths",
     BodyTooSlow = "the body came more slowly than body_rate",
     BodyStalled = "the client sent nothing of its body for timeouts.read",
     MalformedChunks = "the chunks of the body are malformed",

@@ -10,6 +10,7 @@ mod pattern;
 mod sign_in_page;
 mod sign_in_requirements;
 mod table;
+mod target;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use pattern::{PatternError, strip_prefix, stripped_part};
 pub use sign_in_page::{SignInPage, SignInPageError, SignInPageForm};
 pub use sign_in_requirements::{SignInRequirements, UnmetSignIn};
 pub use table::{ExplainedRoute, RouteTable};
+pub use target::path_length;
 
 use crate::auth::credential::AcceptedCredentials;
 use crate::limits::Limit;
@@ -44,8 +46,8 @@ pub struct Route {
     pub limits_before: Vec<Arc<Limit>>,
     /// Limits that are checked after authentication, in file order.
     pub limits_after: Vec<Arc<Limit>>,
-    /// Index into `Reloadable::upstreams` of the settings.
-    pub upstream: usize,
+    /// Index into `Reloadable::upstreams` of the settings. `None`: the route is for front proxies only.
+    pub upstream: Option<usize>,
     pub strip_prefix: bool,
     /// In bytes; `u64::MAX` if unlimited.
     pub max_body: u64,

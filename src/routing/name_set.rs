@@ -39,6 +39,10 @@ impl NameSet {
         self.names.is_empty()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &HeaderName> {
+        self.names.iter()
+    }
+
     /// Whether the set has this name.
     pub fn contains(&self, name: &[u8]) -> bool {
         self.has_length(name) && {

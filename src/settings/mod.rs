@@ -6,7 +6,9 @@
 pub mod acme;
 mod api_keys;
 pub mod backend;
+mod bind_address;
 mod database;
+pub mod forward_auth;
 pub mod pages;
 pub mod provider;
 mod topology;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use api_keys::ApiKeys;
+pub use bind_address::BindAddress;
 pub use database::{DatabaseSettings, PostgresAddress, PostgresTls};
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -45,7 +48,10 @@ pub struct Settings {
 /// Settings that only a restart can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
+    /// The public listeners.
     pub listeners: Vec<Listener>,
+    /// The listener of front proxies.
+    pub forward_auth: Option<Listener>,
     pub admin: SocketAddr,
     /// Path of the socket for upgrades.
     pub control_socket: Option<PathBuf>,
@@ -54,10 +60,31 @@ pub struct Boot {
 }
 
 impl Boot {
+    /// The listeners that the workers serve: the public ones, in the order of the file, and that of
+    /// front proxies.
+    pub fn served_listeners(&self) -> impl Iterator<Item = (ListenerId, &Listener)> {
+        let public = self.listeners.iter().enumerate();
+        let public = public.map(|(index, one)| (ListenerId::Public(index), one));
+        let front_proxies = self.forward_auth.iter();
+        public.chain(front_proxies.map(|one| (ListenerId::ForwardAuth, one)))
+    }
+
+    /// The listener that receives a request.
+    pub fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        match id {
+            ListenerId::Public(index) => self.listeners.get(index),
+            ListenerId::ForwardAuth => self.forward_auth.as_ref(),
+        }
+    }
+
     /// Returns the keys that differ and therefore need a restart.
     pub fn changed_keys(&self, other: &Boot) -> Vec<String> {
+        let bind = |boot: &Boot| boot.forward_auth.as_ref().map(|one| one.bind.clone());
+        let has_tls = |boot: &Boot| boot.forward_auth.as_ref().is_some_and(|one| one.tls);
         let parts = [
             ("listeners", self.listeners == other.listeners),
+            ("forward_auth.bind", bind(self) == bind(other)),
+            ("forward_auth.tls", has_tls(self) == has_tls(other)),
             ("admin.bind", self.admin == other.admin),
             (
                 "admin.control_socket",
@@ -71,10 +98,19 @@ impl Boot {
     }
 }
 
-/// A public listener and the limits of its connections.
+/// Which of the listeners that the workers serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerId {
+    /// A public one, by its position in the file.
+    Public(usize),
+    /// That of front proxies.
+    ForwardAuth,
+}
+
+/// A listener and the limits of its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     pub tls: bool,
     /// Header with the client address, if the peer is trusted.
     pub client_ip_from: ForwardedBy,
@@ -152,6 +188,7 @@ pub enum SessionsOnOutage {
 pub struct Reloadable {
     /// In the order of [`Boot::listeners`].
     pub listeners: Vec<ReloadableListener>,
+    pub forward_auth: Option<forward_auth::ForwardAuth>,
     pub admin_token: Option<SecretString>,
     /// Accepted host names of the admin listener, in lower case; `None` for any.
     pub admin_names: Option<Vec<String>>,
@@ -174,6 +211,23 @@ pub struct Reloadable {
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: routing::RouteTable,
     pub shutdown: Shutdown,
+}
+
+impl Reloadable {
+    /// What a reload replaces of the listener that receives a request.
+    pub fn listener(&self, id: ListenerId) -> Option<&ReloadableListener> {
+        match id {
+            ListenerId::Public(index) => self.listeners.get(index),
+            ListenerId::ForwardAuth => Some(&self.forward_auth.as_ref()?.listener),
+        }
+    }
+
+    /// All listeners that the workers serve.
+    pub fn served_listeners(&self) -> impl Iterator<Item = &ReloadableListener> {
+        let front_proxies = self.forward_auth.iter();
+        let front_proxies = front_proxies.map(|forward_auth| &forward_auth.listener);
+        self.listeners.iter().chain(front_proxies)
+    }
 }
 
 #[derive(Debug, Clone)]

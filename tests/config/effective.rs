@@ -90,6 +90,7 @@ fn defaults_are_shown_in_their_order() {
             "limits",
             "upstreams",
             "routes",
+            "forward_auth",
             "shutdown",
         ]
     );

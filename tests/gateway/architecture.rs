@@ -22,8 +22,12 @@ const COMMON: [&str; 11] = [
 ];
 
 /// The modules that each module may use. `gateway` and `cli` may use every module.
-const ALLOWED: [(&str, &[&str]); 11] = [
-    ("proxy", &["api", "pipeline", "sessions", "upstream"]),
+const ALLOWED: [(&str, &[&str]); 12] = [
+    (
+        "proxy",
+        &["api", "forward_auth", "pipeline", "sessions", "upstream"],
+    ),
+    ("forward_auth", &["pipeline"]),
     (
         "api",
         &[

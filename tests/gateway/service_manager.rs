@@ -264,7 +264,7 @@ fn sockets_that_are_for_no_listener_fail_the_start() {
     for (names, first, second, expected) in [
         ("web", other().into(), None, "is for no listener"),
         ("listeners[7]", other().into(), None, "is for no listener"),
-        ("web", unix.into(), None, "is not a listening TCP socket"),
+        ("web", unix.into(), None, "is for no listener"),
         (
             "a:b",
             fitting.into(),

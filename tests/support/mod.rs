@@ -3,6 +3,7 @@
 
 pub mod backend;
 pub mod browser;
+pub mod calls;
 pub mod client;
 pub mod clock;
 pub mod commands;

@@ -59,7 +59,7 @@ fn route_view(settings: &Reloadable, route: &Route) -> Value {
             .collect::<Vec<_>>(),
         "require": describe_requirements(&route.require),
         "limits": limits,
-        "upstream": settings.upstreams.get(route.upstream).map(|upstream| &*upstream.name),
+        "upstream": route.upstream.and_then(|index| settings.upstreams.get(index)).map(|upstream| &*upstream.name),
     })
 }
 

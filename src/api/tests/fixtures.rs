@@ -32,6 +32,16 @@ fn tokens() -> Tokens {
     }
 }
 
+fn cookie() -> CookieRules {
+    CookieRules {
+        name: "__Host-portcullis".to_owned(),
+        secure: true,
+        same_site: SameSite::Lax,
+        domain: None,
+        path: "/".to_owned(),
+    }
+}
+
 pub(super) fn reloadable() -> Reloadable {
     let rate = |limit| Rate {
         limit,
@@ -39,6 +49,7 @@ pub(super) fn reloadable() -> Reloadable {
     };
     Reloadable {
         listeners: Vec::new(),
+        forward_auth: None,
         admin_token: Some("0123456789abcdef".to_owned().into()),
         admin_names: Some(Vec::new()),
         tokens: Arc::new(tokens()),
@@ -48,13 +59,7 @@ pub(super) fn reloadable() -> Reloadable {
             idle_timeout: Some(Duration::from_secs(3600)),
             max_per_user: 3,
             on_limit: OnSessionLimit::EvictOldest,
-            cookie: CookieRules {
-                name: "__Host-portcullis".to_owned(),
-                secure: true,
-                same_site: SameSite::Lax,
-                domain: None,
-                path: "/".to_owned(),
-            },
+            cookie: cookie(),
             bind_user_agent: ClientBinding::Off,
             bind_ip: ClientBinding::Off,
         },

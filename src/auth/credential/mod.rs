@@ -4,6 +4,7 @@
 
 mod bearer_form;
 mod credential_type;
+mod joined;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ pub use bearer_form::{BearerForm, bearer_form};
 use cookie::{Cookie, SameSite as CookieSameSite};
 pub use credential_type::{AcceptedCredentials, CredentialType};
 use http::HeaderValue;
+pub use joined::find_joined;
 
 use crate::auth::session::{CookieRules, SameSite, SessionToken};
 

@@ -34,7 +34,7 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
                 report(severity, &message, &mut errors)?;
             }
         }
-        for listener in &settings.reloadable.listeners {
+        for listener in settings.reloadable.served_listeners() {
             if let Some(certificates) = &listener.acme {
                 let (severity, message) = acme::inspect(&certificates.settings).await;
                 report(severity, &message, &mut errors)?;

@@ -104,7 +104,11 @@ pub(super) fn addresses(settings: &Settings, provider: &Provider) -> Vec<String>
         all.push(format!("key set of the client: {base}/auth/jwks/{name}"));
     }
     if api.public_url.is_none() {
-        let mut binds = settings.boot.listeners.iter().map(|it| it.bind);
+        let mut binds = settings
+            .boot
+            .listeners
+            .iter()
+            .filter_map(|it| it.bind.tcp());
         let own = binds.find(|bind| !bind.ip().is_unspecified());
         let example = own.map_or(String::new(), |bind| format!(", such as {bind},"));
         all.push(format!(

@@ -18,7 +18,7 @@ use crate::pipeline::facts::{RequestFacts, RequestHead, RequestHost};
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::rejection::Refusal;
 use crate::routing::{self, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
-use crate::settings::Settings;
+use crate::settings::{ListenerId, Settings};
 
 mod request;
 
@@ -75,7 +75,7 @@ fn explain_steps(
         }),
         client: &client,
         certificate: None,
-        listener,
+        listener: ListenerId::Public(listener),
         now: 0,
     };
     let found = destination::find(&facts, &settings.boot, &settings.reloadable);

@@ -92,7 +92,7 @@ pub(super) fn listener_of(settings: &Settings, request: &Request) -> usize {
     let all = settings.boot.listeners.iter().enumerate();
     let plain: Vec<(usize, u16)> = all
         .filter(|(_, listener)| !listener.tls)
-        .map(|(index, listener)| (index, listener.bind.port()))
+        .filter_map(|(index, listener)| Some((index, listener.bind.tcp()?.port())))
         .collect();
     let at_port = |port| plain.iter().filter(move |(_, own)| Some(*own) == port);
     let port = request.port();

@@ -49,7 +49,8 @@ pub(super) fn describe_route(
             write_line(output, "limit", &format!("{limit}, {stage} authentication"));
         }
     }
-    if let Some(upstream) = settings.reloadable.upstreams.get(route.upstream) {
+    let upstreams = &settings.reloadable.upstreams;
+    if let Some(upstream) = route.upstream.and_then(|index| upstreams.get(index)) {
         write_line(output, "upstream", &describe_servers(upstream));
         if route.assertion {
             write_line(output, "assertion", &format!("for {}", upstream.name));

@@ -5,6 +5,7 @@ pub(super) mod acme;
 pub(super) mod api_keys;
 pub(super) mod backend;
 pub(super) mod encryption;
+pub(super) mod forward_auth;
 pub(super) mod identity;
 pub(super) mod listeners;
 pub(super) mod pages;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use api_keys::ApiKeys;
 use encryption::Encryption;
+use forward_auth::ForwardAuth;
 use identity::{Api, Identity, IdentityHeaders, Sessions};
 use listeners::{Admin, Listener};
 use pages::Pages;
@@ -88,6 +90,9 @@ pub(super) struct File {
     /// among equals, the first in the file.
     #[schemars(length(min = 1))]
     pub(super) routes: Vec<Route>,
+    /// Decisions on the requests of other proxies. `null`: none.
+    #[serde(default)]
+    pub(super) forward_auth: Option<ForwardAuth>,
     /// Shutdown on SIGTERM.
     #[serde(default)]
     pub(super) shutdown: Shutdown,

@@ -13,7 +13,8 @@ use crate::config::file::encryption::Encryption;
 use crate::config::file::{File, listeners as file};
 use crate::settings::acme::ListenerAcme;
 use crate::settings::{
-    CertificateExpiry, ConnectionLimits, ForwardedBy, Http2, Listener, ReloadableListener,
+    BindAddress, CertificateExpiry, ConnectionLimits, ForwardedBy, Http2, Listener,
+    ReloadableListener,
 };
 use crate::tls;
 
@@ -47,12 +48,23 @@ pub(super) fn listeners(
             }
             seen.push((bind, at));
         }
-        let reloadable = reloadable_listener(one, &file.encryption, &location, context);
+        let tls = one.tls.as_ref();
+        let reloadable = reloadable_listener(
+            &one.trusted_proxies,
+            tls,
+            &file.encryption,
+            &location,
+            context,
+        );
+        let reloadable = reloadable.map(|reloadable| ReloadableListener {
+            redirect_to_https: one.redirect_to_https,
+            ..reloadable
+        });
         let limits = connection_limits(&one.limits, &location.key("limits"), context);
         let http2 = http2(&one.http2, &location.key("http2"), context);
         let listener = bind.zip(reloadable).map(|(bind, reloadable)| {
             let listener = Listener {
-                bind,
+                bind: BindAddress::Tcp(bind),
                 tls: one.tls.is_some(),
                 client_ip_from: match one.client_ip_from {
                     file::ForwardedBy::XForwardedFor => ForwardedBy::XForwardedFor,
@@ -72,31 +84,22 @@ pub(super) fn listeners(
     complete
 }
 
-fn reloadable_listener(
-    one: &file::Listener,
+/// Resolves what a reload replaces of a listener.
+pub(super) fn reloadable_listener(
+    proxies: &[String],
+    tls: Option<&file::ListenerTls>,
     encryption: &Encryption,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<ReloadableListener> {
-    let proxies = location.key("trusted_proxies");
-    let mut trusted_proxies = Vec::new();
-    for (index, text) in one.trusted_proxies.iter().enumerate() {
-        match parse_network(text) {
-            Some(network) => trusted_proxies.push(network),
-            None => {
-                let message = "not an address or network such as 10.0.0.0/8 or 2001:db8::/32";
-                context.error(&proxies.item(index), message);
-            }
-        }
-    }
     let mut listener = ReloadableListener {
-        trusted_proxies,
-        redirect_to_https: one.redirect_to_https,
+        trusted_proxies: networks(proxies, &location.key("trusted_proxies"), context),
+        redirect_to_https: false,
         tls: None,
         certificates: Vec::new(),
         acme: None,
     };
-    if let Some(raw) = &one.tls {
+    if let Some(raw) = tls {
         let location = location.key("tls");
         let acme = raw.acme.as_ref();
         let acme = acme.map(|raw| listener_acme(raw, encryption, &location.key("acme"), context));
@@ -120,6 +123,24 @@ fn listener_acme(
     let settings = acme::acme(raw, encryption, location, context)?;
     let issued = Arc::default();
     Some(ListenerAcme { settings, issued })
+}
+
+fn networks(
+    texts: &[String],
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match parse_network(text) {
+            Some(network) => networks.push(network),
+            None => {
+                let message = "not an address or network such as 10.0.0.0/8 or 2001:db8::/32";
+                context.error(&location.item(index), message);
+            }
+        }
+    }
+    networks
 }
 
 fn parse_network(text: &str) -> Option<IpNet> {
@@ -201,7 +222,8 @@ pub(super) fn key_pair(
     }
 }
 
-fn connection_limits(
+/// Resolves the limits of a listener's connections.
+pub(super) fn connection_limits(
     raw: &file::ConnectionLimits,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
@@ -226,7 +248,12 @@ fn connection_limits(
     }
 }
 
-fn http2(raw: &file::Http2, location: &ConfigPath, context: &mut ResolveContext<'_>) -> Http2 {
+/// Resolves the limits of a listener's HTTP/2 connections.
+pub(super) fn http2(
+    raw: &file::Http2,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Http2 {
     let mut window = |name: &str, size: u64| {
         if !WINDOW_SIZE.contains(&size) {
             let message = format!("\"{name}\" must be from 64KiB to 1GiB");
@@ -314,7 +341,8 @@ pub(super) fn control_socket(
     Some(path)
 }
 
-fn parse_address(
+/// Parses an address and a port.
+pub(super) fn parse_address(
     text: &str,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,

@@ -8,6 +8,7 @@ mod api_keys;
 mod backend;
 mod database;
 mod encryption;
+mod forward_auth;
 mod headers;
 mod identity;
 mod limits;
@@ -40,6 +41,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let admin = listeners::admin(&file.admin, &file.listeners, &root.key("admin"), context);
     let admin_names = listeners::admin_names(&file.admin, &root.key("admin"), context);
     let control_socket = listeners::control_socket(&file.admin, &root.key("admin"), context);
+    let forward_auth = forward_auth::forward_auth(file, &root.key("forward_auth"), context);
     let store = storage::store(&file.store, &root.key("store"), context);
     let database = database::database(&file.database, &root.key("database"), context);
     let endpoints = enabled_api(file);
@@ -63,9 +65,11 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let api_keys = api_keys::api_keys(file, &limits, &identity_header_names, context);
     let (listeners, reloadable_listeners) = listeners?.into_iter().unzip();
     let (admin, admin_token) = admin?;
+    let (forward_auth, reloadable_forward_auth) = forward_auth?.unzip();
     Some(Settings {
         boot: Boot {
             listeners,
+            forward_auth,
             admin,
             control_socket: control_socket?,
             store: store?,
@@ -73,6 +77,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
         },
         reloadable: Reloadable {
             listeners: reloadable_listeners,
+            forward_auth: reloadable_forward_auth,
             admin_token,
             admin_names,
             tokens: tokens?,

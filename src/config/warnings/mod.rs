@@ -14,7 +14,7 @@ use crate::config::file::identity::Registration;
 use crate::config::file::listeners::Listener;
 use crate::config::file::routing::upstream::Server;
 use crate::routing::HostPattern;
-use crate::settings::{IdentitySource, ServerAddress, Settings};
+use crate::settings::{BindAddress, IdentitySource, ServerAddress, Settings};
 
 /// Checks a valid file for suspicious settings.
 pub(super) fn check(file: &File, settings: &Settings, context: &mut ResolveContext<'_>) {
@@ -78,7 +78,7 @@ fn check_loops(
         let servers = raw.map_or(&[][..], |raw| &raw.servers);
         for (index, (server, raw)) in upstream.servers.iter().zip(servers).enumerate() {
             let mut listeners = settings.boot.listeners.iter();
-            if listeners.any(|listener| reaches_listener(&server.address, listener.bind)) {
+            if listeners.any(|listener| reaches_listener(&server.address, &listener.bind)) {
                 let location = match raw {
                     Server::Url(_) => location.item(index),
                     Server::Weighted(_) => location.item(index).key("url"),
@@ -92,8 +92,8 @@ fn check_loops(
 }
 
 /// Whether a server's address is that of this listener, as far as the file shows.
-fn reaches_listener(server: &ServerAddress, bind: SocketAddr) -> bool {
-    let ServerAddress::Tcp { host, port } = server else {
+fn reaches_listener(server: &ServerAddress, bind: &BindAddress) -> bool {
+    let (ServerAddress::Tcp { host, port }, BindAddress::Tcp(bind)) = (server, bind) else {
         return false;
     };
     let is_unspecified = bind.ip().is_unspecified();

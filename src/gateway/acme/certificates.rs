@@ -123,8 +123,7 @@ impl Certificates {
     pub(super) fn serve(&self, settings: &Reloadable) {
         let known = self.known.lock();
         for acme in settings
-            .listeners
-            .iter()
+            .served_listeners()
             .filter_map(|one| one.acme.as_ref())
         {
             let of_listener = Wanted::of(&acme.settings);

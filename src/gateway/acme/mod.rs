@@ -118,5 +118,5 @@ impl Acme {
 }
 
 fn has_acme(settings: &Reloadable) -> bool {
-    settings.listeners.iter().any(|one| one.acme.is_some())
+    settings.served_listeners().any(|one| one.acme.is_some())
 }

@@ -40,8 +40,7 @@ impl Wanted {
 /// Those of all listeners.
 pub(super) fn wanted(settings: &Reloadable) -> Vec<Wanted> {
     let of_listeners = settings
-        .listeners
-        .iter()
+        .served_listeners()
         .filter_map(|one| one.acme.as_ref());
     let mut all: Vec<Wanted> = Vec::new();
     for wanted in of_listeners.flat_map(|acme| Wanted::of(&acme.settings)) {
@@ -56,8 +55,7 @@ pub(super) fn wanted(settings: &Reloadable) -> Vec<Wanted> {
 pub(super) fn by_account(settings: &Reloadable) -> Vec<WantedFromAccount> {
     let mut missing = wanted(settings);
     let of_listeners = settings
-        .listeners
-        .iter()
+        .served_listeners()
         .filter_map(|one| one.acme.as_ref());
     let groups = of_listeners.map(|acme| {
         let of_listener: Vec<Wanted> = Wanted::of(&acme.settings).collect();

@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::sockets::HeldBy;
+use crate::settings::BindAddress;
 
 /// Version of the messages. Gateways of different versions do not hand over to each other.
 const VERSION: u32 = 1;
@@ -46,7 +46,7 @@ pub(super) enum Message {
 #[serde(rename_all = "snake_case")]
 pub(in crate::gateway) enum OfferedSocket {
     /// A listener, by its configured address.
-    Listener { bind: SocketAddr, held_by: HeldBy },
+    Listener { bind: BindAddress, held_by: HeldBy },
     /// The control socket.
     Control { path: PathBuf },
 }
@@ -217,13 +217,23 @@ mod tests {
         let bind = listener.local_addr().unwrap();
         let held_by = HeldBy::Gateway;
         let offer = Message::Offer {
-            sockets: vec![OfferedSocket::Listener { bind, held_by }],
+            sockets: vec![
+                OfferedSocket::Listener {
+                    bind: BindAddress::Tcp(bind),
+                    held_by,
+                },
+                OfferedSocket::Listener {
+                    bind: BindAddress::Unix("/run/authz.sock".into()),
+                    held_by,
+                },
+            ],
         };
-        one.send(&offer, &[listener.as_fd()]).unwrap();
+        one.send(&offer, &[listener.as_fd(), listener.as_fd()])
+            .unwrap();
         one.send(&Message::Released, &[]).unwrap();
         drop(listener);
         let (received, mut descriptors) = other.receive(LIMIT).unwrap();
-        assert_eq!((received, descriptors.len()), (offer, 1));
+        assert_eq!((received, descriptors.len()), (offer, 2));
         let listener = TcpListener::from(descriptors.remove(0));
         assert_eq!(listener.local_addr().unwrap(), bind);
         let (received, descriptors) = other.receive(LIMIT).unwrap();

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::PREDECESSOR;
 use super::control::ControlSocket;
 use super::handover::{Channel, Message, OfferedSocket};
 use crate::gateway::sockets::{Inherited, InheritedSockets, Socket};
+use crate::proxy::listener::ListeningSocket;
 
 /// How long the sockets may take to arrive, and the predecessor to stop accepting.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,8 +68,8 @@ impl Predecessor {
         let offered = sockets.into_iter().zip(descriptors);
         let inherited = offered.map(|(socket, descriptor)| match socket {
             OfferedSocket::Listener { bind, held_by } => Inherited::Listener(Socket {
+                listener: ListeningSocket::of(&bind, descriptor),
                 bind,
-                listener: TcpListener::from(descriptor),
                 held_by,
             }),
             OfferedSocket::Control { path } => {

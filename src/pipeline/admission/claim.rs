@@ -137,11 +137,15 @@ impl Admission<'_> {
         facts: &RequestFacts<'f>,
     ) -> Result<Presented<'f>, CredentialFault> {
         let fields = facts.head.fields;
-        let presented = credential::extract(
-            fields.all(FieldKind::Authorization),
-            fields.all(FieldKind::Cookie),
-            &self.snapshot.settings.sessions.cookie.name,
-        );
+        let cookie_name = &self.snapshot.settings.sessions.cookie.name;
+        let authorizations = fields.all(FieldKind::Authorization);
+        let cookies = fields.all(FieldKind::Cookie);
+        let joined = match facts.is_query() {
+            true => credential::find_joined(authorizations.clone(), cookies.clone(), cookie_name),
+            false => None,
+        };
+        let presented =
+            joined.unwrap_or_else(|| credential::extract(authorizations, cookies, cookie_name));
         match presented {
             PresentedCredential::Absent => Err(CredentialFault::Absent),
             PresentedCredential::Ambiguous { cookies } => {

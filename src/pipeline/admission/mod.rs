@@ -321,11 +321,9 @@ fn permit_anonymous(
         });
     }
     Ok(Permit {
-        route: Arc::clone(route),
-        identity: None,
         decisions,
         clear_cookie,
-        provider_token: None,
+        ..Permit::anonymous(route)
     })
 }
 

@@ -32,6 +32,8 @@ pub struct Subject {
     pub credential_kind: CredentialKind,
     /// The identity headers for an upstream, once a request has been forwarded.
     pub(in crate::pipeline) headers: OnceLock<RenderedIdentity>,
+    /// The same for a front proxy, which receives every identity header.
+    pub(in crate::pipeline) complete_headers: OnceLock<Box<RenderedIdentity>>,
 }
 
 /// Identity headers under the names of a route.
@@ -63,6 +65,7 @@ impl Identity {
             token,
             credential_kind,
             headers: OnceLock::new(),
+            complete_headers: OnceLock::new(),
         };
         Identity {
             subject: Arc::new(subject),
@@ -173,6 +176,17 @@ impl Permit {
     /// The caller's session.
     pub(super) fn session(&self) -> Option<&Arc<Session>> {
         self.identity.as_ref()?.session()
+    }
+
+    /// The permit of a request without a caller.
+    pub(in crate::pipeline) fn anonymous(route: &Arc<Route>) -> Permit {
+        Permit {
+            route: Arc::clone(route),
+            identity: None,
+            decisions: Vec::new(),
+            clear_cookie: false,
+            provider_token: None,
+        }
     }
 
     /// The permit of an identified caller.

@@ -7,6 +7,7 @@ use http::{Method, Version};
 use super::fields::{FieldKind, Fields};
 use crate::auth::session::Millis;
 use crate::auth::token::CertificateHash;
+use crate::settings::ListenerId;
 
 pub mod client_origin;
 pub mod host;
@@ -60,8 +61,7 @@ pub struct RequestFacts<'a> {
     pub client: &'a ClientOrigin,
     /// The client certificate of the connection.
     pub certificate: Option<&'a CertificateHash>,
-    /// Index of the listener.
-    pub listener: usize,
+    pub listener: ListenerId,
     /// This gateway's clock, by which tokens are judged.
     pub now: Millis,
 }
@@ -76,6 +76,20 @@ pub struct RequestHost<'a> {
 }
 
 impl RequestFacts<'_> {
+    /// Whether a front proxy queries about the request, and forwards it itself.
+    pub fn is_query(&self) -> bool {
+        self.listener == ListenerId::ForwardAuth
+    }
+
+    /// Whether the request asks for an upgrade. Front proxies do not pass on `Upgrade`, which is about
+    /// a connection.
+    pub fn is_upgrade(&self) -> bool {
+        match self.listener {
+            ListenerId::Public(_) => self.head.is_upgrade(),
+            ListenerId::ForwardAuth => self.head.fields.has(FieldKind::SecWebsocketKey),
+        }
+    }
+
     /// The client, for the same-origin checks.
     pub fn client(&self) -> Client {
         self.client.as_client(self.host.map(|host| host.field))

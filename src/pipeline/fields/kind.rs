@@ -31,6 +31,7 @@ pub enum FieldKind {
     ProxyConnection,
     SecFetchMode,
     SecFetchSite,
+    SecWebsocketKey,
     SetCookie,
     Te,
     Traceparent,
@@ -42,7 +43,11 @@ pub enum FieldKind {
     Via,
     XForwardedFor,
     XForwardedHost,
+    XForwardedMethod,
     XForwardedProto,
+    XForwardedUri,
+    XOriginalMethod,
+    XOriginalUrl,
     XRequestId,
     /// Another name of letters, digits and `-`.
     Other,
@@ -78,11 +83,16 @@ const NAMES: [(&str, FieldKind); KNOWN] = {
         ("http2-settings", Http2Settings),
         ("sec-fetch-mode", SecFetchMode),
         ("sec-fetch-site", SecFetchSite),
+        ("x-original-url", XOriginalUrl),
         ("x-forwarded-for", XForwardedFor),
+        ("x-forwarded-uri", XForwardedUri),
         ("proxy-connection", ProxyConnection),
         ("x-forwarded-host", XForwardedHost),
+        ("sec-websocket-key", SecWebsocketKey),
         ("transfer-encoding", TransferEncoding),
+        ("x-original-method", XOriginalMethod),
         ("x-forwarded-proto", XForwardedProto),
+        ("x-forwarded-method", XForwardedMethod),
         ("proxy-authenticate", ProxyAuthenticate),
         ("proxy-authorization", ProxyAuthorization),
         ("access-control-request-method", AccessControlRequestMethod),
@@ -94,7 +104,7 @@ const NAMES: [(&str, FieldKind); KNOWN] = {
 };
 
 /// The number of names.
-const KNOWN: usize = 33;
+const KNOWN: usize = 38;
 
 /// Number of slots in which names are looked up.
 const SLOTS: usize = 128;

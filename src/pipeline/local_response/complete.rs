@@ -44,6 +44,7 @@ impl LocalResponse {
     pub fn body<'b>(&'b self, request_id: &RequestId, buffer: &'b mut Vec<u8>) -> &'b [u8] {
         match &self.content {
             Content::Complete(body) => body,
+            Content::Allowed(_) => &[],
             Content::Error(error) => {
                 error.write_body(request_id, buffer);
                 buffer
@@ -55,6 +56,7 @@ impl LocalResponse {
     pub fn body_bytes(&self, request_id: &RequestId) -> Bytes {
         match &self.content {
             Content::Complete(body) => body.clone(),
+            Content::Allowed(_) => Bytes::new(),
             Content::Error(error) => {
                 let mut buffer = Vec::new();
                 error.write_body(request_id, &mut buffer);
@@ -97,8 +99,10 @@ impl LocalResponse {
 
     /// Writes the headers of the content.
     pub fn write_content_fields(&self, context: &ResponseContext<'_>, sink: &mut dyn FieldSink) {
-        if let Content::Error(error) = &self.content {
-            error.write_fields(context, sink);
+        match &self.content {
+            Content::Complete(_) => {}
+            Content::Error(error) => error.write_fields(context, sink),
+            Content::Allowed(request) => request.write_fields(context, sink),
         }
         for (name, value) in &self.headers {
             sink.add(name, value);

@@ -3,6 +3,7 @@
 
 mod complete;
 mod error_body;
+mod front_proxy;
 mod grpc;
 mod refusal_texts;
 mod sign_in;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 pub use complete::ResponseContext;
 use error_body::{ErrorFormat, ErrorResponse, PageContext};
+pub use front_proxy::AllowedRequest;
 pub use grpc::{CallOutcome, end_call};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -26,6 +28,7 @@ use crate::pipeline::header_fields::{FieldBuffer, FieldSink, add_number};
 use crate::pipeline::own_field::RETRY_AFTER;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::Route;
+use crate::settings::forward_auth::ForwardAuth;
 
 static NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 static VARY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
@@ -54,6 +57,8 @@ enum Content {
     Complete(Bytes),
     /// Rendered when it is written, with the headers that describe it.
     Error(ErrorResponse),
+    /// None: a front proxy may forward the request.
+    Allowed(AllowedRequest),
 }
 
 impl LocalResponse {
@@ -87,6 +92,8 @@ pub struct RejectedRequest<'a> {
     pub client: Option<&'a ClientOrigin>,
     /// The `Host` or the authority, where the request has a valid one.
     pub host: Option<&'a str>,
+    /// Present where a front proxy queries about the request.
+    pub front_proxy: Option<&'a ForwardAuth>,
 }
 
 /// Responds to a rejected request. `extra` are headers of the router that rejected it: those of CORS
@@ -96,6 +103,9 @@ pub fn respond(
     request: &RejectedRequest<'_>,
     extra: Option<&HeaderMap>,
 ) -> LocalResponse {
+    if request.front_proxy.is_some() {
+        return front_proxy::deny(rejection, request);
+    }
     // The end of the body of a misunderstood head is unknown, too.
     let may_keep = rejection.refusal != Refusal::BadRequest;
     let mut response = if request.is_grpc {

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 
 use crate::pipeline::admission::{Identity, RenderedIdentity};
 use crate::pipeline::header_fields::{FieldBuffer, FieldSink, HeaderError};
-use crate::routing::IdentityHeaders;
+use crate::routing::{IdentityHeaders, NameSet};
+
+static EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// Writes the identity headers of a route. They are rendered once for all requests that share the
 /// subject.
@@ -35,21 +37,68 @@ pub(super) fn write(
     Ok(())
 }
 
+/// Renders every identity header for a front proxy, unless that is done: those of the route with their
+/// values, and all others without one, so that no front proxy passes on a client's own.
+///
+/// # Errors
+/// A value that no header can carry.
+pub(super) fn render_complete(
+    names: &Arc<IdentityHeaders>,
+    all: &NameSet,
+    identity: &Identity,
+) -> Result<(), HeaderError> {
+    if identity.complete_headers.get().is_none() {
+        let rendered = RenderedIdentity::complete(names, all, identity)?;
+        identity.complete_headers.get_or_init(|| Box::new(rendered));
+    }
+    Ok(())
+}
+
+/// Writes what [`render_complete`] has rendered; without a caller, all headers without a value.
+pub(super) fn write_complete(sink: &mut dyn FieldSink, all: &NameSet, identity: Option<&Identity>) {
+    match identity.and_then(|identity| identity.complete_headers.get()) {
+        Some(rendered) => {
+            let fields = &mut rendered.fields.iter().map(|(name, value)| (name, value));
+            sink.add_rendered(&rendered.lines, fields);
+        }
+        None => all.iter().for_each(|name| sink.add(name, &EMPTY)),
+    }
+}
+
 impl RenderedIdentity {
+    fn complete(
+        names: &Arc<IdentityHeaders>,
+        all: &NameSet,
+        identity: &Identity,
+    ) -> Result<RenderedIdentity, HeaderError> {
+        let mut fields = FieldBuffer::new();
+        write_fields(&mut fields, names, identity)?;
+        let with_value: Vec<HeaderName> = fields.iter().map(|(name, _)| name.clone()).collect();
+        for name in all.iter().filter(|name| !with_value.contains(name)) {
+            fields.add(name, &EMPTY);
+        }
+        Ok(RenderedIdentity::of(names, fields))
+    }
+
     fn new(
         names: &Arc<IdentityHeaders>,
         identity: &Identity,
     ) -> Result<RenderedIdentity, HeaderError> {
-        let (mut fields, mut lines) = (FieldBuffer::new(), Vec::new());
+        let mut fields = FieldBuffer::new();
         write_fields(&mut fields, names, identity)?;
+        Ok(RenderedIdentity::of(names, fields))
+    }
+
+    fn of(names: &Arc<IdentityHeaders>, fields: FieldBuffer) -> RenderedIdentity {
+        let mut lines = Vec::new();
         for (name, value) in &fields {
             FieldSink::add(&mut lines, name, value);
         }
-        Ok(RenderedIdentity {
+        RenderedIdentity {
             names: Arc::clone(names),
             lines: lines.into(),
             fields,
-        })
+        }
     }
 }
 

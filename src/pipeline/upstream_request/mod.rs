@@ -13,15 +13,17 @@ use super::header_fields::{FieldSink, HeaderError};
 use super::own_field::X_REQUEST_ID;
 use super::via::Via;
 use crate::clock;
-use crate::routing::{Auth, stripped_part};
+use crate::routing::{Auth, Route, stripped_part};
 use crate::settings::Reloadable;
 use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 
+mod front_proxy;
 mod hygiene;
 mod identity;
 mod origin;
 
+pub use front_proxy::{FrontProxyHead, is_look_alike};
 pub(super) use hygiene::is_forwarding;
 use hygiene::{Cookies, ForbiddenNames};
 pub use origin::PeerOrigin;
@@ -213,14 +215,21 @@ impl<'a> UpstreamHead<'a> {
         sink: &mut dyn FieldSink,
         identity: &Identity,
     ) -> Result<(), HeaderError> {
-        let upstreams = &self.request.settings.upstreams;
-        let upstream = upstreams.get(self.permit.route.upstream);
-        let name = upstream.map_or("", |upstream| &*upstream.name);
+        let (request, route) = (self.request, &self.permit.route);
+        let name = audience(request.settings, route);
         let now = clock::unix_millis();
-        let assertion = self.request.assertions.assertion_for(name, identity, now)?;
+        let assertion = request.assertions.assertion_for(name, identity, now)?;
         sink.add(&ASSERTION, &assertion);
         Ok(())
     }
+}
+
+/// The audience of a route's assertions: its upstream, or the route where it has none.
+fn audience<'s>(settings: &'s Reloadable, route: &'s Route) -> &'s str {
+    let upstream = route
+        .upstream
+        .and_then(|index| settings.upstreams.get(index));
+    upstream.map_or(&*route.name, |upstream| &*upstream.name)
 }
 
 #[cfg(test)]

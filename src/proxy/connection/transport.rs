@@ -1,4 +1,4 @@
-//! The underlying transport: plain TCP or TLS.
+//! The underlying transport: plain TCP, TLS, or a Unix socket.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::auth::token::CertificateHash;
@@ -16,6 +16,7 @@ use crate::auth::token::CertificateHash;
 pub enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
     /// Another owner has it. Nothing can be read or written.
     Moved,
 }
@@ -24,7 +25,7 @@ impl Transport {
     /// Whether ALPN chose HTTP/2.
     pub fn is_http2(&self) -> bool {
         match self {
-            Transport::Plain(_) | Transport::Moved => false,
+            Transport::Plain(_) | Transport::Unix(_) | Transport::Moved => false,
             Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
@@ -32,7 +33,7 @@ impl Transport {
     /// The hash of the client certificate; a resumed TLS session has that of its first handshake.
     pub fn client_certificate(&self) -> Option<CertificateHash> {
         match self {
-            Transport::Plain(_) | Transport::Moved => None,
+            Transport::Plain(_) | Transport::Unix(_) | Transport::Moved => None,
             Transport::Tls(stream) => {
                 let certificate = stream.get_ref().1.peer_certificates()?.first()?;
                 Some(CertificateHash::of(certificate))
@@ -64,6 +65,7 @@ impl AsRawFd for Transport {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Transport::Plain(stream) => stream.as_raw_fd(),
+            Transport::Unix(stream) => stream.as_raw_fd(),
             Transport::Tls(stream) => stream.get_ref().0.as_raw_fd(),
             Transport::Moved => -1,
         }
@@ -79,6 +81,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -93,6 +96,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -101,6 +105,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -109,6 +114,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Moved => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }

@@ -17,6 +17,7 @@ mod future_pool;
 pub(super) mod http2_pool;
 mod http2_request;
 mod http2_stream;
+mod query;
 mod quiet_limit;
 mod request;
 mod request_body;

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{Method, Version};
 
 use super::client::Client;
-use super::forward;
 use super::request_body::{BodyError, RequestBody};
 use super::serve::Connection;
+use super::{forward, query};
 use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::{self, Decision, EndpointCall, Step};
@@ -24,6 +24,7 @@ use crate::proxy::local_response::{
 use crate::proxy::request_context::{Admitted, Arrival, RequestContext, measure_wait};
 use crate::proxy::retry::CLIENT_GONE;
 use crate::rejection::{Reason, Refusal, Rejection};
+use crate::settings::ListenerId;
 
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -50,7 +51,10 @@ pub(super) type Served = (Box<Connection>, After);
 
 /// Serves one request of a connection that has its head.
 pub(super) async fn handle(mut connection: Box<Connection>) -> Served {
-    let after = serve_request(&mut connection).await;
+    let after = match connection.client.peer.listener {
+        ListenerId::Public(_) => serve_request(&mut connection).await,
+        ListenerId::ForwardAuth => query::serve_call(&mut connection).await,
+    };
     (connection, after)
 }
 
@@ -162,7 +166,7 @@ async fn forward(
     after
 }
 
-fn request_head<'h>(head: &'h Head, method: &'h Method) -> RequestHead<'h> {
+pub(super) fn request_head<'h>(head: &'h Head, method: &'h Method) -> RequestHead<'h> {
     let (path, query) = head.path_and_query();
     RequestHead {
         method,
@@ -187,7 +191,7 @@ fn declared_length(head: &Head) -> Option<u64> {
 
 /// Writes a local response. A small body that is not read yet is drained, because the next request
 /// begins after it.
-async fn respond(
+pub(super) async fn respond(
     client: &mut Client,
     head: &Head,
     ctx: &mut RequestContext,
@@ -207,7 +211,13 @@ async fn respond(
         },
         false => Persistence::Close,
     };
-    let context = ctx.response_context();
+    let mut context = ctx.response_context();
+    // The method of a call is not that of the request that it is about.
+    let method;
+    if ctx.is_query() {
+        method = Method::from_bytes(head.method()).unwrap_or_default();
+        context.method = &method;
+    }
     let sent = local_response::write(client.out(), &response, &context, persistence);
     ctx.body_sent = sent as u64;
     drop(response);

@@ -1,9 +1,7 @@
 //! Drain of a listener and of connections without a request.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// How long a connection may be idle before a drain closes it. A client that sends a request within
@@ -11,7 +9,8 @@ use tokio::sync::watch;
 /// in flight.
 pub(in crate::proxy) const IDLE: Duration = Duration::from_secs(2);
 /// How long TCP handshakes that began before a drain may take: their clients consider themselves
-/// connected, and would be reset. New ones do not begin ([`super::ignore_new_connections`]).
+/// connected, and would be reset. New ones do not begin
+/// ([`ListeningSocket::ignore_new_connections`](super::ListeningSocket::ignore_new_connections)).
 pub(in crate::proxy) const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Resolves when the gateway drains and this much time has passed since then, or since the call.
@@ -20,20 +19,4 @@ pub(in crate::proxy) async fn wait_for_grace(time: Duration, shutdown: &mut watc
     let _ = shutdown.wait_for(|stop| *stop).await;
     // Boxed: every connection reserves room for it, and few need it.
     Box::pin(tokio::time::sleep(time)).await;
-}
-
-/// Accepts the connections in the kernel's queue, and closes the socket.
-pub(in crate::proxy) fn take_backlog(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
-    let mut streams = Vec::new();
-    let Ok(listener) = listener.into_std() else {
-        return streams;
-    };
-    while let Ok((stream, address)) = listener.accept() {
-        if stream.set_nonblocking(true).is_ok()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            streams.push((stream, address));
-        }
-    }
-    streams
 }

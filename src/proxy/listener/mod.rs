@@ -3,14 +3,14 @@
 
 pub mod proxy_protocol;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -21,16 +21,20 @@ use super::http1::client::Client;
 use super::http1::serve::{self, Connection};
 use crate::auth::token::CertificateHash;
 use crate::pipeline::upstream_request::PeerOrigin;
-use crate::settings::{Listener, ReloadableListener};
+use crate::settings::{Listener, ListenerId, ReloadableListener};
 use crate::telemetry::metrics::ConnectionRefusal;
 
+mod accepting_socket;
 pub(super) mod drain;
 mod open_connections;
 mod socket;
 mod tls_handshake;
+mod unix_socket;
 
+use accepting_socket::AcceptedStream;
+pub use accepting_socket::AcceptingSocket;
 use open_connections::{ConnectionGuard, OpenConnections};
-pub use socket::{adopt, bind, bind_admin, ignore_new_connections, share_with_successor};
+pub use socket::{ListeningSocket, bind, bind_admin, share_with_successor};
 
 /// TLS handshakes per second and in a burst from one address. Each costs a signature before any
 /// configured limit can apply. Trusted proxies are not counted.
@@ -39,8 +43,7 @@ const HANDSHAKE_BURST: NonZeroU32 = NonZeroU32::new(400).expect("400 is not zero
 
 /// One listener, shared by the workers.
 pub struct ListenerState {
-    /// Index into `Boot::listeners` and `Live::listeners`.
-    pub index: usize,
+    pub id: ListenerId,
     pub settings: Listener,
     /// Workers that accept.
     accepting: AtomicUsize,
@@ -59,16 +62,16 @@ pub struct Peer {
     pub origin: PeerOrigin,
     pub tls: bool,
     /// The hash of the client certificate, which `client_ca` has verified in this handshake or in
-    /// the resumed one.
+    /// the resumed one. Absent for a front proxy, whose certificate is not that of its clients.
     pub certificate: Option<CertificateHash>,
-    pub listener: usize,
+    pub listener: ListenerId,
     pub own_connections: OwnConnections,
 }
 
 impl ListenerState {
-    pub fn new(index: usize, settings: Listener) -> ListenerState {
+    pub fn new(id: ListenerId, settings: Listener) -> ListenerState {
         ListenerState {
-            index,
+            id,
             open_connections: Arc::new(OpenConnections::new(&settings.limits)),
             settings,
             accepting: AtomicUsize::new(0),
@@ -104,7 +107,7 @@ impl ListenerState {
     /// drain, serves the kernel's queue, and closes the socket.
     pub async fn accept(
         self: Arc<Self>,
-        listener: TcpListener,
+        listener: AcceptingSocket,
         proxy: Arc<WorkerProxy>,
         shutdown: watch::Receiver<bool>,
     ) {
@@ -114,9 +117,7 @@ impl ListenerState {
         let accepting = async {
             loop {
                 match listener.accept().await {
-                    Ok((stream, address)) => {
-                        self.accept_connection(stream, address, &proxy, &shutdown)
-                    }
+                    Ok(stream) => self.accept_connection(stream, &proxy, &shutdown),
                     Err(error) => {
                         // Usually there are no descriptors left: a pause is better than a busy
                         // loop.
@@ -134,8 +135,8 @@ impl ListenerState {
         };
         if !is_left {
             // The runtime may not have polled since the last connection arrived.
-            for (stream, address) in drain::take_backlog(listener) {
-                self.accept_connection(stream, address, &proxy, &shutdown);
+            for stream in listener.take_backlog() {
+                self.accept_connection(stream, &proxy, &shutdown);
             }
         }
         self.accepting.fetch_sub(1, Ordering::AcqRel);
@@ -143,8 +144,7 @@ impl ListenerState {
 
     fn accept_connection(
         self: &Arc<Self>,
-        stream: TcpStream,
-        address: SocketAddr,
+        stream: AcceptedStream,
         proxy: &Arc<WorkerProxy>,
         shutdown: &watch::Receiver<bool>,
     ) {
@@ -156,21 +156,19 @@ impl ListenerState {
             return;
         };
         let (listener, proxy, shutdown) = (Arc::clone(self), Arc::clone(proxy), shutdown.clone());
-        let ip = address.ip().to_canonical();
-        tokio::spawn(listener.handle(stream, ip, guard, proxy, shutdown));
+        tokio::spawn(listener.handle(stream, guard, proxy, shutdown));
     }
 
     /// Handshakes, then requests.
     async fn handle(
         self: Arc<Self>,
-        stream: TcpStream,
-        ip: IpAddr,
+        stream: AcceptedStream,
         mut guard: ConnectionGuard,
         proxy: Arc<WorkerProxy>,
         stop: watch::Receiver<bool>,
     ) {
         // Boxed: a connection has room for its handshakes only while they last.
-        let opening = Box::pin(self.open(stream, ip, &mut guard, proxy, stop));
+        let opening = Box::pin(self.open(stream, &mut guard, proxy, stop));
         let Some(connection) = opening.await else {
             return;
         };
@@ -179,22 +177,24 @@ impl ListenerState {
             false => serve::serve(connection, &self.settings.limits).await,
         };
         if let Some(connection) = http2 {
-            Box::pin(self.switch_to_http2(connection)).await;
+            match self.id {
+                ListenerId::Public(_) => Box::pin(self.switch_to_http2(connection)).await,
+                ListenerId::ForwardAuth => serve_grpc(connection),
+            }
         }
     }
 
     /// Performs the handshakes of a connection, unless the gateway drains.
     async fn open(
         &self,
-        stream: TcpStream,
-        ip: IpAddr,
+        stream: AcceptedStream,
         guard: &mut ConnectionGuard,
         proxy: Arc<WorkerProxy>,
         mut stop: watch::Receiver<bool>,
     ) -> Option<Box<Connection>> {
         let opened = tokio::select! {
             biased;
-            opened = self.open_transport(stream, ip, guard, &proxy) => opened,
+            opened = self.open_transport(stream, guard, &proxy) => opened,
             () = drain::wait_for_grace(drain::IDLE, &mut stop) => None,
         };
         let (transport, ip) = opened?;
@@ -202,8 +202,11 @@ impl ListenerState {
             ip,
             origin: PeerOrigin::new(ip, self.settings.tls),
             tls: self.settings.tls,
-            certificate: transport.client_certificate(),
-            listener: self.index,
+            certificate: match self.id {
+                ListenerId::Public(_) => transport.client_certificate(),
+                ListenerId::ForwardAuth => None,
+            },
+            listener: self.id,
             own_connections: OwnConnections::default(),
         };
         let write_timeout = self.settings.limits.write_timeout;
@@ -231,13 +234,18 @@ impl ListenerState {
     /// the transport and the client's address.
     async fn open_transport(
         &self,
-        mut stream: TcpStream,
-        mut ip: IpAddr,
+        stream: AcceptedStream,
         guard: &mut ConnectionGuard,
         proxy: &WorkerProxy,
     ) -> Option<(Transport, IpAddr)> {
         let current = proxy.worker.snapshot();
-        let reloadable = current.settings.listeners.get(self.index)?;
+        let reloadable = current.settings.listener(self.id)?;
+        let mut ip = stream.ip();
+        let mut stream = match stream {
+            AcceptedStream::Tcp(stream, _) => stream,
+            // File permissions decide who connects.
+            AcceptedStream::Unix(stream) => return Some((Transport::Unix(stream), ip)),
+        };
         let limits = &self.settings.limits;
         let is_trusted = |ip: &IpAddr| {
             reloadable
@@ -307,4 +315,10 @@ impl ListenerState {
             }
         }
     }
+}
+
+/// Serves the calls of a front proxy over HTTP/2. There is no dialect over HTTP/2 yet: the connection is
+/// closed.
+fn serve_grpc(connection: Box<Connection>) {
+    drop(connection);
 }

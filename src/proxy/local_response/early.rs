@@ -35,6 +35,7 @@ pub fn write_early_response(out: &mut Vec<u8>, refusal: Refusal, request_id: &Re
         route: None,
         client: None,
         host: None,
+        front_proxy: None,
     };
     let response = local_response::respond(refusal.into(), &request, None);
     http1::write(out, &response, &context, Persistence::Close)

@@ -277,7 +277,7 @@ impl RequestContext {
     /// The timeouts in force for the request's route.
     pub(in crate::proxy) fn timeouts(&self) -> Option<Timeouts> {
         let route = self.route.as_ref()?;
-        let upstream = self.snapshot.settings.upstreams.get(route.upstream)?;
+        let upstream = self.snapshot.settings.upstreams.get(route.upstream?)?;
         Some(upstream.timeouts.with_overrides(&route.timeouts))
     }
 }

@@ -153,7 +153,8 @@ fn begin_forwarding(
     ctx: &mut RequestContext,
     permit: Permit,
 ) -> Result<Admitted, Rejection> {
-    let upstream = ctx.snapshot.settings.upstreams.get(permit.route.upstream);
+    let upstreams = &ctx.snapshot.settings.upstreams;
+    let upstream = permit.route.upstream.and_then(|index| upstreams.get(index));
     let is_grpc_stream =
         ctx.is_grpc && upstream.is_some_and(|it| matches!(it.protocol, settings::Protocol::H2));
     let length = declared_length(&session.req_header().headers);

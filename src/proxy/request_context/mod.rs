@@ -1,9 +1,6 @@
 //! State of one request.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Version};
@@ -29,11 +26,16 @@ use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
 use crate::routing::Route;
 use crate::settings;
+use crate::telemetry::metrics::Dialect;
 use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 use crate::upstream::ChosenServer;
 
+mod query;
 mod text;
+mod wait;
+
+pub(super) use wait::measure_wait;
 
 /// The facts about a request before its head is parsed.
 #[derive(Debug, Clone)]
@@ -76,6 +78,8 @@ pub struct RequestContext {
     pub trace_id: Option<TraceId>,
     pub method: Method,
     pub is_http2: bool,
+    /// By which a front proxy queries about the request.
+    pub dialect: Option<Dialect>,
     pub text: RequestText,
     pub client_origin: Option<ClientOrigin>,
     pub origin_header: Option<HeaderValue>,
@@ -176,6 +180,7 @@ impl RequestContext {
             trace_id: None,
             method: Method::GET,
             is_http2: false,
+            dialect: None,
             text: RequestText::default(),
             client_origin: None,
             origin_header: None,
@@ -206,10 +211,10 @@ impl RequestContext {
 
     /// The listener that received the request.
     pub(super) fn listener(&self) -> Option<(&settings::Listener, &settings::ReloadableListener)> {
-        let index = self.arrival.peer.listener;
+        let id = self.arrival.peer.listener;
         Some((
-            self.worker.boot.listeners.get(index)?,
-            self.snapshot.settings.listeners.get(index)?,
+            self.worker.boot.listener(id)?,
+            self.snapshot.settings.listener(id)?,
         ))
     }
 
@@ -247,7 +252,11 @@ impl RequestContext {
             is_http2: self.is_http2,
             settings: Some(settings),
             services: Some(&self.worker.admission),
-            hsts: settings.hsts.as_ref().filter(|_| is_https),
+            // A front proxy speaks of its own TLS.
+            hsts: settings
+                .hsts
+                .as_ref()
+                .filter(|_| is_https && !self.is_query()),
         }
     }
 
@@ -261,6 +270,7 @@ impl RequestContext {
             route: self.route.as_deref(),
             client: self.client_origin.as_ref(),
             host: self.text.host(),
+            front_proxy: self.front_proxy(),
         }
     }
 
@@ -320,7 +330,7 @@ impl RequestContext {
 
     /// Counts the use of the permit's session, and lets the request be closed from outside.
     fn admit(&mut self, permit: Permit, is_grpc_stream: bool) -> Admitted {
-        self.upstream = Some(permit.route.upstream);
+        self.upstream = permit.route.upstream;
         self.identity.clone_from(&permit.identity);
         let identity = permit.identity.as_ref();
         if let Some(identity) = identity {
@@ -379,21 +389,4 @@ impl Drop for RequestContext {
     fn drop(&mut self) {
         Worker::finish(self);
     }
-}
-
-/// Runs the future, and returns with its output how long it waited. For a future that is ready at
-/// once no clock is read. Borrowed: futures of this size are not moved.
-pub(super) async fn measure_wait<F: Future>(mut work: Pin<&mut F>) -> (F::Output, Duration) {
-    let mut since = None;
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => {
-            let waited = since.map_or(Duration::ZERO, |since: Instant| since.elapsed());
-            Poll::Ready((done, waited))
-        }
-        Poll::Pending => {
-            since.get_or_insert_with(clock::monotonic);
-            Poll::Pending
-        }
-    })
-    .await
 }

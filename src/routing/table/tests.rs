@@ -36,7 +36,7 @@ fn route(name: &str, rule: &str) -> Route {
         require: Requirements::default(),
         limits_before: Vec::new(),
         limits_after: Vec::new(),
-        upstream: 0,
+        upstream: Some(0),
         strip_prefix: false,
         identity_headers: Arc::default(),
         max_body: 0,

@@ -12,7 +12,7 @@ use super::{Format, json_line, text_line};
 use crate::auth::credential::CredentialType;
 use crate::auth::session::SessionId;
 use crate::rejection::RejectionDetails;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Dialect, Metrics};
 use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace_id::TraceId;
 
@@ -43,6 +43,8 @@ pub struct AccessRecord<'a> {
     pub host: &'a str,
     /// Without the query, which may contain secrets; empty if none was parsed.
     pub path: &'a str,
+    /// By which a front proxy queried.
+    pub dialect: Option<Dialect>,
     pub status: u16,
     pub code: Option<&'static str>,
     pub reason: &'static str,
@@ -79,6 +81,7 @@ impl Default for AccessRecord<'_> {
             method: None,
             host: "",
             path: "",
+            dialect: None,
             status: 0,
             code: None,
             reason: "",

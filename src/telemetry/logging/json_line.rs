@@ -24,6 +24,9 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     }
     write_optional(out, b",\"host\":\"", access.host());
     write_optional(out, b",\"path\":\"", access.path());
+    if let Some(dialect) = access.dialect {
+        write_plain(out, b",\"dialect\":\"", dialect.as_str().as_bytes());
+    }
     out.extend_from_slice(b",\"status\":");
     write_number(out, access.status.into());
     write_rejection(out, access);
@@ -155,6 +158,7 @@ mod tests {
     use super::*;
     use crate::auth::session::SessionId;
     use crate::rejection::RejectionDetails;
+    use crate::telemetry::metrics::Dialect;
     use crate::telemetry::request_id::RequestId;
     use crate::telemetry::trace_id::TraceId;
 
@@ -212,6 +216,7 @@ mod tests {
             "source",
             "user_id",
             "upstream_seconds",
+            "dialect",
         ] {
             assert!(line.get(absent).is_none(), "{absent}");
         }
@@ -233,6 +238,7 @@ mod tests {
             method: Some(&Method::GET),
             host: "example.com",
             path: "/a",
+            dialect: Some(Dialect::ExtAuthz),
             status: 403,
             code: Some("FORBIDDEN"),
             reason: "no role",
@@ -257,7 +263,8 @@ mod tests {
             concat!(
                 r#"{{"time":"1970-01-01T00:00:00.000Z","kind":"access","request_id":"id","#,
                 r#""trace_id":"{}","client_ip":"192.0.2.1","method":"GET","host":"example.com","#,
-                r#""path":"/a","status":403,"code":"FORBIDDEN","reason":"no role","limit":"l","#,
+                r#""path":"/a","dialect":"ext-authz","status":403,"code":"FORBIDDEN","#,
+                r#""reason":"no role","limit":"l","#,
                 r#""role":"r","scope":"s","route":"shop","upstream":"back","credential":"api_key","#,
                 r#""source":"database","user_id":"u","#,
                 r#""session_id":"{}","duration_seconds":1.500000,"store_seconds":0.000005,"#,

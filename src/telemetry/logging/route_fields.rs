@@ -16,7 +16,9 @@ impl RouteFields {
     /// Renders the fields of a configuration.
     pub fn new(settings: &Reloadable) -> RouteFields {
         let fields = settings.routes.routes().iter().map(|route| {
-            let upstream = settings.upstreams.get(route.upstream);
+            let upstream = route
+                .upstream
+                .and_then(|index| settings.upstreams.get(index));
             let mut fields = Vec::new();
             let upstream = upstream.map(|upstream| &*upstream.name);
             json_line::write_names(&mut fields, Some(&route.name), None);

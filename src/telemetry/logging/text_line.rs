@@ -11,6 +11,7 @@ use super::timestamp;
 use crate::auth::credential::CredentialType;
 use crate::auth::token::is_invisible;
 use crate::rejection::RejectionDetails;
+use crate::telemetry::metrics::Dialect;
 use crate::telemetry::trace_id::TraceId;
 
 /// Writes a line of the access log.
@@ -59,6 +60,7 @@ fn write_text<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &str) {
 fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     let of = |part: fn(&RejectionDetails) -> &Option<String>| part(access.grounds?).as_deref();
     for (name, value) in [
+        ("dialect", access.dialect.map(Dialect::as_str)),
         ("trace_id", access.trace_id.map(TraceId::as_str)),
         ("limit", access.limit),
         ("role", of(|grounds| &grounds.role)),
@@ -149,6 +151,7 @@ mod tests {
             method: Some(&Method::GET),
             host: "example.com",
             path: "/a\n",
+            dialect: Some(Dialect::AuthRequest),
             status: 403,
             code: Some("FORBIDDEN"),
             reason: "no role",
@@ -170,7 +173,7 @@ mod tests {
         let expected = format!(
             "2026-09-21T14:13:20.007Z id 192.0.2.1 GET example.com/a\\n 403 FORBIDDEN route=shop \
              upstream=back credential=token source=id\\n user=u\\r session={} total=1.500007s store=0.000005s \
-             upstream_time=12.000000s in=1 out=23 trace_id=\"{}\" limit=\"l\" role=\"r\" \
+             upstream_time=12.000000s in=1 out=23 dialect=\"auth-request\" trace_id=\"{}\" limit=\"l\" role=\"r\" \
              scope=\"s\" reason=\"no role\"\n",
             "ab".repeat(32),
             "a".repeat(32),

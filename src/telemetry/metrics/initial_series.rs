@@ -19,6 +19,7 @@ const HEAD_REFUSALS: [Refusal; 4] = [
 impl Metrics {
     pub(super) fn initialize_series(&self) {
         self.initialize_sign_in_series();
+        self.initialize_forward_auth_series();
         self.auth.with_label_values(&["ok"]);
         let unauthenticated = Refusal::ALL
             .into_iter()

@@ -99,6 +99,14 @@ labels! {
         ShadowLimited = "shadow_limited",
     }
 
+    /// The protocol by which a front proxy queries.
+    Dialect {
+        AuthRequest = "auth-request",
+        ForwardAuth = "forward-auth",
+        ExtAuthz = "ext-authz",
+        ExtAuthzGrpc = "ext-authz-grpc",
+    }
+
     /// The outcome of a configuration reload.
     ReloadStatus {
         Applied = "applied",

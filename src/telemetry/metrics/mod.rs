@@ -15,6 +15,7 @@ use prometheus::{
 
 use crate::rejection::Refusal;
 
+mod forward_auth;
 mod initial_series;
 mod labels;
 mod provider_series;
@@ -26,7 +27,7 @@ mod sign_ins;
 
 pub use labels::{
     AcmeOutcome, BackchannelOutcome, CacheName, CacheOutcome, CleanUpKind, CleanUpStatus,
-    ConnectionRefusal, FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome,
+    ConnectionRefusal, Dialect, FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome,
     RecheckOutcome, ReloadStatus, StoreOperation,
 };
 pub use prometheus::IntCounter;
@@ -123,6 +124,8 @@ metrics! {
         "Authentications, by outcome.";
     sign_ins: IntCounterVec = "sign_ins_total", ["method", "outcome"], &[],
         "Sign-ins, by method and outcome.";
+    forward_auth: ShardedCounterVec = "forward_auth_total", ["dialect", "outcome"], &[],
+        "Decisions for front proxies, by dialect and outcome.";
     ratelimit: ShardedCounterVec = "ratelimit_total", ["limit", "outcome"], &[],
         "Limit decisions, by limit and outcome.";
     store_operation_duration: ShardedHistogramVec = "store_operation_duration_seconds", ["operation"], STORE_BUCKETS,
@@ -190,6 +193,8 @@ metrics! {
 struct RequestSeries {
     /// First that of successes, then those of refusals.
     auth: SeriesTable<ShardedCounter>,
+    /// Those of the first dialect, as of `auth`, then those of the next one.
+    forward_auth: SeriesTable<ShardedCounter>,
     /// Those of the first cache, then those of the next one.
     caches: SeriesTable<ShardedCounter>,
     /// By name, and then by outcome.
@@ -201,6 +206,7 @@ impl Default for RequestSeries {
     fn default() -> RequestSeries {
         RequestSeries {
             auth: SeriesTable::new(1 + Refusal::ALL.len()),
+            forward_auth: SeriesTable::new(Dialect::ALL.len() * (1 + Refusal::ALL.len())),
             caches: SeriesTable::new(CacheName::ALL.len() * CacheOutcome::ALL.len()),
             limits: SeriesMap::default(),
             store: SeriesTable::new(StoreOperation::ALL.len()),

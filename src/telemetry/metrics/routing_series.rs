@@ -153,7 +153,10 @@ fn register_at_zero(settings: &Reloadable, metrics: &Metrics) {
     }
     let certificates = &metrics.tls_certificate_not_after;
     certificates.reset();
-    for certificate in settings.listeners.iter().flat_map(|one| &one.certificates) {
+    for certificate in settings
+        .served_listeners()
+        .flat_map(|one| &one.certificates)
+    {
         let series = certificates.with_label_values(&[&certificate.file]);
         series.set(certificate.not_after);
     }

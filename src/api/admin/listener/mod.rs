@@ -197,6 +197,7 @@ async fn render_rejection(request: Request, next: Next) -> Response {
             route: None,
             client: None,
             host: None,
+            front_proxy: None,
         };
         let named = response.headers().contains_key(header::ALLOW);
         let rendered = local_response::respond(rejection, &request, Some(response.headers()));

@@ -38,8 +38,10 @@ pub(in crate::config) struct Route {
     /// Names of limits. All of them are decided together.
     #[serde(default)]
     pub(in crate::config) limits: Vec<String>,
-    /// Name of the upstream.
-    pub(in crate::config) upstream: String,
+    /// Name of the upstream. It may be omitted with `forward_auth`: the route is then for front proxies
+    /// only, and a direct request to it is rejected with 404.
+    #[serde(default)]
+    pub(in crate::config) upstream: Option<String>,
     /// Whether `match.prefix` is removed from the path for the upstream and sent in
     /// `X-Forwarded-Prefix`.
     #[serde(default)]

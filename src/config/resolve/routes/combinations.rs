@@ -35,7 +35,7 @@ pub(super) fn check(
     match &raw.on_unauthenticated {
         file::OnUnauthenticated::Word(file::OnUnauthenticatedWord::Refuse) => {}
         file::OnUnauthenticated::Word(file::OnUnauthenticatedWord::Redirect) => {
-            check_redirect(raw.auth, references.endpoints, &at, context);
+            check_redirect(raw.auth, references.has_sign_in_page, &at, context);
         }
         file::OnUnauthenticated::Page(_) if raw.auth == file::Auth::None => {
             let message = "\"on_unauthenticated\" has no effect with \"auth: none\"";
@@ -80,7 +80,7 @@ fn check_accept(raw: &file::Route, location: &ConfigPath, context: &mut ResolveC
 
 fn check_redirect(
     auth: file::Auth,
-    endpoints: bool,
+    has_sign_in_page: bool,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) {
@@ -88,7 +88,7 @@ fn check_redirect(
         let message = "\"on_unauthenticated: redirect\" has no effect with \"auth: none\"";
         context.error_at_key(location, message);
     }
-    if !endpoints {
+    if !has_sign_in_page {
         let message = "\"on_unauthenticated: redirect\" needs the gateway's own endpoints, and \
                        \"api\" is null";
         context.error_at_key(location, message);

@@ -30,8 +30,10 @@ struct References<'a> {
     providers: Vec<&'a str>,
     /// `None` without a signing key.
     signing: Option<Algorithm>,
-    /// Whether the gateway has its own endpoints.
-    endpoints: bool,
+    /// Whether there is a sign-in page: the gateway's own, or that of front proxies.
+    has_sign_in_page: bool,
+    /// Whether front proxies query the gateway.
+    has_front_proxies: bool,
     identity_headers: &'a Arc<IdentityHeaders>,
     /// Whether provider tokens can be sealed.
     seals_tokens: bool,
@@ -46,12 +48,15 @@ pub(super) fn routes(
     identity_headers: &Arc<IdentityHeaders>,
     context: &mut ResolveContext<'_>,
 ) -> Option<Vec<Route>> {
+    let forward_auth = file.forward_auth.as_ref();
+    let own_page = forward_auth.and_then(|forward_auth| forward_auth.sign_in_url.as_ref());
     let references = References {
         limits,
         upstreams: file.upstreams.keys().map(String::as_str).collect(),
         providers: file.identity.providers.keys().map(String::as_str).collect(),
         signing: file.tokens.signing.as_ref().map(|key| key.algorithm),
-        endpoints: file.api.is_some(),
+        has_sign_in_page: file.api.is_some() || own_page.is_some(),
+        has_front_proxies: file.forward_auth.is_some(),
         identity_headers,
         seals_tokens: file.encryption.key.is_some() || file.encryption.key_file.is_some(),
         keeps_tokens: file.identity.providers.values().any(|one| one.tokens.keep),
@@ -114,12 +119,7 @@ fn route(
     let limits = route_limits(&raw.limits, references, &location.key("limits"), context);
     let (limits_after, limits_before) =
         limits.into_iter().partition(|limit| limit.needs_identity());
-    let upstream = upstream_index(
-        &raw.upstream,
-        references,
-        &location.key("upstream"),
-        context,
-    );
+    let upstream = upstream(raw.upstream.as_deref(), references, location, context);
     let require =
         requirements::requirements(&raw.require, references, &location.key("require"), context);
     let cors = raw
@@ -149,7 +149,7 @@ fn route(
         require,
         limits_before,
         limits_after,
-        upstream: upstream.unwrap_or_default(),
+        upstream: upstream.flatten(),
         strip_prefix: raw.strip_prefix,
         max_body: raw.max_body.map_or(u64::MAX, |size| size.0),
         timeouts: timeouts(&raw.timeouts, &location.key("timeouts"), context),
@@ -228,6 +228,24 @@ fn identity_headers(
             ))
         }
     }
+}
+
+/// Returns the index of the route's upstream, if it has one; `None` on an error.
+#[expect(clippy::option_option, reason = "an error, or validly no upstream")]
+fn upstream(
+    name: Option<&str>,
+    references: &References<'_>,
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) -> Option<Option<usize>> {
+    let Some(name) = name else {
+        if !references.has_front_proxies {
+            context.error_at_key(location, "\"upstream\" is missing");
+            return None;
+        }
+        return Some(None);
+    };
+    upstream_index(name, references, &location.key("upstream"), context).map(Some)
 }
 
 /// Returns the index of an upstream by name.

@@ -96,6 +96,12 @@ fn is_reserved(folded: &[u8]) -> bool {
         || folded == b"proxy"
 }
 
+/// Whether a name is one of `X-Portcullis-*` in some spelling.
+pub(super) fn is_portcullis(name: &[u8]) -> bool {
+    let start = name.get(..RESERVED.len());
+    start.is_some_and(|start| is_spelling(start, RESERVED))
+}
+
 fn is_listed_forwarding(folded: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 3] = [b"x-forwarded-", b"x-original-", b"x-rewrite-"];
     PREFIXES.iter().any(|prefix| folded.starts_with(prefix))

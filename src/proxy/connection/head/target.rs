@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{HeadRejection, bad, too_large};
 use crate::rejection::Reason;
-use crate::routing::{host_of, port_of};
+use crate::routing::{host_of, path_length, port_of};
 
 /// Bytes of a target; Pingora keeps it as an `http::Uri`, which has no room for more.
 pub(super) const MAX_TARGET: usize = 65_533;
@@ -58,44 +58,13 @@ pub(super) fn split_request_line(line: &[u8]) -> Result<[&[u8]; 3], HeadRejectio
 /// forward unchanged, and fragments: a reader that cuts one off sees another path. Returns the length
 /// of the target without its query.
 pub(super) fn check(target: &[u8]) -> Result<usize, HeadRejection> {
-    let length = target.iter().position(|byte| !is_in(*byte, PATH));
-    let (path, query) = target.split_at(length.unwrap_or(target.len()));
-    // It begins with a question mark, or with a byte that no path contains.
-    let is_query = matches!(query, [] | [b'?', ..]);
-    if target.is_empty() || !is_query || !query.iter().all(|byte| is_in(*byte, QUERY)) {
+    let Some(length) = path_length(target) else {
         return bad("the target has an illegal byte");
-    }
+    };
     if target.len() > MAX_TARGET {
         return too_large(Reason::Head("the target is too long"));
     }
-    Ok(path.len())
-}
-
-/// The bytes of a path, without the question mark that ends it.
-const PATH: u8 = 1;
-/// The bytes of a query, with the question mark before it.
-const QUERY: u8 = 2;
-
-/// The parts of a target that may contain each byte.
-#[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
-const PARTS: [u8; 256] = {
-    let mut parts = [0; 256];
-    let mut byte = 0x21;
-    while byte <= 0x7e {
-        parts[byte as usize] = match byte {
-            b'#' | b'<' | b'>' => 0,
-            b'?' | b'`' => QUERY,
-            b'"' => PATH,
-            _ => PATH | QUERY,
-        };
-        byte += 1;
-    }
-    parts
-};
-
-#[expect(clippy::indexing_slicing, reason = "a byte is below 256")]
-fn is_in(byte: u8, part: u8) -> bool {
-    PARTS[byte as usize] & part != 0
+    Ok(length)
 }
 
 /// Parses a target in absolute form that begins at `at` in the buffer.

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::pipeline::upstream_request::PeerOrigin;
 use crate::proxy::connection_auth::OwnConnections;
+use crate::settings::ListenerId;
 
 const LIMITS: HeadLimits = HeadLimits {
     size: 1024,
@@ -29,7 +30,7 @@ pub(crate) async fn connected() -> (Client, TcpStream) {
         origin: PeerOrigin::new(Ipv4Addr::LOCALHOST.into(), false),
         tls: false,
         certificate: None,
-        listener: 0,
+        listener: ListenerId::Public(0),
         own_connections: OwnConnections::default(),
     });
     let transport = Transport::Plain(accepted.unwrap().0);

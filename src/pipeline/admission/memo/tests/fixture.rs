@@ -22,7 +22,7 @@ use crate::pipeline::fields::{Fields, tests::list};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
 use crate::sessions::Sessions;
-use crate::settings::{self, ForwardedBy};
+use crate::settings::{self, ForwardedBy, ListenerId};
 use crate::store::{CacheKey, SessionIdentity, Store, user_hash};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::request_id::RequestId;
@@ -249,7 +249,7 @@ impl Fixture {
             host: None,
             client: &client_origin::resolve(peer, false, &[], by, fields),
             certificate: None,
-            listener: 0,
+            listener: ListenerId::Public(0),
             now: self.now,
         };
         let route = &self.snapshot.settings.routes.routes()[route];
