@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -28,6 +28,7 @@ struct State {
     held: Mutex<bool>,
     released: Condvar,
     open: Mutex<Vec<TcpStream>>,
+    taken: AtomicUsize,
 }
 
 impl FaultProxy {
@@ -58,10 +59,16 @@ impl FaultProxy {
                     let shared = Arc::clone(&shared);
                     std::thread::spawn(move || pump(from, to, &shared));
                 }
+                shared.taken.fetch_add(1, Ordering::SeqCst);
                 shared.open.lock().extend([client, server]);
             }
         });
         FaultProxy { address, state }
+    }
+
+    /// How many connections it has taken.
+    pub fn connections(&self) -> usize {
+        self.state.taken.load(Ordering::SeqCst)
     }
 
     /// Breaks every connection and takes no new ones.

@@ -56,22 +56,36 @@ impl Program {
             Program::Haproxy | Program::HaproxyPassthrough => ("haproxy", &["-db", "-f"]),
             Program::Caddy => ("caddy", &["run", "--adapter", "caddyfile", "--config"]),
         };
-        let mut command = Command::new(program);
+        let mut command = command(program);
         command.args(arguments).arg(file);
-        // Debian has them where the PATH of ordinary users does not look.
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{path}:/usr/sbin"));
         command
     }
+}
+
+/// Debian has some programs where the PATH of ordinary users does not look.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin"));
+    command
+}
+
+/// A proxy that is ready to start: the file of its command is in `folder`.
+pub struct Launch {
+    pub command: Command,
+    pub address: SocketAddr,
+    pub certificate: Certificate,
+    pub folder: TempDir,
 }
 
 /// A running proxy; it ends with this.
 pub struct FrontProxy {
     pub address: SocketAddr,
-    program: Program,
     certificate: Certificate,
     folder: TempDir,
     child: Child,
+    /// Whether it is a master with processes of its own.
+    has_workers: bool,
 }
 
 impl FrontProxy {
@@ -85,33 +99,47 @@ impl FrontProxy {
     ) -> Option<Self> {
         let (folder, address) = (tempfile::tempdir().unwrap(), ports::free());
         let contents = adapt(program, &edit(&program.file()), gateway, address, &folder);
-        write_certificate(program, &certificate, folder.path());
+        write_certificate(&certificate, folder.path());
         let file = folder.path().join("proxy.conf");
         std::fs::write(&file, contents).unwrap();
-        let spawned = program
-            .command(&file)
-            .env("HOME", folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(folder.path().join("stderr")).unwrap())
-            .spawn();
-        let Ok(child) = spawned else {
-            eprintln!("skipped: {program:?} is not installed (scripts/setup tests installs it)");
-            return None;
-        };
-        let mut proxy = FrontProxy {
+        let launch = Launch {
+            command: program.command(&file),
             address,
-            program,
             certificate,
             folder,
-            child,
         };
-        proxy.await_route_to(gateway);
+        let mut proxy = FrontProxy::launch(launch)?;
+        proxy.await_backend();
+        assert!(gateway.metric("portcullis_requests_total", &["public"]) > 0.0);
         Some(proxy)
     }
 
-    /// Waits until it listens and considers the gateway healthy.
-    fn await_route_to(&mut self, gateway: &Gateway) {
+    /// Starts one. `None`, with a message: the program is not installed.
+    pub fn launch(mut launch: Launch) -> Option<Self> {
+        let folder = launch.folder.path();
+        let spawned = launch
+            .command
+            .env("HOME", folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.join("stderr")).unwrap())
+            .spawn();
+        let Ok(child) = spawned else {
+            let program = launch.command.get_program().to_string_lossy();
+            eprintln!("skipped: {program} is not installed (scripts/setup tests installs it)");
+            return None;
+        };
+        Some(FrontProxy {
+            address: launch.address,
+            certificate: launch.certificate,
+            folder: launch.folder,
+            child,
+            has_workers: launch.command.get_program() == "nginx",
+        })
+    }
+
+    /// Waits until it listens and a request without credentials reaches the backend.
+    pub fn await_backend(&mut self) {
         eventually("the proxy forwards", || {
             if let Some(exit) = self.child.try_wait().unwrap() {
                 panic!("the proxy ended with {exit}: {}", self.logs());
@@ -124,11 +152,14 @@ impl FrontProxy {
                 .ok()?;
             (client.read_response_to("GET").ok()?.status == 200).then_some(())
         });
-        assert!(gateway.metric("portcullis_requests_total", &["public"]) > 0.0);
     }
 
     pub fn logs(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+    }
+
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// Connects with HTTP/1.1 over TLS.
@@ -157,10 +188,11 @@ impl FrontProxy {
 
 impl Drop for FrontProxy {
     fn drop(&mut self) {
-        match self.program {
-            // It has workers, which would stay.
-            Program::Nginx => signal(self.child.id(), "TERM"),
-            _ => drop(self.child.kill()),
+        if self.has_workers {
+            // They would stay.
+            signal(self.child.id(), "TERM");
+        } else {
+            let _ = self.child.kill();
         }
         let _ = self.child.wait();
     }
@@ -187,13 +219,7 @@ fn adapt(
             let file = replaced("app.example.com", NAME, &file);
             let file = replaced("listen 443", &format!("listen {address}"), &file);
             let file = replaced("/etc/nginx", folder, &file);
-            let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                .map(|kind| format!("{kind}_temp_path {folder};"))
-                .concat();
-            format!(
-                "daemon off; pid {folder}/pid; user root; events {{}} \
-                 http {{ access_log off; {temporary} {file} }}"
-            )
+            nginx_main(&file, folder)
         }
         Program::Haproxy | Program::HaproxyPassthrough => {
             let plain = if program == Program::Haproxy {
@@ -209,22 +235,37 @@ fn adapt(
         Program::Caddy => {
             let file = replaced("127.0.0.1:8080", &public, file);
             let file = replaced("health_port 9090", &format!("health_port {admin}"), &file);
-            let site = format!(
-                "{{\n admin off\n auto_https off\n}}\nhttps://{NAME}:{} {{\n bind 127.0.0.1\n \
-                 tls {folder}/site.pem {folder}/site.key\n",
-                address.port()
-            );
-            replaced("app.example.com {\n", &site, &file)
+            caddy_site(&file, address, folder)
         }
     }
 }
 
-/// HAProxy reads certificate and key from one file.
-fn write_certificate(program: Program, certificate: &Certificate, folder: &Path) {
-    let mut pem = certificate.cert.clone();
-    if program == Program::Haproxy {
-        pem.push_str(&certificate.key);
-    }
+/// The main file of nginx around one of `conf.d`.
+pub fn nginx_main(file: &str, folder: &str) -> String {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {folder};"))
+        .concat();
+    format!(
+        "daemon off; pid {folder}/pid; user root; events {{}} \
+         http {{ access_log off; {temporary} {file} }}"
+    )
+}
+
+/// The file of Caddy with the site at `address`, with its own certificate.
+pub fn caddy_site(file: &str, address: SocketAddr, folder: &str) -> String {
+    let name = "app.example.com {\n";
+    assert!(file.contains(name), "{file}");
+    let site = format!(
+        "https://{NAME}:{} {{\n bind 127.0.0.1\n tls {folder}/site.pem {folder}/site.key\n",
+        address.port()
+    );
+    let options = "{\n admin off\n auto_https off\n}\n";
+    format!("{options}{}", file.replace(name, &site))
+}
+
+/// `site.pem` has the key too, because HAProxy reads both from one file.
+pub fn write_certificate(certificate: &Certificate, folder: &Path) {
+    let pem = format!("{}{}", certificate.cert, certificate.key);
     std::fs::write(folder.join("site.pem"), pem).unwrap();
     std::fs::write(folder.join("site.key"), &certificate.key).unwrap();
 }
