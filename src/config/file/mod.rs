@@ -84,7 +84,6 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) limits: BTreeMap<String, Limit>,
     /// Groups of backend servers, by name.
-    #[schemars(extend("minProperties" = 1))]
     pub(super) upstreams: BTreeMap<String, Upstream>,
     /// Routes. The most specific matching route wins: host first, then path, method and headers;
     /// among equals, the first in the file.

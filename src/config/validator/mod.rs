@@ -162,9 +162,6 @@ impl<'s> Validator<'s> {
             ("minItems", Value::Array(items)) => {
                 shorter(items.len()).then_some(ValueRule::NotEmpty)
             }
-            ("minProperties", Value::Object(object)) => {
-                shorter(object.len()).then_some(ValueRule::NotEmpty)
-            }
             ("minLength", Value::String(text)) => {
                 shorter(text.chars().count()).then_some(ValueRule::NotEmpty)
             }

@@ -25,7 +25,7 @@ static FULL: LazyLock<Value> = LazyLock::new(|| {
 #[test]
 fn every_keyword_of_the_schema_is_supported() {
     let supported = "$ref additionalProperties anyOf enum items maxLength maximum minItems minLength \
-         minProperties minimum pattern properties required type";
+         minimum pattern properties required type";
     let annotations = "$defs $schema default description examples format patternErrorMessage title";
     let known: BTreeSet<&str> = supported
         .split_whitespace()
