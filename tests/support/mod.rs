@@ -10,6 +10,8 @@ pub mod commands;
 pub mod config;
 pub mod echo;
 pub mod fault_proxy;
+pub mod forward_auth_deployment;
+pub mod forward_auth_proxy;
 pub mod frames;
 pub mod front_proxy;
 pub mod gateway;
