@@ -33,7 +33,8 @@ const SIGNING: &str =
 #[test]
 fn defaults_are_those_of_the_full_file() {
     let full = settings(FULL).unwrap();
-    let bare = parse_section(&format!("{SIGNING}api_keys: {{}}")).unwrap();
+    let defaults = "api_keys: {}\nforward_auth: { trusted_proxies: [127.0.0.1] }";
+    let bare = parse_section(&format!("{SIGNING}{defaults}")).unwrap();
     assert_eq!(full.boot, bare.boot);
     assert_eq!(full.reloadable.sessions, bare.reloadable.sessions);
     assert_eq!(full.reloadable.identity, bare.reloadable.identity);
