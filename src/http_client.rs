@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::redirect;
 use url::Url;
 
@@ -44,6 +44,15 @@ pub enum HttpError {
 /// The head of a response, whose body has not been read.
 #[derive(Debug)]
 pub struct HttpResponse(reqwest::Response);
+
+/// The media type of a response, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentKind {
+    Json,
+    /// A signed or encrypted response.
+    Jwt,
+    Other,
+}
 
 impl HttpClient {
     /// Makes a client.
@@ -127,5 +136,59 @@ fn without_url(error: reqwest::Error) -> HttpError {
         HttpError::Connect(error)
     } else {
         HttpError::Exchange(error)
+    }
+}
+
+impl ContentKind {
+    pub fn of(headers: &HeaderMap) -> ContentKind {
+        let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return ContentKind::Other;
+        };
+        let media_type = value.to_str().unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default();
+        let media_type = media_type.trim().to_ascii_lowercase();
+        match media_type.as_str() {
+            "application/json" => ContentKind::Json,
+            "application/jwt" | "application/jose" => ContentKind::Jwt,
+            other if other.starts_with("application/") && other.ends_with("+json") => {
+                ContentKind::Json
+            }
+            _ => ContentKind::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn media_types_are_compared_without_parameters_and_case() {
+        for (value, expected) in [
+            ("application/json", ContentKind::Json),
+            ("Application/JSON; charset=utf-8", ContentKind::Json),
+            ("application/vnd.github+json", ContentKind::Json),
+            ("application/jwt", ContentKind::Jwt),
+            ("application/jose", ContentKind::Jwt),
+            ("text/html", ContentKind::Other),
+            ("text/json", ContentKind::Other),
+            ("application/jsonp", ContentKind::Other),
+            ("text/x+json", ContentKind::Other),
+            ("", ContentKind::Other),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(ContentKind::of(&headers), expected, "{value}");
+            headers.append(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(
+                ContentKind::of(&headers),
+                ContentKind::Other,
+                "{value} twice"
+            );
+        }
+        assert_eq!(ContentKind::of(&HeaderMap::new()), ContentKind::Other);
     }
 }

@@ -76,14 +76,14 @@ fn examples_of_the_full_file_are_valid() {
         .split("\n\n")
         .filter(|block| block.contains("with its defaults"))
         .collect();
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
     for (index, block) in blocks.into_iter().enumerate() {
         let lines = block.lines().skip_while(|line| *line != "#").skip(1);
         let example: Vec<&str> = lines
             .map(|line| line.strip_prefix("# ").unwrap_or(line))
             .collect();
         let example = match example.first() {
-            Some(&"trusted_issuers:") => {
+            Some(&"trusted_issuers:" | &"introspection:") => {
                 let indented: Vec<String> =
                     example.iter().map(|line| format!("  {line}\n")).collect();
                 format!("{BASE}tokens:\n{SIGNING}{}", indented.concat())
@@ -94,6 +94,37 @@ fn examples_of_the_full_file_are_valid() {
         fs::write(&file, &example).unwrap();
         let output = portcullis(&["check", "--config", file.to_str().unwrap()]);
         assert!(output.status.success(), "{}{example}", stderr(&output));
+    }
+}
+
+/// Each block of YAML in the page is a part of a file, with sections of its own.
+#[test]
+fn samples_of_the_introspection_page_are_valid() {
+    let page = fs::read_to_string(root().join("docs/introspection.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).collect();
+    assert!(blocks.len() >= 2, "{}", blocks.len());
+    for (index, block) in blocks.into_iter().enumerate() {
+        let sample = block.split("```").next().unwrap().trim_end();
+        let indent = sample.len() - sample.trim_start().len();
+        let lines = sample.lines().map(|line| line.get(indent..).unwrap_or(""));
+        let sample = lines.collect::<Vec<_>>().join("\n");
+        let sample = sample.replace("tokens:\n", &format!("tokens:\n{SIGNING}"));
+        let is_missing = |line: &&str| {
+            let section = line
+                .split_once(':')
+                .map(|(section, _)| format!("{section}:"));
+            !section.is_some_and(|section| sample.lines().any(|line| line.starts_with(&section)))
+        };
+        let base: String = BASE
+            .lines()
+            .filter(is_missing)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let file = folder.path().join(format!("{index}.yaml"));
+        fs::write(&file, format!("{base}{sample}\n")).unwrap();
+        let output = portcullis(&["check", "--config", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}{sample}", stderr(&output));
     }
 }
 

@@ -66,7 +66,9 @@ const provider = new Provider(issuer, {
   },
   features: {
     backchannelLogout: { enabled: true },
+    clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
+    introspection: { enabled: true },
     jwtResponseModes: { enabled: true },
     revocation: { enabled: true },
     rpInitiatedLogout: {

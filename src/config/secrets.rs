@@ -33,6 +33,10 @@ pub enum Purpose {
 impl Purpose {
     /// Whether the secret at this path is needed.
     pub(super) fn needs(self, location: &ConfigPath) -> bool {
+        let introspection = ConfigPath::root().key("tokens").key("introspection");
+        if location.is_within(&introspection) {
+            return matches!(self, Purpose::Serve | Purpose::Connect);
+        }
         let sections: &[&str] = match self {
             Purpose::Serve => return true,
             Purpose::Check | Purpose::Explain => &[],

@@ -1,17 +1,25 @@
-//! The keys of trusted issuers, and the verifier that uses them.
+//! The keys of trusted issuers, introspection endpoints, and the verifier that uses both.
 
+mod client_authentication;
 mod fetch_signal;
+pub mod introspection;
+mod issuer_metadata;
+mod metadata_document;
 mod remote_key_set;
 pub mod verifier;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use client_authentication::{Form, authenticate};
 pub use fetch_signal::{FetchSignal, FetchWait};
+pub use metadata_document::MetadataError;
+pub(crate) use metadata_document::{MetadataDocument, is_loopback_issuer};
 pub(crate) use remote_key_set::is_secure_url;
 use remote_key_set::warn_ignored_keys;
-pub use remote_key_set::{KeyFetchOutcome, KeyRefresh, KeySetFetching, KeySetSource, RemoteKeySet};
-use url::Url;
+pub use remote_key_set::{
+    KeyFetchOutcome, KeyRefresh, KeySetAddress, KeySetFetching, KeySetSource, RemoteKeySet,
+};
 
 use crate::auth::token::{Algorithm, Key, KeySource, Tokens, TrustedIssuer};
 use crate::http_client::{HttpClient, HttpClientConfig};
@@ -41,12 +49,14 @@ impl Issuers {
                 warn_ignored_keys(&trusted.issuer, &set.ignored);
                 None
             }
-            KeySource::Url(url) => {
-                let source = source_of(trusted, url);
-                let kept = previous.and_then(|previous| previous.find(&source));
-                let start = || Arc::new(RemoteKeySet::start(source, fetching(metrics)));
-                Some(kept.unwrap_or_else(start))
-            }
+            KeySource::Url(url) => Some(source_of(trusted, KeySetAddress::Url(url.clone()))),
+            KeySource::Discovered => Some(source_of(trusted, KeySetAddress::Discovered)),
+        });
+        let key_sets = key_sets.map(|source| {
+            let source = source?;
+            let kept = previous.and_then(|previous| previous.find(&source));
+            let start = || Arc::new(RemoteKeySet::start(source, fetching(metrics)));
+            Some(kept.unwrap_or_else(start))
         });
         Issuers {
             key_sets: key_sets.collect(),
@@ -105,13 +115,13 @@ fn fetching(metrics: &Arc<Metrics>) -> KeySetFetching {
     }
 }
 
-fn source_of(trusted: &TrustedIssuer, url: &Url) -> KeySetSource {
+fn source_of(trusted: &TrustedIssuer, address: KeySetAddress) -> KeySetSource {
     let mut algorithms = trusted.algorithms.clone();
     // A published key set holds no secrets.
     algorithms.retain(|algorithm| *algorithm != Algorithm::HS256);
     KeySetSource {
         issuer: trusted.issuer.clone(),
-        url: url.clone(),
+        address,
         algorithms,
     }
 }

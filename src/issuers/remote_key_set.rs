@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::fetch_signal::{FetchSignal, FetchWait};
+use super::issuer_metadata::{DiscoveryError, IssuerAddress, discover};
 use crate::auth::token::{Algorithm, IgnoredKey, Key, KeyError, KeySet, parse_jwks};
 use crate::http_client::{HttpClient, HttpError};
 
@@ -34,8 +35,16 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 pub struct KeySetSource {
     /// Names the issuer in the log.
     pub issuer: String,
-    pub url: Url,
+    pub address: KeySetAddress,
     pub algorithms: Vec<Algorithm>,
+}
+
+/// The address of a key set.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeySetAddress {
+    Url(Url),
+    /// In the issuer's metadata, which is fetched each time.
+    Discovered,
 }
 
 /// How a key set is fetched.
@@ -95,6 +104,8 @@ enum FetchError {
     Insecure,
     #[error("the HTTP client could not be created")]
     NoClient,
+    #[error("the address of the key set is not known")]
+    Discovery(#[source] DiscoveryError),
     #[error("the issuer cannot be reached")]
     Unreachable(#[source] HttpError),
     #[error("the issuer did not respond in time")]
@@ -221,13 +232,20 @@ impl FetchState {
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {
-        if !is_secure_url(&self.source.url) {
+        let client = self.fetching.client.as_ref().ok_or(FetchError::NoClient)?;
+        let url = match &self.source.address {
+            KeySetAddress::Url(url) => url.clone(),
+            KeySetAddress::Discovered => {
+                let discovering = discover(client, &self.source.issuer, IssuerAddress::Jwks);
+                discovering.await.map_err(FetchError::Discovery)?
+            }
+        };
+        if !is_secure_url(&url) {
             return Err(FetchError::Insecure);
         }
-        let client = self.fetching.client.as_ref().ok_or(FetchError::NoClient)?;
         let agent = (header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let headers = HeaderMap::from_iter([agent]);
-        let sent = client.send(Method::GET, self.source.url.clone(), headers, Bytes::new());
+        let sent = client.send(Method::GET, url, headers, Bytes::new());
         let response = sent.await.map_err(FetchError::Unreachable)?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));

@@ -101,13 +101,13 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::auth::token::{Algorithm, Claims, fixtures};
+    use crate::auth::token::{Algorithm, Claims, TokenSource, fixtures};
     use crate::pipeline::admission::{CredentialKind, Principal};
 
     fn identity(roles: &[&str]) -> Identity {
         Identity::new(
             Principal::Token(Arc::new(Claims {
-                trusted: Some(0),
+                source: TokenSource::Trusted(0),
                 issuer: "https://idp.example".to_owned(),
                 user: "ann".to_owned(),
                 session: None,

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use super::assertions::Assertions;
 use crate::identity::oidc::Providers;
 use crate::issuers::Issuers;
+use crate::issuers::introspection::Introspections;
 use crate::issuers::verifier::Verifier;
 use crate::settings::Reloadable;
 use crate::telemetry::logging::RouteFields;
@@ -40,6 +41,8 @@ impl Snapshot {
     ) -> Snapshot {
         let issuers = previous.map(|previous| previous.verifier.issuers());
         let issuers = Issuers::new(&settings.tokens, metrics, issuers);
+        let introspections = previous.map(|previous| previous.verifier.introspections());
+        let introspections = Introspections::new(&settings.introspection, introspections, metrics);
         let providers = previous.map(|previous| &previous.providers);
         let providers = Providers::start(&settings.identity.providers, providers, metrics);
         let upstreams = Upstreams::build(
@@ -50,7 +53,11 @@ impl Snapshot {
             Handle::current(),
         )
         .await;
-        Snapshot::new(settings, issuers, providers, upstreams, metrics)
+        let snapshot = Snapshot::new(settings, issuers, providers, upstreams, metrics);
+        Snapshot {
+            verifier: snapshot.verifier.with_introspections(introspections),
+            ..snapshot
+        }
     }
 
     /// A configuration for a process that serves no traffic: fetches no keys and checks no servers.

@@ -15,6 +15,7 @@ use super::retry::Failure;
 use crate::api::PublicApi;
 use crate::api::admin::Readiness;
 use crate::auth::principal::Principal;
+use crate::auth::token::TokenSource;
 use crate::clock;
 use crate::pipeline::admission::{Admission, AdmissionServices};
 use crate::pipeline::snapshot::Snapshot;
@@ -171,7 +172,11 @@ fn source_of<'a>(caller: &'a Principal, settings: &'a settings::Reloadable) -> O
             Some(sign_in) => Some(&sign_in.provider),
             None => settings.identity.source.name(),
         },
-        Principal::Token(claims) => claims.trusted.map(|_| claims.issuer.as_str()),
+        Principal::Token(claims) => match &claims.source {
+            TokenSource::Own => None,
+            TokenSource::Trusted(_) => Some(&claims.issuer),
+            TokenSource::Introspected(name) => Some(name),
+        },
     }
 }
 

@@ -62,6 +62,8 @@ reasons! {
     TokenExpired = "expired",
     WrongCertificate = "it is bound to another client certificate",
     IssuerKeysUnknown = "the issuer's keys are not known yet",
+    NotIntrospected = "the introspection endpoint did not say whether the token is active",
+    TooManyIntrospections = "as many introspections as are allowed are in progress",
     Blacklisted = "blacklisted",
     SignedOutEverywhere = "its person was signed out everywhere",
     CachedBlacklisted = "known to be blacklisted",

@@ -9,6 +9,7 @@ pub mod backend;
 mod bind_address;
 mod database;
 pub mod forward_auth;
+pub mod introspection;
 pub mod pages;
 pub mod provider;
 mod topology;
@@ -193,6 +194,8 @@ pub struct Reloadable {
     /// Accepted host names of the admin listener, in lower case; `None` for any.
     pub admin_names: Option<Vec<String>>,
     pub tokens: Arc<token::Tokens>,
+    /// In the order of the file.
+    pub introspection: Vec<Arc<introspection::IntrospectionEntry>>,
     pub sessions: session::SessionRules,
     pub identity: Identity,
     /// The keys that seal the tokens of providers and the keys of certificates. Present where such

@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 use super::super::body::BodyFields;
 use super::super::response;
 use super::AdminState;
+use crate::auth::credential::{BearerForm, bearer_form};
+use crate::auth::token::opaque_token_key;
 use crate::events::{Event, EventKind};
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::Rejection;
@@ -38,6 +40,15 @@ pub(super) async fn blacklist(
     }
     let named = match (jti, token) {
         (Some(jti), None) if (1..=KEY_MAX).contains(&jti.len()) => Some((jti, None)),
+        (None, Some(token)) if is_opaque(&token, &snapshot) => {
+            if ttl.is_none() {
+                fields.add_error(
+                    "ttl",
+                    "is required, because the token does not say when it expires",
+                );
+            }
+            Some((opaque_token_key(&token), None))
+        }
         (None, Some(token)) => {
             let named = blacklist_key_and_expiry(&token);
             if named.is_none() {
@@ -62,6 +73,12 @@ pub(super) async fn blacklist(
         .blacklist(&key, Duration::from_secs(seconds), None)
         .await?;
     Ok(response::data(&json!({"jti": key, "ttl": seconds})))
+}
+
+/// Whether a token is one that an introspection endpoint verifies.
+fn is_opaque(token: &str, snapshot: &Snapshot) -> bool {
+    let is_offered = !snapshot.settings.introspection.is_empty();
+    is_offered && bearer_form(token, None) == BearerForm::Opaque
 }
 
 /// Returns a token's blacklist key and `exp`. The token is not verified: blacklisting an invalid

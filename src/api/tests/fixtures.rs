@@ -53,16 +53,8 @@ pub(super) fn reloadable() -> Reloadable {
         admin_token: Some("0123456789abcdef".to_owned().into()),
         admin_names: Some(Vec::new()),
         tokens: Arc::new(tokens()),
-        sessions: SessionRules {
-            durable: false,
-            ttl: Duration::from_secs(7200),
-            idle_timeout: Some(Duration::from_secs(3600)),
-            max_per_user: 3,
-            on_limit: OnSessionLimit::EvictOldest,
-            cookie: cookie(),
-            bind_user_agent: ClientBinding::Off,
-            bind_ip: ClientBinding::Off,
-        },
+        introspection: Vec::new(),
+        sessions: session_rules(),
         identity: settings::Identity {
             registration_open: true,
             passwords: PASSWORDS,
@@ -97,6 +89,19 @@ pub(super) fn reloadable() -> Reloadable {
             delay: Duration::ZERO,
             grace: Duration::ZERO,
         },
+    }
+}
+
+fn session_rules() -> SessionRules {
+    SessionRules {
+        durable: false,
+        ttl: Duration::from_secs(7200),
+        idle_timeout: Some(Duration::from_secs(3600)),
+        max_per_user: 3,
+        on_limit: OnSessionLimit::EvictOldest,
+        cookie: cookie(),
+        bind_user_agent: ClientBinding::Off,
+        bind_ip: ClientBinding::Off,
     }
 }
 

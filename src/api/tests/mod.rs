@@ -29,7 +29,7 @@ use super::caller::presented_credential;
 use super::{ApiState, Caller, ResponseInfo, router};
 use crate::auth::credential::PresentedCredential;
 use crate::auth::session::{SessionId, SessionStatus};
-use crate::auth::token::Claims;
+use crate::auth::token::{Claims, TokenSource};
 use crate::database::Database;
 use crate::events::{Events, RecordedEvent};
 use crate::identity::Accounts;
@@ -303,7 +303,7 @@ fn claims(token: &str) -> Claims {
     let claims: Value = serde_json::from_slice(&decode.decode(payload).unwrap()).unwrap();
     let text = |name: &str| claims.get(name).unwrap().as_str().unwrap().to_owned();
     Claims {
-        trusted: None,
+        source: TokenSource::Own,
         issuer: text("iss"),
         user: text("sub"),
         session: SessionId::parse(&text("sid")),

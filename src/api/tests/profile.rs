@@ -209,7 +209,7 @@ async fn foreign_user_with_same_id_is_distinct() {
     let gateway = gateway().await;
     let signed_in = gateway.register().await;
     let claims = Arc::new(Claims {
-        trusted: Some(0),
+        source: TokenSource::Trusted(0),
         issuer: "https://idp.example".to_owned(),
         session: None,
         ..claims(&signed_in.text("/access_token"))

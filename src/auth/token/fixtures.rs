@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
+use super::{Algorithm, ClaimNames, IntrospectionRules, Key, KeySource, Tokens, TrustedIssuer};
 use crate::auth::reserved_prefixes::ReservedPrefixes;
 use crate::auth::session::Millis;
 
@@ -62,6 +62,24 @@ pub(crate) fn trusted(keys: KeySource) -> TrustedIssuer {
         user_prefix: "idp:".to_owned(),
         reserved_prefixes: ReservedPrefixes::default(),
         require_session: false,
+        introspection: None,
+    }
+}
+
+/// Rules of an introspection entry, whose users have its name and a colon as prefix.
+pub(crate) fn introspection_rules(name: &str) -> IntrospectionRules {
+    IntrospectionRules {
+        name: name.into(),
+        issuer: None,
+        audience: None,
+        claims: ClaimNames {
+            user: "sub".to_owned(),
+            email: "email".to_owned(),
+            roles: "roles".to_owned(),
+            scopes: "scope".to_owned(),
+        },
+        user_prefix: format!("{name}:"),
+        reserved_prefixes: ReservedPrefixes::default(),
     }
 }
 

@@ -8,6 +8,7 @@ mod derive;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod inspect;
+mod introspection;
 mod jwk;
 mod jws;
 mod key;
@@ -22,6 +23,8 @@ pub use assertion::AssertionClaims;
 pub(crate) use check::{VerifiedToken, VerifyError};
 pub(crate) use claims::{is_invisible, is_user_id, parse_string_list};
 pub use inspect::{Inspection, inspect};
+pub use introspection::IntrospectionRules;
+pub(crate) use introspection::{IntrospectionVerdict, opaque_token_key};
 pub use jwk::{IgnoredKey, KeySet, parse_jwks};
 pub use key::{Key, KeyError};
 pub use mint::{AccessTokenClaims, SignError};
@@ -58,6 +61,8 @@ pub struct TrustedIssuer {
     /// Empty for an issuer with a prefix of its own.
     pub reserved_prefixes: ReservedPrefixes,
     pub require_session: bool,
+    /// Index of the introspection entry that its tokens must pass too.
+    pub introspection: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -66,6 +71,8 @@ pub enum KeySource {
     File(KeySet),
     /// Fetched in the background by `issuers`.
     Url(url::Url),
+    /// The same, from the address in the issuer's metadata.
+    Discovered,
 }
 
 /// Names of the claims that the gateway reads from tokens of a trusted issuer.
@@ -161,18 +168,29 @@ impl CertificateHash {
     }
 }
 
+/// What vouches for a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// The gateway's own signature.
+    Own,
+    /// That of a trusted issuer: an index into [`Tokens::trusted`].
+    Trusted(usize),
+    /// The introspection entry of this name.
+    Introspected(Arc<str>),
+}
+
 /// Claims of a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// Index into [`Tokens::trusted`]; `None` for the gateway's own tokens.
-    pub trusted: Option<usize>,
+    pub source: TokenSource,
+    /// Issuer of the user.
     pub issuer: String,
-    /// Includes the `user_prefix` of a trusted issuer.
+    /// Includes the `user_prefix` of the source.
     pub user: String,
     /// Set for the gateway's own tokens, and for trusted issuers with `require_session`.
     pub session: Option<SessionId>,
     /// Key of the token in the blacklist: its `jti`, or, without one, the SHA-256 of the token up
-    /// to its last dot, in hex.
+    /// to its last dot, in hex. Of an introspected token, the SHA-256 of all of it.
     pub blacklist_key: String,
     pub issued_at: Option<Millis>,
     pub expires_at: Millis,
@@ -195,10 +213,15 @@ impl Claims {
     /// Returns the user's key in the store, the database and counters: issuer and user, or, for the
     /// gateway's own tokens, the user alone.
     pub fn user_key(&self) -> Cow<'_, str> {
-        match self.trusted {
-            Some(_) => format!("{}\0{}", self.issuer, self.user).into(),
-            None => self.user.as_str().into(),
+        match self.is_own() {
+            false => format!("{}\0{}", self.issuer, self.user).into(),
+            true => self.user.as_str().into(),
         }
+    }
+
+    /// Whether the gateway has issued the token.
+    pub fn is_own(&self) -> bool {
+        self.source == TokenSource::Own
     }
 
     /// Returns the time of issue in whole seconds.

@@ -1,6 +1,7 @@
 //! Connection tests of `portcullis check --connect`.
 
 mod acme;
+mod introspection;
 mod providers;
 
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::database::Database;
 use crate::settings::{Server, ServerAddress, Settings, Upstream};
 use crate::store::{self, Severity};
 
-/// Tests the store, the database, the upstreams, the certificate authorities and the providers. Successes
-/// are printed to standard output. Warnings do not fail the command; problems that would stop the gateway do.
+/// Tests the store, the database, the upstreams, the certificate authorities, the introspection endpoints
+/// and the providers. Successes are printed to standard output. Warnings do not fail the command; problems that would stop the gateway do.
 pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -39,6 +40,10 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
                 let (severity, message) = acme::inspect(&certificates.settings).await;
                 report(severity, &message, &mut errors)?;
             }
+        }
+        for entry in &settings.reloadable.introspection {
+            let (severity, message) = introspection::inspect(entry).await;
+            report(severity, &message, &mut errors)?;
         }
         for provider in &settings.reloadable.identity.providers {
             for (severity, message) in providers::inspect(provider).await {

@@ -7,6 +7,7 @@ pub(super) mod backend;
 pub(super) mod encryption;
 pub(super) mod forward_auth;
 pub(super) mod identity;
+pub(super) mod introspection;
 pub(super) mod listeners;
 pub(super) mod pages;
 pub(super) mod provider;

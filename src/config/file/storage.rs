@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::file::introspection::Introspection;
 use crate::config::units::{Secret, Time};
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -149,13 +150,15 @@ pub(in crate::config) struct Tokens {
     /// Tolerated clock difference.
     pub(in crate::config) leeway: Time,
     /// Key that signs the gateway's own tokens. Required unless `api` is null and all tokens come
-    /// from `trusted_issuers`.
+    /// from `trusted_issuers` or `introspection`.
     pub(in crate::config) signing: Option<SigningKey>,
     /// Previous keys, in the same form, that are accepted until they are removed; for key rotation.
     /// A public key suffices.
     pub(in crate::config) verify_also: Vec<SigningKey>,
     /// Other issuers whose tokens are accepted.
     pub(in crate::config) trusted_issuers: Vec<TrustedIssuer>,
+    /// Endpoints at which tokens are verified that only their issuer can read (RFC 7662).
+    pub(in crate::config) introspection: Vec<Introspection>,
 }
 
 impl Default for Tokens {
@@ -170,6 +173,7 @@ impl Default for Tokens {
             signing: None,
             verify_also: Vec::new(),
             trusted_issuers: Vec::new(),
+            introspection: Vec::new(),
         }
     }
 }
@@ -212,7 +216,8 @@ pub(in crate::config) struct TrustedIssuer {
     pub(in crate::config) issuer: String,
     /// URL of the key set: https, or http on a loopback address. It is fetched every ten minutes,
     /// and for a token with an unknown key, at most once in 30 seconds. For a token without a known
-    /// `kid`, at most 16 keys are tried. Unusable keys are logged.
+    /// `kid`, at most 16 keys are tried. Unusable keys are logged. Without `jwks_url` and
+    /// `jwks_file`, it is the `jwks_uri` in the metadata of `issuer`.
     #[serde(default)]
     pub(in crate::config) jwks_url: Option<String>,
     /// File with the key set; replaces `jwks_url`.
@@ -233,6 +238,9 @@ pub(in crate::config) struct TrustedIssuer {
     /// Whether the tokens must belong to a session of this gateway. If not, their `sid` is ignored.
     #[serde(default)]
     pub(in crate::config) require_session: bool,
+    /// Name of the `introspection` entry that the tokens must pass as well, after their signature.
+    #[serde(default)]
+    pub(in crate::config) introspection: Option<String>,
 }
 
 fn asymmetric() -> Vec<Algorithm> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::headers::{cgi_name, header_name, is_connection_header, is_gateway_header};
-use super::providers::prefixes;
+use super::user_prefixes;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::File;
@@ -84,7 +84,7 @@ pub(super) fn api_keys(
                        endpoints";
         context.error(&location.key("self_service"), message);
     }
-    prefixes::check_services(file, context);
+    user_prefixes::check_services(file, context);
     let at = location.key("max_ttl");
     let max_ttl: Option<Duration> = raw.max_ttl.map(|time| context.require_positive(&at, time));
     Some(ApiKeys {

@@ -1,8 +1,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::backend;
-use super::providers::prefixes;
+use super::{backend, user_prefixes};
 use crate::auth::credential::FORM_COOKIES;
 use crate::auth::session::{ClientBinding, CookieRules, OnSessionLimit, SameSite, SessionRules};
 use crate::config::context::ResolveContext;
@@ -180,7 +179,7 @@ pub(super) fn identity(
         failures_per_account,
         source,
         providers: providers?,
-        reserved_prefixes: prefixes::reserved(file, None),
+        reserved_prefixes: user_prefixes::reserved(file, None),
     })
 }
 

@@ -6,11 +6,13 @@ mod acme;
 mod api;
 mod api_keys;
 mod backend;
+mod client_authentication;
 mod database;
 mod encryption;
 mod forward_auth;
 mod headers;
 mod identity;
+mod introspection;
 mod limits;
 mod listeners;
 mod origins;
@@ -21,6 +23,7 @@ mod storage;
 mod tokens;
 mod topology;
 mod upstreams;
+mod user_prefixes;
 
 use tokens::Signing;
 
@@ -30,8 +33,8 @@ use crate::config::file::identity::Api;
 use crate::config::file::provider::{Provider, Users};
 use crate::config::file::routing::route::{OnUnauthenticated, OnUnauthenticatedWord, Route};
 use crate::config::file::{self, File};
-use crate::routing;
 use crate::routing::endpoints::OfferedEndpoints;
+use crate::routing::{self, IdentityHeaders, NameSet};
 use crate::settings::{Boot, Reloadable, Settings, Shutdown};
 
 /// Checks the whole file, and builds the settings if it has no errors.
@@ -46,6 +49,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let database = database::database(&file.database, &root.key("database"), context);
     let endpoints = enabled_api(file);
     let tokens = tokens::tokens(file, signing(file, endpoints), context);
+    let introspection = introspection::introspection(file, endpoints.is_some(), context);
     let sessions = identity::sessions(&file.sessions, &root.key("sessions"), context);
     let encryption = encryption::encryption(&file.encryption, &root.key("encryption"), context);
     let providers = providers::providers(file, file.api.is_some(), context);
@@ -59,9 +63,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let limits = limits::limits(&file.limits, outage, &root.key("limits"), context);
     let upstreams = upstreams::upstreams(&file.upstreams, &root.key("upstreams"), context);
     let routes = routes::routes(file, &limits, &identity_headers, context)?;
-    let of_routes = routes.iter().map(|route| &*route.identity_headers);
-    let identity_header_names =
-        headers::reserved_identity_headers(&file.identity_headers, &identity_headers, of_routes);
+    let identity_header_names = identity_header_names(file, &identity_headers, &routes);
     let api_keys = api_keys::api_keys(file, &limits, &identity_header_names, context);
     let (listeners, reloadable_listeners) = listeners?.into_iter().unzip();
     let (admin, admin_token) = admin?;
@@ -81,6 +83,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
             admin_token,
             admin_names,
             tokens: tokens?,
+            introspection: introspection?,
             sessions: sessions?,
             identity: identity?,
             encryption: encryption?,
@@ -97,14 +100,25 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     })
 }
 
+/// Returns the names of the identity headers of all routes.
+fn identity_header_names(
+    file: &File,
+    identity_headers: &IdentityHeaders,
+    routes: &[routing::Route],
+) -> NameSet {
+    let of_routes = routes.iter().map(|route| &*route.identity_headers);
+    headers::reserved_identity_headers(&file.identity_headers, identity_headers, of_routes)
+}
+
 /// Returns the section of the gateway's own endpoints. They are off by default if all tokens come
 /// from other issuers, because no user signs in at the gateway.
 fn enabled_api(file: &File) -> Option<&Api> {
     let redirect = OnUnauthenticated::Word(OnUnauthenticatedWord::Redirect);
     let redirects = |route: &Route| route.on_unauthenticated == redirect;
     let pages = file.routes.iter().any(redirects);
-    let foreign_only = file.tokens.signing.is_none()
-        && !file.tokens.trusted_issuers.is_empty()
+    let tokens = &file.tokens;
+    let foreign_only = tokens.signing.is_none()
+        && !(tokens.trusted_issuers.is_empty() && tokens.introspection.is_empty())
         && file.identity.upstream.is_none()
         && file.identity.providers.is_empty()
         && !pages;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use super::providers::addresses::parse_secure;
-use super::providers::prefixes;
+use super::providers::addresses::{check_issuer, parse_secure};
+use super::{introspection, user_prefixes};
 use crate::auth::reserved_prefixes::ReservedPrefixes;
 use crate::auth::token::{Algorithm, ClaimNames, Key, KeySource, Tokens, TrustedIssuer};
 use crate::config::context::ResolveContext;
@@ -68,7 +68,8 @@ fn check_unsigned(
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> Option<Option<Key>> {
-    let message = match (signs, raw.trusted_issuers.is_empty()) {
+    let has_no_other = raw.trusted_issuers.is_empty() && raw.introspection.is_empty();
+    let message = match (signs, has_no_other) {
         (Signing::Providers, _) => {
             "\"signing\" is missing; it is the key that signs the tokens of users who sign in at \
              providers"
@@ -81,7 +82,8 @@ fn check_unsigned(
              or set \"api\" to null"
         }
         (Signing::Nothing, true) => {
-            "\"signing\" or \"trusted_issuers\" is missing; no token would be accepted"
+            "\"signing\", \"trusted_issuers\" or \"introspection\" is missing; no token would be \
+             accepted"
         }
         (Signing::Nothing, false) => return Some(None),
     };
@@ -199,6 +201,10 @@ fn trusted_issuer(
     let audience = context.require_non_empty(&location.key("audience"), &raw.audience);
     let user = context.require_non_empty(&location.key("claims").key("user"), &raw.claims.user);
     let algorithms: Vec<Algorithm> = raw.algorithms.iter().copied().map(algorithm).collect();
+    let entry = raw.introspection.as_ref().and_then(|name| {
+        let location = location.key("introspection");
+        introspection::index_of(name, file, &location, context)
+    });
     let keys = key_source(raw, &algorithms, location, context)?;
     Some(TrustedIssuer {
         issuer,
@@ -213,10 +219,11 @@ fn trusted_issuer(
         },
         user_prefix: raw.user_prefix.clone(),
         reserved_prefixes: match raw.user_prefix.is_empty() {
-            true => prefixes::reserved(file, Some(&raw.issuer)),
+            true => user_prefixes::reserved(file, Some(&raw.issuer)),
             false => ReservedPrefixes::default(),
         },
         require_session: raw.require_session,
+        introspection: entry,
     })
 }
 
@@ -228,10 +235,7 @@ fn key_source(
 ) -> Option<KeySource> {
     match (&raw.jwks_url, &raw.jwks_file) {
         (Some(url), None) => {
-            if algorithms.contains(&Algorithm::HS256) {
-                let message = "a fetched key set is public, but an HS256 key must be secret";
-                context.error(&location.key("algorithms"), message);
-            }
+            check_fetched(algorithms, location, context);
             let url = parse_secure(url);
             if let Err(message) = url {
                 context.error(&location.key("jwks_url"), message);
@@ -254,13 +258,32 @@ fn key_source(
             }
         }
         (None, None) => {
-            context.error(location, "\"jwks_url\" or \"jwks_file\" is missing");
-            None
+            check_fetched(algorithms, location, context);
+            if let Err(message) = check_issuer(&raw.issuer) {
+                let message = format!(
+                    "without \"jwks_url\" and \"jwks_file\", the keys are discovered by the \
+                     issuer: {message}"
+                );
+                context.error(&location.key("issuer"), message);
+                return None;
+            }
+            Some(KeySource::Discovered)
         }
         (Some(_), Some(_)) => {
             let message = "give \"jwks_url\" or \"jwks_file\", not both";
             context.error_at_key(&location.key("jwks_file"), message);
             None
         }
+    }
+}
+
+fn check_fetched(
+    algorithms: &[Algorithm],
+    location: &ConfigPath,
+    context: &mut ResolveContext<'_>,
+) {
+    if algorithms.contains(&Algorithm::HS256) {
+        let message = "a fetched key set is public, but an HS256 key must be secret";
+        context.error(&location.key("algorithms"), message);
     }
 }

@@ -13,7 +13,6 @@ use tokio::time::sleep;
 use super::ProviderClient;
 use crate::auth::provider_logout::ProviderLogout;
 use crate::auth::session::{EndReason, Millis};
-use crate::auth::token::Tokens;
 use crate::auth::token::provider_token::{LogoutTarget, LogoutToken};
 use crate::clock;
 use crate::events::{Event, EventKind};
@@ -92,16 +91,28 @@ struct BearerCutOff {
     users: BTreeSet<String>,
     /// Prefix of user IDs in sessions; `None` if users are in the database.
     session_prefix: Option<String>,
-    /// Prefixes of the users of the trusted issuers with this name.
+    /// Prefixes of the users of the trusted issuers and introspection entries with this issuer.
     token_prefixes: Vec<String>,
     requested_at: Millis,
+}
+
+/// The prefixes of the users of an issuer in bearer tokens.
+fn token_prefixes(settings: &Reloadable, issuer: &str) -> Vec<String> {
+    let trusted = settings.tokens.trusted.iter();
+    let trusted = trusted.filter(|trusted| trusted.issuer == issuer);
+    let trusted = trusted.map(|trusted| trusted.user_prefix.clone());
+    let entries = settings.introspection.iter().map(|entry| &entry.rules);
+    let entries = entries.filter(|rules| rules.user_issuer() == issuer);
+    trusted
+        .chain(entries.map(|rules| rules.user_prefix.clone()))
+        .collect()
 }
 
 impl RequestedLogout {
     fn new(
         provider: &Provider,
         token: LogoutToken,
-        tokens: &Tokens,
+        settings: &Reloadable,
         requested_at: Millis,
     ) -> RequestedLogout {
         let (sid, subject) = match token.target {
@@ -116,14 +127,10 @@ impl RequestedLogout {
                 UserStorage::External { prefix } => Some(prefix.clone()),
                 UserStorage::Database { .. } => None,
             },
-            token_prefixes: {
-                let trusted = tokens.trusted.iter();
-                let same = trusted.filter(|trusted| trusted.issuer == token.issuer);
-                same.map(|trusted| trusted.user_prefix.clone()).collect()
-            },
+            token_prefixes: token_prefixes(settings, &token.issuer),
             requested_at,
         });
-        let leeway = Millis::try_from(tokens.leeway.as_millis()).unwrap_or(0);
+        let leeway = Millis::try_from(settings.tokens.leeway.as_millis()).unwrap_or(0);
         RequestedLogout {
             cut_off,
             token_use: LogoutTokenUse::new(&provider.name, &token.token_id),
@@ -191,12 +198,8 @@ impl Accounts {
             _ => LogoutFailure::Refused(fault),
         })?;
         let requested_at = self.sessions.now().await.unwrap_or(now);
-        let mut requested = RequestedLogout::new(
-            provider.settings(),
-            verified,
-            &settings.tokens,
-            requested_at,
-        );
+        let mut requested =
+            RequestedLogout::new(provider.settings(), verified, settings, requested_at);
         // Unknown is not used: repeating a logout ends nothing else.
         let used = self.store.is_logout_token_used(requested.token_use).await;
         if used == Ok(true) {

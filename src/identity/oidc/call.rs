@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::health::{Health, ProviderStatus};
+pub(super) use crate::http_client::ContentKind;
 use crate::http_client::{HttpClient, HttpClientConfig, HttpError};
 use crate::issuers::KeyFetchOutcome;
 use crate::rejection::{CallbackFault, Refusal};
@@ -58,15 +59,6 @@ pub(super) struct ProviderResponse {
     pub(super) status: StatusCode,
     pub(super) content: ContentKind,
     pub(super) body: Bytes,
-}
-
-/// The media type of a response, as far as it matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ContentKind {
-    Json,
-    /// A signed or encrypted response.
-    Jwt,
-    Other,
 }
 
 impl Caller {
@@ -248,26 +240,6 @@ impl ProviderRequest {
     }
 }
 
-impl ContentKind {
-    fn of(headers: &HeaderMap) -> ContentKind {
-        let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return ContentKind::Other;
-        };
-        let media_type = value.to_str().unwrap_or_default();
-        let media_type = media_type.split(';').next().unwrap_or_default();
-        let media_type = media_type.trim().to_ascii_lowercase();
-        match media_type.as_str() {
-            "application/json" => ContentKind::Json,
-            "application/jwt" | "application/jose" => ContentKind::Jwt,
-            other if other.starts_with("application/") && other.ends_with("+json") => {
-                ContentKind::Json
-            }
-            _ => ContentKind::Other,
-        }
-    }
-}
-
 pub(super) fn build_client(settings: &Provider) -> Result<HttpClient, HttpError> {
     let is_plain = [&settings.endpoints.token, &settings.endpoints.discovery]
         .into_iter()
@@ -329,33 +301,6 @@ fn outcome_of(fault: Option<CallbackFault>) -> ProviderOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn media_types_are_compared_without_parameters_and_case() {
-        for (value, expected) in [
-            ("application/json", ContentKind::Json),
-            ("Application/JSON; charset=utf-8", ContentKind::Json),
-            ("application/vnd.github+json", ContentKind::Json),
-            ("application/jwt", ContentKind::Jwt),
-            ("application/jose", ContentKind::Jwt),
-            ("text/html", ContentKind::Other),
-            ("text/json", ContentKind::Other),
-            ("application/jsonp", ContentKind::Other),
-            ("text/x+json", ContentKind::Other),
-            ("", ContentKind::Other),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
-            assert_eq!(ContentKind::of(&headers), expected, "{value}");
-            headers.append(header::CONTENT_TYPE, HeaderValue::from_static(value));
-            assert_eq!(
-                ContentKind::of(&headers),
-                ContentKind::Other,
-                "{value} twice"
-            );
-        }
-        assert_eq!(ContentKind::of(&HeaderMap::new()), ContentKind::Other);
-    }
 
     #[test]
     fn statuses_of_an_outage_are_unavailability() {

@@ -12,8 +12,11 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::call::{Caller, ProviderRequest};
-use super::metadata::{MetadataError, ProviderMetadata, discovery_url};
-use crate::issuers::{FetchSignal, FetchWait, KeySetFetching, KeySetSource, RemoteKeySet};
+use super::metadata::{ProviderMetadata, discovery_url};
+use crate::issuers::{
+    FetchSignal, FetchWait, KeySetAddress, KeySetFetching, KeySetSource, MetadataError,
+    RemoteKeySet,
+};
 use crate::rejection::CallbackFault;
 use crate::settings::provider::Provider;
 use crate::telemetry::metrics::ProviderEndpoint;
@@ -161,7 +164,7 @@ impl DiscoveryState {
             .as_ref()
             .filter(|_| self.settings.has_id_tokens());
         let keys = keys.map(|url| {
-            kept.filter(|kept| kept.source().url == *url)
+            kept.filter(|kept| kept.source().address == KeySetAddress::Url(url.clone()))
                 .unwrap_or_else(|| Arc::new(self.start_keys(url)))
         });
         self.current
@@ -174,7 +177,7 @@ impl DiscoveryState {
             issuer: issuer
                 .map(|issuer| issuer.text().to_owned())
                 .unwrap_or_default(),
-            url: url.clone(),
+            address: KeySetAddress::Url(url.clone()),
             algorithms: self.settings.algorithms.clone(),
         };
         let caller = Arc::clone(&self.caller);

@@ -37,7 +37,7 @@ pub use backchannel_logout::LogoutFailure;
 pub(super) use backchannel_logout::PendingLogouts;
 pub use health::ProviderStatus;
 pub use kept_tokens::{ProviderTokens, TokenContext};
-pub use metadata::{MetadataError, ProviderMetadata, discovery_url};
+pub use metadata::{ProviderMetadata, discovery_url};
 pub use probe::{ProbeError, ProviderProbe, probe};
 pub use providers::{ProviderClient, Providers};
 pub use token_endpoint::{LateSuccessor, RefreshOutcome, TokenResponse};

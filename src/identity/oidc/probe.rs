@@ -8,9 +8,10 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::call::{MAX_RESPONSE, build_client};
-use super::metadata::{MetadataError, ProviderMetadata, discovery_url};
+use super::metadata::{ProviderMetadata, discovery_url};
 use crate::auth::token::{KeyError, parse_jwks};
 use crate::http_client::{HttpClient, HttpError};
+use crate::issuers::MetadataError;
 use crate::settings::provider::{Provider, ProviderKind};
 
 /// What a provider offers.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::auth::credential::{BearerForm, bearer_form};
 use crate::auth::session::Millis;
-use crate::auth::token::{Claims, Tokens, VerifiedToken, VerifyError};
+use crate::auth::token::{Claims, TokenSource, Tokens, VerifiedToken, VerifyError};
 use crate::issuers::Issuers;
+use crate::issuers::introspection::{IntrospectedToken, IntrospectionError, Introspections};
 use crate::memory_budget::{MIB, MemoryBudget};
 use crate::telemetry::metrics::{CacheName, CacheOutcome, Metrics, ShardedCounter};
 
@@ -29,6 +31,7 @@ const ENTRY_OVERHEAD: u64 = 512;
 pub struct Verifier {
     tokens: Arc<Tokens>,
     issuers: Issuers,
+    introspections: Introspections,
     hits: ShardedCounter,
     misses: ShardedCounter,
     /// Keyed by the whole text, so that only an identical token is a hit. Contains only valid
@@ -42,6 +45,8 @@ pub struct CachedToken {
     verified: VerifiedToken,
     /// Generation of the fetched keys before they were used.
     generation: u64,
+    /// The response of its introspection endpoint, where it needs one.
+    introspected: Option<IntrospectedToken>,
 }
 
 /// Reason why a token is rejected.
@@ -53,6 +58,8 @@ pub enum TokenRejection {
     Expired(Arc<Claims>),
     /// The keys of the issuer were never fetched, so the token cannot be verified.
     KeysUnavailable,
+    /// The introspection endpoint did not say whether the token is active.
+    NotIntrospected(IntrospectionError),
 }
 
 #[derive(Clone)]
@@ -79,10 +86,25 @@ impl Verifier {
         Verifier {
             tokens,
             issuers,
+            introspections: Introspections::default(),
             hits: metrics.cache_series(CacheName::Tokens, CacheOutcome::Hit),
             misses: metrics.cache_series(CacheName::Tokens, CacheOutcome::Miss),
             cache: Cache::with_weighter(INITIAL_CAPACITY, bytes, CachedTokenWeight),
         }
+    }
+
+    /// Adds the introspection endpoints of the configuration.
+    #[must_use]
+    pub fn with_introspections(self, introspections: Introspections) -> Verifier {
+        Verifier {
+            introspections,
+            ..self
+        }
+    }
+
+    /// The introspection endpoints; the next configuration keeps the unchanged ones.
+    pub fn introspections(&self) -> &Introspections {
+        &self.introspections
     }
 
     /// The issuers whose keys it uses; the next configuration keeps the unchanged ones.
@@ -91,23 +113,93 @@ impl Verifier {
     }
 
     /// Returns a token that was verified before.
-    pub fn cached(&self, token: &str) -> Option<CachedToken> {
-        self.cache.get(token)
+    pub fn cached(&self, token: &str, now: Millis) -> Option<CachedToken> {
+        let leeway = self.tokens.leeway_millis();
+        let Some(signed) = self.cache.get(token) else {
+            let client = self.introspections.of_token(token)?;
+            let introspected = client.cached(token, leeway, now)?;
+            return Some(CachedToken {
+                verified: introspected.token.clone(),
+                generation: 0,
+                introspected: Some(introspected),
+            });
+        };
+        let introspected = match self.required_introspection(&signed.verified.claims) {
+            None => None,
+            Some(index) => {
+                let client = self.introspections.get(index)?;
+                Some(client.cached(token, leeway, now)?)
+            }
+        };
+        Some(CachedToken {
+            introspected,
+            ..signed
+        })
     }
 
     /// Whether a token that the cache holds is accepted at `now`.
     pub fn accepts(&self, cached: &CachedToken, now: Millis) -> bool {
-        let is_accepted =
-            self.is_current(cached) && self.time_rejection(&cached.verified, now).is_none();
+        let is_accepted = self.is_current(cached)
+            && self.time_rejection(&cached.verified, now).is_none()
+            && self.is_introspection_current(cached, now);
         if is_accepted {
             self.hits.inc();
         }
         is_accepted
     }
 
-    /// Verifies a token at `now`. If its issuer may have newer keys, waits for them, at most a
-    /// second.
+    /// Verifies a token at `now`: by its signature, by introspection, or by both.
     pub async fn verify(&self, token: &str, now: Millis) -> Result<Arc<Claims>, TokenRejection> {
+        let leeway = self.tokens.leeway_millis();
+        let no_entry = TokenRejection::Invalid("no entry introspects the token");
+        if !self.introspections.is_empty()
+            && self.cache.get(token).is_none()
+            && bearer_form(token, None) == BearerForm::Opaque
+        {
+            let client = self.introspections.of_token(token).ok_or(no_entry)?;
+            // Boxed, here and below: few tokens are introspected.
+            let introspected = Box::pin(client.verify(token, leeway, now)).await?;
+            return Ok(introspected.token.claims);
+        }
+        let claims = self.verify_signature(token, now).await?;
+        let Some(index) = self.required_introspection(&claims) else {
+            return Ok(claims);
+        };
+        let client = self.introspections.get(index).ok_or(no_entry)?;
+        let introspected = Box::pin(client.verify(token, leeway, now)).await?;
+        if introspected.token.claims.certificate != claims.certificate {
+            let reason = "the endpoint knows another client certificate than the token";
+            return Err(TokenRejection::Invalid(reason));
+        }
+        Ok(claims)
+    }
+
+    /// Index of the entry whose yes a signed token needs as well.
+    fn required_introspection(&self, claims: &Claims) -> Option<usize> {
+        let TokenSource::Trusted(index) = claims.source else {
+            return None;
+        };
+        self.tokens.trusted.get(index)?.introspection
+    }
+
+    fn is_introspection_current(&self, cached: &CachedToken, now: Millis) -> bool {
+        let Some(introspected) = &cached.introspected else {
+            return true;
+        };
+        let is_current = introspected.is_current(now);
+        if is_current {
+            introspected.count_use();
+        }
+        is_current
+    }
+
+    /// Verifies a token by its signature. If its issuer may have newer keys, waits for them, at most a
+    /// second.
+    async fn verify_signature(
+        &self,
+        token: &str,
+        now: Millis,
+    ) -> Result<Arc<Claims>, TokenRejection> {
         if let Some(cached) = self
             .cache
             .get(token)
@@ -134,6 +226,7 @@ impl Verifier {
                 let entry = CachedToken {
                     verified,
                     generation,
+                    introspected: None,
                 };
                 self.cache.insert(token.into(), entry);
                 Ok(claims)
@@ -155,7 +248,10 @@ impl Verifier {
 
     /// Whether a cached token is still current: its issuer may have removed the key since.
     fn is_current(&self, cached: &CachedToken) -> bool {
-        cached.verified.claims.trusted.is_none() || cached.generation == self.issuers.generation()
+        match cached.verified.claims.source {
+            TokenSource::Own | TokenSource::Introspected(_) => true,
+            TokenSource::Trusted(_) => cached.generation == self.issuers.generation(),
+        }
     }
 
     fn check(&self, token: &str, now: Millis) -> Result<VerifiedToken, VerifyError> {
@@ -163,14 +259,20 @@ impl Verifier {
             .verify(token, now, |issuer| self.issuers.keys(issuer))
     }
 
-    /// Why a cached token, which was verified at another time, is not valid at `now`.
+    /// Why a cached token is not valid at `now`.
     fn time_rejection(&self, cached: &VerifiedToken, now: Millis) -> Option<TokenRejection> {
-        let leeway = self.tokens.leeway_millis();
-        if cached.not_before > now.saturating_add(leeway) {
+        cached.time_rejection(self.tokens.leeway_millis(), now)
+    }
+}
+
+impl VerifiedToken {
+    /// Why a token, which was verified at another time, is not valid at `now`.
+    pub(super) fn time_rejection(&self, leeway: Millis, now: Millis) -> Option<TokenRejection> {
+        if self.not_before > now.saturating_add(leeway) {
             return Some(TokenRejection::Invalid("`nbf` or `iat` is in the future"));
         }
-        let is_expired = now >= cached.claims.expires_at.saturating_add(leeway);
-        is_expired.then(|| TokenRejection::Expired(Arc::clone(&cached.claims)))
+        let is_expired = now >= self.claims.expires_at.saturating_add(leeway);
+        is_expired.then(|| TokenRejection::Expired(Arc::clone(&self.claims)))
     }
 }
 

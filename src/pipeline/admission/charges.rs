@@ -127,7 +127,7 @@ fn key_part_tag(part: &KeyPart) -> u8 {
 }
 
 fn user_key<'a>(user: &'a str, token: Option<&'a Claims>) -> Cow<'a, str> {
-    match token.filter(|claims| claims.trusted.is_some()) {
+    match token.filter(|claims| !claims.is_own()) {
         Some(claims) => claims.user_key(),
         None => user.into(),
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{Admission, CredentialKind, Identity};
-use crate::auth::credential::{self, CredentialType, PresentedCredential};
+use crate::auth::credential::{self, BearerForm, CredentialType, PresentedCredential, bearer_form};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
+use crate::issuers::introspection::IntrospectionError;
 use crate::issuers::verifier::TokenRejection;
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::fields::FieldKind;
@@ -186,11 +187,20 @@ impl Admission<'_> {
         }
     }
 
+    /// Whether a bearer token is an API key, which is sent to no introspection endpoint.
+    fn is_api_key(&self, token: &str) -> bool {
+        let keys = self.snapshot.settings.api_keys.as_ref();
+        keys.is_some_and(|keys| bearer_form(token, Some(&keys.prefix)) == BearerForm::ApiKey)
+    }
+
     async fn verify_token(
         &self,
         token: &str,
         facts: &RequestFacts<'_>,
     ) -> Result<Claim, Rejection> {
+        if self.is_api_key(token) {
+            return Err(Rejection::new(Refusal::TokenInvalid, Reason::NotAToken));
+        }
         let verified = self.snapshot.verifier.verify(token, facts.now).await;
         // Checked for each request: the verifier caches tokens, not the connections that present
         // them.
@@ -218,6 +228,14 @@ impl Admission<'_> {
                 Refusal::StoreUnavailable,
                 Reason::IssuerKeysUnknown,
             )),
+            Err(TokenRejection::NotIntrospected(error)) => Err(match error {
+                IntrospectionError::Unavailable => {
+                    Rejection::new(Refusal::ProviderUnavailable, Reason::NotIntrospected)
+                }
+                IntrospectionError::TooManyCalls => {
+                    Rejection::new(Refusal::Overloaded, Reason::TooManyIntrospections)
+                }
+            }),
         }
     }
 }

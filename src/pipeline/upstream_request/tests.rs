@@ -6,7 +6,7 @@ use http::Version;
 
 use super::identity::encode_visible;
 use super::{PeerOrigin, UpstreamHead, UpstreamRequest};
-use crate::auth::token::Claims;
+use crate::auth::token::{Claims, TokenSource};
 use crate::config;
 use crate::pipeline::admission::{CredentialKind, Identity, Permit, Principal};
 use crate::pipeline::assertions::Assertions;
@@ -42,7 +42,7 @@ routes: [{{name: one, match: {{prefix: /one}}, upstream: echo, {route}}}]
 
 fn identity() -> Identity {
     let claims = Claims {
-        trusted: Some(0),
+        source: TokenSource::Trusted(0),
         issuer: "https://idp.example".to_owned(),
         user: "ann".to_owned(),
         session: None,

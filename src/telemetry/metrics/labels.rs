@@ -155,6 +155,14 @@ labels! {
         Revocation = "revocation",
     }
 
+    /// The outcome of the introspection of a token.
+    IntrospectionOutcome {
+        Active = "active",
+        Inactive = "inactive",
+        Unknown = "unknown",
+        Cached = "cached",
+    }
+
     /// The outcome of a request to a provider.
     ProviderOutcome {
         Ok = "ok",

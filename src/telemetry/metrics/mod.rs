@@ -17,6 +17,7 @@ use crate::rejection::Refusal;
 
 mod forward_auth;
 mod initial_series;
+mod introspection_series;
 mod labels;
 mod provider_series;
 mod routing_series;
@@ -25,10 +26,11 @@ mod sharded;
 mod sharded_histogram;
 mod sign_ins;
 
+pub use introspection_series::IntrospectionSeries;
 pub use labels::{
     AcmeOutcome, BackchannelOutcome, CacheName, CacheOutcome, CleanUpKind, CleanUpStatus,
-    ConnectionRefusal, Dialect, FetchStatus, LimitOutcome, ProviderEndpoint, ProviderOutcome,
-    RecheckOutcome, ReloadStatus, StoreOperation,
+    ConnectionRefusal, Dialect, FetchStatus, IntrospectionOutcome, LimitOutcome, ProviderEndpoint,
+    ProviderOutcome, RecheckOutcome, ReloadStatus, StoreOperation,
 };
 pub use prometheus::IntCounter;
 pub use provider_series::ProviderSeries;
@@ -184,6 +186,10 @@ metrics! {
         "Back-channel logout requests of providers, by outcome.";
     provider_rechecks: IntCounterVec = "provider_rechecks_total", ["provider", "outcome"], &[],
         "Exchanges of the tokens that sessions keep of a provider with `tokens.recheck`, by what they say of the session.";
+    introspections: IntCounterVec = "introspections_total", ["name", "outcome"], &[],
+        "Introspections of tokens, by outcome.";
+    introspection_duration: ShardedHistogramVec = "introspection_duration_seconds", ["name"], REQUEST_BUCKETS,
+        "Duration of calls of introspection endpoints.";
     last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds", [], &[],
         "Load time of the running configuration, in Unix time.";
 }

@@ -28,6 +28,7 @@
 
 mod authorization;
 mod grants;
+mod introspection;
 mod keys;
 mod received;
 mod reply;

@@ -15,6 +15,7 @@ pub enum Endpoint {
     Par,
     EndSession,
     Revocation,
+    Introspection,
     /// Of the API like GitHub's.
     Emails,
     Organizations,
@@ -33,6 +34,7 @@ impl Endpoint {
             "/par" => Endpoint::Par,
             "/end-session" => Endpoint::EndSession,
             "/revoke" => Endpoint::Revocation,
+            "/introspect" => Endpoint::Introspection,
             "/user/emails" => Endpoint::Emails,
             "/user/orgs" => Endpoint::Organizations,
             "/user/teams" => Endpoint::Teams,

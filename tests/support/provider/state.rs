@@ -12,7 +12,7 @@ use super::grants::{Grants, User};
 use super::keys::{Jwt, SigningKey};
 use super::received::{Endpoint, Received};
 use super::reply::Reply;
-use super::{CLIENT_SECRET, authorization, token_endpoint};
+use super::{CLIENT_SECRET, authorization, introspection, token_endpoint};
 use crate::support::upstream::SeenRequest;
 
 type Change<T> = Arc<dyn Fn(&mut T) + Send + Sync>;
@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) received: Mutex<Vec<Received>>,
     pub(super) latest_sid: Mutex<Option<String>>,
     variations: Mutex<HashMap<Endpoint, Variation>>,
+    /// Opaque tokens that are active, with what the introspection endpoint says of them.
+    pub(super) active_tokens: Mutex<HashMap<String, Value>>,
     generated_keys: AtomicUsize,
 }
 
@@ -69,6 +71,7 @@ impl State {
             received: Mutex::default(),
             latest_sid: Mutex::default(),
             variations: Mutex::default(),
+            active_tokens: Mutex::default(),
             generated_keys: AtomicUsize::new(1),
         }
     }
@@ -155,6 +158,7 @@ impl State {
             Endpoint::Par => authorization::push(self, request),
             Endpoint::Token => token_endpoint::respond(self, request),
             Endpoint::Revocation => token_endpoint::revoke(self, request),
+            Endpoint::Introspection => introspection::respond(self, request),
             Endpoint::EndSession => authorization::end_session(request),
             Endpoint::Userinfo | Endpoint::Emails | Endpoint::Organizations | Endpoint::Teams => {
                 token_endpoint::user_resource(self, request)
@@ -180,6 +184,7 @@ impl State {
             "pushed_authorization_request_endpoint": at("/par"),
             "end_session_endpoint": at("/end-session"),
             "revocation_endpoint": at("/revoke"),
+            "introspection_endpoint": at("/introspect"),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query", "form_post", "jwt", "query.jwt"],
             "grant_types_supported": ["authorization_code", "refresh_token"],

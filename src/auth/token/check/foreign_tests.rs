@@ -8,7 +8,7 @@ use crate::auth::session::SessionId;
 use crate::auth::token::fixtures::{
     SID, foreign_claims, our_claims, private, secret, sign, tokens, trusted, with_member,
 };
-use crate::auth::token::{Algorithm, Claims, Key, KeySource, Tokens, TrustedIssuer};
+use crate::auth::token::{Algorithm, Claims, Key, KeySource, TokenSource, Tokens, TrustedIssuer};
 
 fn issuer_with(change: impl FnOnce(&mut TrustedIssuer)) -> Tokens {
     let mut issuer = trusted(KeySource::File(vec![private(Algorithm::EdDSA, "a")].into()));
@@ -28,7 +28,7 @@ fn foreign_token_follows_its_issuers_rules() {
     let claims = with_member(claims, "roles", json!(["a b", "c"]));
     let claims = with_member(claims, "scope", json!("read  write"));
     let claims = foreign(&tokens, &claims).unwrap();
-    assert_eq!(claims.trusted, Some(0));
+    assert_eq!(claims.source, TokenSource::Trusted(0));
     assert_eq!(claims.user, "idp:u1");
     assert_eq!(claims.session, None);
     assert_eq!(claims.roles, ["a b", "c"]);

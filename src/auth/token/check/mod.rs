@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::claims::Payload;
 use super::jws::{Jws, SignatureStatus, TokenUse};
-use super::{Claims, Key, KeySource, Tokens, TrustedIssuer};
+use super::{Claims, Key, KeySource, TokenSource, Tokens, TrustedIssuer};
 use crate::auth::session::Millis;
 
 /// A verified token.
@@ -93,7 +93,7 @@ impl Tokens {
             TokenIssuer::Own(_) => jws.verify(&self.verifying),
             TokenIssuer::Trusted(index, trusted) => match &trusted.keys {
                 KeySource::File(set) => jws.verify(&set.keys),
-                KeySource::Url(_) => match jws.verify(&fetched(index)) {
+                KeySource::Url(_) | KeySource::Discovered => match jws.verify(&fetched(index)) {
                     SignatureStatus::UnknownKey => {
                         return Err(VerifyError::UnknownKey(vec![index]));
                     }
@@ -171,7 +171,7 @@ impl TokenIssuer<'_> {
             None => hex::encode(Sha256::digest(jws.message)),
         };
         let claims = Claims {
-            trusted: None,
+            source: TokenSource::Own,
             issuer: self.issuer().to_owned(),
             user: String::new(),
             session: None,
@@ -198,7 +198,7 @@ impl TokenIssuer<'_> {
                 }
                 let session = trusted.require_session.then(|| payload.session());
                 Ok(Claims {
-                    trusted: Some(*index),
+                    source: TokenSource::Trusted(*index),
                     user: format!("{}{user}", trusted.user_prefix),
                     session: session.transpose()?,
                     email: payload.email(&names.email)?,

@@ -9,7 +9,7 @@ use crate::auth::session::SessionId;
 use crate::auth::token::fixtures::{
     NOW, SID, our_claims, private, secret, sign, tokens, with_member,
 };
-use crate::auth::token::{Algorithm, Claims, Key, Tokens};
+use crate::auth::token::{Algorithm, Claims, Key, TokenSource, Tokens};
 
 const SECONDS: u64 = NOW / 1000;
 
@@ -39,7 +39,7 @@ fn minted_token_is_valid() {
     let token = tokens.mint(&claims_to_sign, NOW + 999).unwrap();
     let claims = verify(&tokens, &token).unwrap().claims;
     let expected = Claims {
-        trusted: None,
+        source: TokenSource::Own,
         issuer: "portcullis".to_owned(),
         user: "u1".to_owned(),
         session: SessionId::parse(SID),

@@ -55,7 +55,7 @@ pub(super) fn issuer(
 }
 
 /// Checks an issuer, which is compared byte for byte (OpenID Connect Core, section 2).
-fn check_issuer(text: &str) -> Result<(), &'static str> {
+pub(in crate::config::resolve) fn check_issuer(text: &str) -> Result<(), &'static str> {
     const FORM: &str = "not an issuer such as https://id.example.com: an https URL without user, \
                         query and fragment";
     let url = parse_secure(text)?;

@@ -4,12 +4,12 @@ pub(super) mod addresses;
 mod allow;
 mod claims;
 mod client;
-pub(super) mod prefixes;
 mod requests;
-mod users;
+pub(super) mod users;
 
 use std::sync::Arc;
 
+use super::client_authentication;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
 use crate::config::file::File;
@@ -58,7 +58,6 @@ pub(super) fn providers(
             all
         });
     }
-    prefixes::check(file, &entries, context);
     complete
 }
 
@@ -98,7 +97,7 @@ fn provider(
     let title = title(raw, references.name, location, context);
     let issuer = addresses::issuer(raw, kind, location, context);
     let endpoints = addresses::endpoints(raw, kind, location, context);
-    let client_id = client::client_id(raw, location, context);
+    let client_id = client_authentication::client_id(&raw.client_id, location, context);
     let client_auth = client::authentication(raw, location, context);
     let scopes = requests::scopes(raw, kind, location, context);
     let authorization_params = requests::parameters(raw, location, context);

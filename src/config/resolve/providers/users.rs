@@ -51,7 +51,7 @@ pub(super) fn storage(
 }
 
 /// Returns the prefix of a provider's external users.
-pub(super) fn prefix(raw: &file::Provider, name: &str) -> String {
+pub(in crate::config::resolve) fn prefix(raw: &file::Provider, name: &str) -> String {
     raw.user_prefix
         .clone()
         .unwrap_or_else(|| format!("{name}:"))

@@ -1,9 +1,9 @@
 //! Metadata of a provider (OpenID Connect Discovery 1.0, section 3; RFC 8414).
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use url::Url;
 
-use crate::issuers::is_secure_url;
+use crate::issuers::{MetadataDocument, MetadataError, is_loopback_issuer, is_secure_url};
 use crate::json;
 use crate::settings::provider::{Endpoints, Issuer, Provider, ProviderKind, TENANT_ID};
 
@@ -30,23 +30,6 @@ pub struct ProviderMetadata {
     pub client_authentications: Vec<String>,
     /// `code_challenge_methods_supported`.
     pub challenge_methods: Vec<String>,
-}
-
-/// Reason why metadata cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MetadataError {
-    #[error("the document is invalid")]
-    NotJson(#[source] json::ParseError),
-    #[error("`issuer` of the document is not the configured one")]
-    Issuer,
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
-    #[error("`{0}` has a wrong type")]
-    WrongType(&'static str),
-    #[error("`{0}` is neither https nor, for an issuer on loopback, http on loopback")]
-    Insecure(&'static str),
-    #[error("the issuer is not an address")]
-    NoAddress,
 }
 
 /// Returns the address of the document: the configured one, or that below the issuer.
@@ -83,9 +66,9 @@ impl ProviderMetadata {
     /// The document is of another issuer, lacks an address, or has one that is not secure.
     pub fn parse(body: &[u8], provider: &Provider) -> Result<ProviderMetadata, MetadataError> {
         let members = json::parse(body).map_err(MetadataError::NotJson)?;
-        let document = Document {
+        let document = MetadataDocument {
             members: &members,
-            is_loopback: is_loopback_issuer(provider),
+            is_loopback: is_loopback(provider),
         };
         let issuer = members.get("issuer").and_then(Value::as_str);
         if !issuer.is_some_and(|issuer| is_issuer_of(provider, issuer)) {
@@ -162,68 +145,9 @@ fn is_issuer_of(provider: &Provider, issuer: &str) -> bool {
 }
 
 /// Whether the issuer is on loopback, so that its endpoints may be.
-fn is_loopback_issuer(provider: &Provider) -> bool {
+fn is_loopback(provider: &Provider) -> bool {
     let issuer = provider.issuer.as_ref().map(Issuer::text);
-    let url = issuer.and_then(|issuer| Url::parse(&issuer.replace(TENANT_ID, "tenant")).ok());
-    url.is_some_and(|mut url| {
-        // Plain HTTP is secure on loopback only.
-        url.scheme() == "http" || (url.set_scheme("http").is_ok() && is_secure_url(&url))
-    })
-}
-
-/// A document whose members are read by type.
-struct Document<'a> {
-    members: &'a Map<String, Value>,
-    is_loopback: bool,
-}
-
-impl Document<'_> {
-    fn member(&self, name: &str) -> Option<&Value> {
-        self.members.get(name).filter(|value| !value.is_null())
-    }
-
-    fn required(&self, name: &'static str, own: Option<&Url>) -> Result<Url, MetadataError> {
-        let address = self.address(name, own)?;
-        address.ok_or(MetadataError::Missing(name))
-    }
-
-    /// Returns an address; one that is configured replaces the document's.
-    fn address(&self, name: &'static str, own: Option<&Url>) -> Result<Option<Url>, MetadataError> {
-        if let Some(own) = own {
-            return Ok(Some(own.clone()));
-        }
-        let Some(value) = self.member(name) else {
-            return Ok(None);
-        };
-        let text = value.as_str().ok_or(MetadataError::WrongType(name))?;
-        let url = Url::parse(text).map_err(|_| MetadataError::WrongType(name))?;
-        let is_allowed = is_secure_url(&url) && (url.scheme() == "https" || self.is_loopback);
-        let is_plain = url.username().is_empty() && url.password().is_none();
-        if !is_allowed || !is_plain || url.fragment().is_some() {
-            return Err(MetadataError::Insecure(name));
-        }
-        Ok(Some(url))
-    }
-
-    fn flag(&self, name: &'static str) -> Result<bool, MetadataError> {
-        match self.member(name) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(MetadataError::WrongType(name)),
-        }
-    }
-
-    fn list(&self, name: &'static str) -> Result<Vec<String>, MetadataError> {
-        let texts = match self.member(name) {
-            None => Some(Vec::new()),
-            Some(Value::Array(list)) => {
-                let texts = list.iter().map(|text| text.as_str().map(str::to_owned));
-                texts.collect()
-            }
-            Some(_) => None,
-        };
-        texts.ok_or(MetadataError::WrongType(name))
-    }
+    issuer.is_some_and(|issuer| is_loopback_issuer(&issuer.replace(TENANT_ID, "tenant")))
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ impl Admission<'_> {
         };
         let hash = self.memo.hash(route, key);
         if self.memo.table.lock().candidates.recurs(hash)
-            && let Some(credential) = self.known_credential(key, presented, claimed)
+            && let Some(credential) = self.known_credential(key, presented, claimed, facts)
             && let Some(entry) = self.build_entry(route, credential, claimed, facts)
         {
             self.memo.table.lock().entries.insert(hash, entry);
@@ -220,13 +220,14 @@ impl Admission<'_> {
         key: MemoKey<'_>,
         presented: Presented<'_>,
         claimed: &Claim,
+        facts: &RequestFacts<'_>,
     ) -> Option<KnownCredential> {
         let (authorization, text) = match (key, presented) {
             (MemoKey::Session(id, kind), _) => return Some(KnownCredential::Session(id, kind)),
             (MemoKey::Authorization(value), Presented::Token(text)) => (value, text),
             (MemoKey::Authorization(_), Presented::Session(..)) => return None,
         };
-        let token = self.snapshot.verifier.cached(text)?;
+        let token = self.snapshot.verifier.cached(text, facts.now)?;
         // Its claims are those by which the caller was identified.
         let is_claimed = Arc::ptr_eq(token.claims(), claimed.token()?);
         is_claimed.then(|| KnownCredential::Bearer {
