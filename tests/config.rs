@@ -103,7 +103,7 @@ fn samples_of_the_introspection_page_are_valid() {
     let page = fs::read_to_string(root().join("docs/introspection.md")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let blocks: Vec<&str> = page.split("```yaml\n").skip(1).collect();
-    assert!(blocks.len() >= 2, "{}", blocks.len());
+    assert!(blocks.len() >= 3, "{}", blocks.len());
     for (index, block) in blocks.into_iter().enumerate() {
         let sample = block.split("```").next().unwrap().trim_end();
         let indent = sample.len() - sample.trim_start().len();

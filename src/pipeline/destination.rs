@@ -7,6 +7,7 @@ use http::{Method, Version};
 
 use super::facts::{RequestFacts, RequestHost};
 use super::fields::text_of;
+use super::protected_resource;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Path, PathAmbiguities, PathError, Route, endpoints, port_of};
 use crate::settings::{Boot, Listener, Reloadable};
@@ -25,6 +26,8 @@ pub enum Destination<'a> {
     Https(HeaderValue),
     /// One of the gateway's own endpoints, by its path below the prefix.
     OwnEndpoint(String),
+    /// The metadata of a route for OAuth clients.
+    ResourceMetadata(&'a Arc<Route>),
     /// A route, which may still reject the path for its ambiguities.
     Route(&'a Arc<Route>, PathAmbiguities),
 }
@@ -108,6 +111,14 @@ pub fn find<'s>(
             return Err(NoDestination::Ambiguous);
         }
         return Ok(Destination::OwnEndpoint(below));
+    }
+    if let Some(resources) = settings
+        .oauth_resources
+        .as_ref()
+        .filter(|_| !facts.is_query())
+        && let Some(route) = protected_resource::find(resources, host.name, head)
+    {
+        return Ok(Destination::ResourceMetadata(route));
     }
     let routes = &settings.routes;
     match routes.find(host.name, &path, head.method, &head.fields.pairs()) {

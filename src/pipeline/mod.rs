@@ -30,6 +30,7 @@ pub mod hop_by_hop;
 pub mod html_page;
 pub mod local_response;
 pub mod own_field;
+mod protected_resource;
 pub mod same_origin;
 pub mod sign_in_start;
 pub mod snapshot;
@@ -90,6 +91,10 @@ pub async fn decide(
         Ok(Destination::OwnEndpoint(path)) => {
             let sign_in = None;
             (Step::CallApi(EndpointCall { path, sign_in }), None)
+        }
+        Ok(Destination::ResourceMetadata(route)) => {
+            let step = protected_resource::respond(facts, route, settings);
+            (step, None)
         }
         Ok(Destination::Route(route, ambiguities)) => {
             let step = decide_on_route(facts, route, ambiguities, via, admission).await;

@@ -56,6 +56,8 @@ pub struct DisclosedDetails {
     pub start: Option<String>,
     /// For `insufficient_user_authentication`: the sign-in that is required.
     pub required_sign_in: Option<RequiredSignIn>,
+    /// The address of the metadata of the resource (RFC 9728, section 5.1).
+    pub resource_metadata: Option<String>,
 }
 
 /// The sign-in that a step-up challenge requires (RFC 9470).

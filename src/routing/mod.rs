@@ -57,6 +57,8 @@ pub struct Route {
     pub assertion: bool,
     /// The field in which the upstream receives a token of the session's provider.
     pub provider_token: Option<ProviderTokenField>,
+    /// Whether OAuth clients find its authorization servers by its metadata (RFC 9728).
+    pub oauth_resource: bool,
     pub allow_in_path: PathAmbiguities,
     pub cors: Option<Cors>,
     pub identity_headers: Arc<IdentityHeaders>,
@@ -107,6 +109,22 @@ impl Default for PathPattern {
     fn default() -> Self {
         PathPattern::Prefix(Vec::new())
     }
+}
+
+/// The routes that are resources of OAuth clients: a resource is a host and a path, whatever the method
+/// and the headers of its requests. `None`: there are none.
+pub fn oauth_resources(routes: &[Route]) -> Option<RouteTable> {
+    let resources = routes.iter().filter(|route| route.oauth_resource);
+    let resources = resources.map(|route| Route {
+        matches: Match {
+            methods: Vec::new(),
+            headers: Vec::new(),
+            ..route.matches.clone()
+        },
+        ..route.clone()
+    });
+    let resources: Vec<Route> = resources.collect();
+    (!resources.is_empty()).then(|| RouteTable::new(resources))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -213,6 +213,8 @@ pub struct Reloadable {
     pub limits: Vec<Arc<Limit>>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub routes: routing::RouteTable,
+    /// The routes that are resources of OAuth clients, whatever the method; `None`: there are none.
+    pub oauth_resources: Option<routing::RouteTable>,
     pub shutdown: Shutdown,
 }
 

@@ -92,6 +92,7 @@ mod page_look;
 mod password_cost;
 mod posted_responses;
 mod profile;
+mod protected_resource;
 mod provider_outage;
 mod provider_sign_in;
 mod provider_sign_in_fleet;

@@ -84,6 +84,7 @@ pub(super) fn reloadable() -> Reloadable {
         identity_header_names: NameSet::default(),
         limits: Vec::new(),
         upstreams: vec![Arc::new(orders())],
+        oauth_resources: None,
         routes: RouteTable::default(),
         shutdown: settings::Shutdown {
             delay: Duration::ZERO,

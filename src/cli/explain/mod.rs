@@ -109,6 +109,10 @@ fn explain_destination(
             let target = String::from_utf8_lossy(target.as_bytes());
             write_line(output, "redirect", &format!("to {target}"));
         }
+        Destination::ResourceMetadata(route) => {
+            let text = format!("the metadata of route {} for OAuth clients", route.name);
+            write_line(output, "api", &text);
+        }
         Destination::OwnEndpoint(path) => {
             let text = format!("the gateway's own endpoint {path}");
             write_line(output, "api", &text);

@@ -94,6 +94,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
             identity_header_names,
             limits: limits.into_values().collect(),
             upstreams: upstreams?,
+            oauth_resources: routing::oauth_resources(&routes),
             routes: routing::RouteTable::new(routes),
             shutdown: shutdown(&file.shutdown),
         },

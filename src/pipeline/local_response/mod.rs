@@ -8,6 +8,7 @@ mod grpc;
 mod refusal_texts;
 mod sign_in;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use crate::pipeline::facts::{ClientOrigin, RequestHead};
 use crate::pipeline::fields::{FieldKind, Fields};
 use crate::pipeline::header_fields::{FieldBuffer, FieldSink, add_number};
 use crate::pipeline::own_field::RETRY_AFTER;
+use crate::pipeline::protected_resource;
 use crate::rejection::{Refusal, Rejection};
 use crate::routing::Route;
 use crate::settings::forward_auth::ForwardAuth;
@@ -99,10 +101,13 @@ pub struct RejectedRequest<'a> {
 /// Responds to a rejected request. `extra` are headers of the router that rejected it: those of CORS
 /// on the gateway's own endpoints, and the methods of a path.
 pub fn respond(
-    rejection: Rejection,
+    mut rejection: Rejection,
     request: &RejectedRequest<'_>,
     extra: Option<&HeaderMap>,
 ) -> LocalResponse {
+    if request.route.is_some_and(|route| route.oauth_resource) {
+        name_resource_metadata(&mut rejection, request);
+    }
     if request.front_proxy.is_some() {
         return front_proxy::deny(rejection, request);
     }
@@ -237,26 +242,57 @@ fn write_state(rejection: &Rejection, context: &ResponseContext<'_>, sink: &mut 
     }
 }
 
+/// Adds the address of the route's metadata to a rejection with a challenge.
+fn name_resource_metadata(rejection: &mut Rejection, request: &RejectedRequest<'_>) {
+    let refusal = rejection.refusal;
+    let has_challenge =
+        refusal.status() == StatusCode::UNAUTHORIZED || refusal == Refusal::InsufficientScope;
+    let (Some(route), Some(settings), Some(origin), true) = (
+        request.route,
+        request.context.settings,
+        request.client,
+        has_challenge,
+    ) else {
+        return;
+    };
+    let client = origin.as_client(request.host.map(str::as_bytes));
+    let url = protected_resource::metadata_url(&client, route, settings);
+    // It stands in a quoted string.
+    if !url.contains(['"', '\\']) {
+        let disclosed = rejection.disclosed.get_or_insert_default();
+        disclosed.resource_metadata = Some(url);
+    }
+}
+
 /// Writes the challenge of RFC 6750, section 3, for a 401 or a missing scope.
 fn write_challenge(rejection: &Rejection, names_token_error: bool, sink: &mut dyn FieldSink) {
     let refusal = rejection.refusal;
-    if refusal == Refusal::InsufficientScope {
-        let disclosed = rejection.disclosed.as_ref();
+    let disclosed = rejection.disclosed.as_deref();
+    let challenge: Cow<'_, [u8]> = if refusal == Refusal::InsufficientScope {
         let scope = disclosed.and_then(|it| it.required_scope.as_deref());
         let text = format!(
             "Bearer realm=\"portcullis\", error=\"insufficient_scope\", scope=\"{}\"",
             scope.unwrap_or_default(),
         );
-        // A scope that no header can carry is not sent.
-        let _ = sink.add_text(&header::WWW_AUTHENTICATE, text.as_bytes());
+        text.into_bytes().into()
     } else if refusal == Refusal::InsufficientAuthentication {
-        let challenge = step_up_challenge(rejection);
-        let _ = sink.add_text(&header::WWW_AUTHENTICATE, challenge.as_bytes());
+        step_up_challenge(rejection).into_bytes().into()
     } else if refusal.status() == StatusCode::UNAUTHORIZED {
         let texts = RefusalTexts::of(refusal).filter(|_| names_token_error);
         let challenge = texts.map_or(&CHALLENGE, |texts| &texts.token_error);
-        sink.add(&header::WWW_AUTHENTICATE, challenge);
+        if disclosed.is_none_or(|it| it.resource_metadata.is_none()) {
+            return sink.add(&header::WWW_AUTHENTICATE, challenge);
+        }
+        challenge.as_bytes().into()
+    } else {
+        return;
+    };
+    let mut challenge = challenge.into_owned();
+    if let Some(url) = disclosed.and_then(|it| it.resource_metadata.as_deref()) {
+        challenge.extend_from_slice(format!(", resource_metadata=\"{url}\"").as_bytes());
     }
+    // A scope that no header can carry is not sent.
+    let _ = sink.add_text(&header::WWW_AUTHENTICATE, &challenge);
 }
 
 /// The challenge of RFC 9470, section 3.

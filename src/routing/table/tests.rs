@@ -44,6 +44,7 @@ fn route(name: &str, rule: &str) -> Route {
         forward_credentials: false,
         assertion: false,
         provider_token: None,
+        oauth_resource: false,
         allow_in_path: PathAmbiguities::NONE,
         cors: None,
         request_headers: HeaderEdits::default(),

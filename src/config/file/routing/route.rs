@@ -68,6 +68,12 @@ pub(in crate::config) struct Route {
     /// removed. `null`: none.
     #[serde(default)]
     pub(in crate::config) provider_token: Option<ProviderToken>,
+    /// Whether the route is a resource of OAuth clients (RFC 9728), such as an MCP server. Its 401
+    /// responses name the metadata below `/.well-known/oauth-protected-resource`, by which clients
+    /// find the authorization servers: the trusted issuers, and the introspection entries with an
+    /// issuer.
+    #[serde(default)]
+    pub(in crate::config) oauth_resource: bool,
     /// Ambiguous path syntax that is allowed, although two programs could interpret it differently.
     #[serde(default)]
     pub(in crate::config) allow_in_path: Vec<PathAmbiguity>,

@@ -51,6 +51,10 @@ pub(super) fn check(
             context,
         );
     }
+    if raw.oauth_resource && raw.auth == file::Auth::None {
+        let message = "\"oauth_resource\" has no effect with \"auth: none\"";
+        context.error_at_key(&location.key("oauth_resource"), message);
+    }
     if raw.assertion {
         check_assertion(
             raw.auth,

@@ -156,6 +156,7 @@ fn route(
         forward_credentials: raw.forward_credentials,
         assertion: raw.assertion,
         provider_token,
+        oauth_resource: raw.oauth_resource,
         allow_in_path: path_ambiguities(&raw.allow_in_path),
         cors,
         request_headers,
