@@ -11,14 +11,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- /* Seconds of a duration of the configuration, rounded up. */}}
 {{- define "portcullis.seconds" -}}
-{{- if hasSuffix "ms" . -}}
-{{ div (add (trimSuffix "ms" . | int) 999) 1000 }}
-{{- else if hasSuffix "s" . -}}
-{{ trimSuffix "s" . | int }}
-{{- else if hasSuffix "m" . -}}
-{{ mul (trimSuffix "m" . | int) 60 }}
+{{- $duration := toString . }}
+{{- if not (regexMatch "^[0-9]+(ms|s|m|h)$" $duration) }}
+{{- fail (printf "shutdown: %s is not in milliseconds, seconds, minutes or hours, such as 25s" $duration) }}
+{{- end }}
+{{- $number := regexFind "^[0-9]+" $duration | atoi }}
+{{- if hasSuffix "ms" $duration -}}
+{{ div (add $number 999) 1000 }}
+{{- else if hasSuffix "s" $duration -}}
+{{ $number }}
+{{- else if hasSuffix "m" $duration -}}
+{{ mul $number 60 }}
 {{- else -}}
-{{ fail (printf "shutdown: %s is not in milliseconds, seconds or minutes" .) }}
+{{ mul $number 3600 }}
 {{- end }}
 {{- end }}
 
