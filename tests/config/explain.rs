@@ -184,3 +184,67 @@ fn explain_says_where_browsers_sign_in() {
         );
     }
 }
+
+#[test]
+fn explain_says_what_a_front_proxy_receives() {
+    let file = root().join("config/portcullis.full.yaml");
+    let explain = |arguments: &[&str]| {
+        let given = ["explain", "--config", file.to_str().unwrap(), "--via"];
+        let output = portcullis(&[&given[..], arguments].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let identity = "x-session-id, x-user-email, x-user-id, x-user-roles";
+    for (dialect, rejected, limited, unknown) in [
+        (
+            "auth-request",
+            "401, x-portcullis-code: UNAUTHENTICATED, x-portcullis-status: 401, \
+             www-authenticate: Bearer realm=\"portcullis\"",
+            "403, x-portcullis-code: RATE_LIMITED, x-portcullis-status: 429",
+            "403, x-portcullis-code: STORE_UNAVAILABLE, x-portcullis-status: 503",
+        ),
+        (
+            "forward-auth",
+            "401, x-portcullis-code: UNAUTHENTICATED, www-authenticate: Bearer realm=\"portcullis\"",
+            "429, x-portcullis-code: RATE_LIMITED",
+            "503, x-portcullis-code: STORE_UNAVAILABLE",
+        ),
+        (
+            "ext-authz",
+            "401, x-portcullis-code: UNAUTHENTICATED, www-authenticate: Bearer realm=\"portcullis\"",
+            "429, x-portcullis-code: RATE_LIMITED",
+            "503, x-portcullis-code: STORE_UNAVAILABLE",
+        ),
+    ] {
+        let orders = explain(&[dialect, "GET", "https://shop.test/orders/7"]);
+        for line in [
+            format!("allowed   200, x-portcullis-code: OK, with {identity}\n"),
+            format!("rejected  {rejected}\n"),
+            format!("limited   {limited}\n"),
+            format!("unknown   {unknown}\n"),
+        ] {
+            assert!(orders.contains(&line), "{dialect}: {line}{orders}");
+        }
+        assert!(!orders.contains("\nsent "), "{orders}");
+    }
+    let nowhere = explain(&["auth-request", "GET", "/nowhere"]);
+    assert!(
+        nowhere.contains(
+            "refused   404 ROUTE_NOT_FOUND: no route matches\n\
+             received  403, x-portcullis-code: ROUTE_NOT_FOUND, x-portcullis-status: 404\n"
+        ),
+        "{nowhere}"
+    );
+    let forged = ["-H", "X-User_Id: admin"];
+    let forged = explain(&[&["forward-auth", "GET", "/orders"][..], &forged].concat());
+    assert!(
+        forged.contains("refused   400 BAD_REQUEST: the name x-user_id is reserved"),
+        "{forged}"
+    );
+    let without = root().join("config/portcullis.yaml");
+    let without = without.to_str().unwrap();
+    let arguments = ["--via", "ext-authz", "GET", "/"];
+    let output = portcullis(&[&["explain", "--config", without][..], &arguments].concat());
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("\"forward_auth\" is null"));
+}

@@ -1,6 +1,6 @@
 //! Which credential of a request decides, and why.
 
-use http::header;
+use http::header::{self, HeaderValue};
 
 use super::Request;
 use crate::auth::credential::{self, CredentialType, PresentedCredential};
@@ -10,12 +10,18 @@ use crate::settings::Settings;
 /// Describes the credential that decides on a route.
 pub(super) fn describe(settings: &Settings, request: &Request, route: &Route) -> String {
     let cookie = &settings.reloadable.sessions.cookie.name;
-    let values = |name| request.headers.get_all(name).iter();
-    let presented = credential::extract(
-        values(header::AUTHORIZATION).map(|value| value.as_bytes()),
-        values(header::COOKIE).map(|value| value.as_bytes()),
-        cookie,
-    );
+    let values = |name| {
+        let values = request.headers.get_all(name).iter();
+        values.map(HeaderValue::as_bytes)
+    };
+    let authorizations = || values(header::AUTHORIZATION);
+    let cookies = || values(header::COOKIE);
+    let joined = match request.via {
+        Some(_) => credential::find_joined(authorizations(), cookies(), cookie),
+        None => None,
+    };
+    let presented =
+        joined.unwrap_or_else(|| credential::extract(authorizations(), cookies(), cookie));
     let is_required = route.auth == Auth::Required;
     let anonymous = match is_required {
         true => "401 UNAUTHENTICATED",

@@ -1,11 +1,14 @@
 //! `portcullis explain`.
 
 mod credential;
+mod front_proxy;
 mod route;
 
 use std::fmt::Write;
 
+use anyhow::bail;
 use clap::Args;
+use front_proxy::Via;
 use http::Version;
 use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use request::{Request, listener_of};
@@ -16,6 +19,7 @@ use crate::pipeline;
 use crate::pipeline::destination::{self, Destination, NoDestination};
 use crate::pipeline::facts::{RequestFacts, RequestHead, RequestHost};
 use crate::pipeline::fields::{Field, FieldList, Fields};
+use crate::pipeline::upstream_request::is_look_alike;
 use crate::rejection::Refusal;
 use crate::routing::{self, HostPattern, Match, Path, PathAmbiguities, PathPattern, Route};
 use crate::settings::{ListenerId, Settings};
@@ -33,12 +37,18 @@ pub(super) struct ExplainArgs {
     /// A header of the request; can be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
+    /// Explain what a front proxy receives that queries about the request
+    #[arg(long, value_name = "DIALECT")]
+    via: Option<Via>,
 }
 
 /// Prints what would happen to the request.
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let settings = args.config.load(Purpose::Explain)?;
     let request = Request::from_args(args)?;
+    if request.via.is_some() && settings.reloadable.forward_auth.is_none() {
+        bail!("there are no front proxies: \"forward_auth\" is null");
+    }
     print(&explain(&settings, &request))
 }
 
@@ -75,7 +85,10 @@ fn explain_steps(
         }),
         client: &client,
         certificate: None,
-        listener: ListenerId::Public(listener),
+        listener: match request.via {
+            Some(_) => ListenerId::ForwardAuth,
+            None => ListenerId::Public(listener),
+        },
         now: 0,
     };
     let found = destination::find(&facts, &settings.boot, &settings.reloadable);
@@ -87,9 +100,30 @@ fn explain_steps(
             (NoDestination::Host, Err(error)) => error.to_string(),
             _ => reason.to_string(),
         };
-        describe_refusal(reason.refusal(), &detail)
-    })?;
-    explain_destination(settings, request, &facts, destination, output)
+        (reason.refusal(), detail)
+    });
+    let explained = destination.and_then(|destination| {
+        check_names(settings, request, &list)?;
+        explain_destination(settings, request, &facts, destination, output)
+    });
+    explained.map_err(|(refusal, detail)| {
+        let refused = describe_refusal(refusal, &detail);
+        match request.via {
+            Some(via) => refused + &describe_received(settings, &facts, via, refusal),
+            None => refused,
+        }
+    })
+}
+
+/// The line about what a front proxy receives in place of a refused request.
+fn describe_received(
+    settings: &Settings,
+    facts: &RequestFacts<'_>,
+    via: Via,
+    refusal: Refusal,
+) -> String {
+    let received = front_proxy::describe_refusal(settings, facts, via, refusal);
+    format!("\n{:<9} {received}", "received")
 }
 
 /// Writes what happens to the request at its destination, or returns the refusal.
@@ -99,7 +133,7 @@ fn explain_destination(
     facts: &RequestFacts<'_>,
     destination: Destination<'_>,
     output: &mut String,
-) -> Result<(), String> {
+) -> Result<(), (Refusal, String)> {
     match destination {
         Destination::Server => {
             let text = "the gateway responds with the methods that it accepts";
@@ -120,7 +154,10 @@ fn explain_destination(
         Destination::Route(route, ambiguities) => {
             explain_precedence(settings, facts, output);
             check_path(ambiguities, route)?;
-            if let Some(text) = describe_preflight(route, facts) {
+            if let Some(via) = request.via {
+                route::describe_route(settings, request, route, output);
+                front_proxy::describe(settings, request, facts, route, via, output);
+            } else if let Some(text) = describe_preflight(route, facts) {
                 write_line(output, "cors", text);
             } else {
                 route::describe_route(settings, request, route, output);
@@ -128,6 +165,24 @@ fn explain_destination(
         }
     }
     Ok(())
+}
+
+/// Checks that the client of a front proxy sends no header whose name is reserved.
+fn check_names(
+    settings: &Settings,
+    request: &Request,
+    fields: &FieldList<'_>,
+) -> Result<(), (Refusal, String)> {
+    let names = &settings.reloadable.identity_header_names;
+    let reserved = fields.iter().find(|field| is_look_alike(field, names));
+    match reserved.filter(|_| request.via.is_some()) {
+        None => Ok(()),
+        Some(field) => {
+            let name = String::from_utf8_lossy(field.name);
+            let detail = format!("the name {name} is reserved for the gateway");
+            Err((Refusal::BadRequest, detail))
+        }
+    }
 }
 
 /// Describes the response to a CORS preflight, which does not reach the upstream.
@@ -173,7 +228,7 @@ fn explain_precedence(settings: &Settings, facts: &RequestFacts<'_>, output: &mu
     }
 }
 
-fn check_path(found: PathAmbiguities, route: &Route) -> Result<(), String> {
+fn check_path(found: PathAmbiguities, route: &Route) -> Result<(), (Refusal, String)> {
     let forbidden = forbidden_ambiguities(found, route.allow_in_path);
     if forbidden.is_empty() {
         return Ok(());
@@ -182,7 +237,7 @@ fn check_path(found: PathAmbiguities, route: &Route) -> Result<(), String> {
         "the path has {}, which the route does not allow in its allow_in_path",
         forbidden.join(", ")
     );
-    Err(describe_refusal(Refusal::BadRequest, &detail))
+    Err((Refusal::BadRequest, detail))
 }
 
 /// Returns the rule of precedence that decides between two matching routes.

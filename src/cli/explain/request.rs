@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, bail};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::ExplainArgs;
+use super::{ExplainArgs, Via};
 use crate::pipeline::facts::ClientOrigin;
 use crate::settings::Settings;
 
@@ -19,6 +19,7 @@ pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: Option<String>,
     pub(super) headers: HeaderMap,
+    pub(super) via: Option<Via>,
 }
 
 impl Request {
@@ -62,6 +63,7 @@ impl Request {
             path: if path.is_empty() { "/" } else { path }.to_owned(),
             query,
             headers,
+            via: args.via,
         })
     }
 

@@ -25,7 +25,7 @@ pub(super) fn describe_route(
     write_line(output, "auth", auth);
     let credential = credential::describe(settings, request, route);
     write_line(output, "decides", &credential);
-    if route.auth != Auth::None {
+    if route.auth != Auth::None && request.via.is_none() {
         let browsers = describe_sign_in(settings, request, route);
         write_line(output, "sign-in", &browsers);
     }
@@ -48,6 +48,9 @@ pub(super) fn describe_route(
             let limit = describe_limit(limit);
             write_line(output, "limit", &format!("{limit}, {stage} authentication"));
         }
+    }
+    if request.via.is_some() {
+        return;
     }
     let upstreams = &settings.reloadable.upstreams;
     if let Some(upstream) = route.upstream.and_then(|index| upstreams.get(index)) {
