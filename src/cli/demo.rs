@@ -31,7 +31,7 @@ pub(super) fn run(args: &DemoArgs, logging: Logging) -> anyhow::Result<()> {
     let upstream = start_echo_upstream().context("cannot start the echo upstream")?;
     let text = render_config(args, upstream, &folder.0);
     let settings = config::parse(&text, Path::new("demo.yaml"))?;
-    let tour = render_tour(args.bind, args.admin_bind);
+    let tour = render_tour(args);
     let outcome = gateway::run(StartOptions {
         process,
         sockets: SocketSource::ServiceManager(ActivatedSockets::default()),
@@ -110,9 +110,13 @@ routes:
     auth: required
     limits: [per-user]
     upstream: echo
+forward_auth:
+  bind: {authorizer}
+  trusted_proxies: [127.0.0.1, \"::1\"]
 ",
         bind = args.bind,
         admin = args.admin_bind,
+        authorizer = args.forward_auth_bind,
         database = folder.join("portcullis.db").display(),
         secret = hex::encode(rand::random::<[u8; 32]>()),
     )
@@ -165,10 +169,12 @@ fn echo_request(request: &Request<Incoming>) -> String {
 }
 
 /// Renders the tour. Every line that is not a comment can be run as it is, in order.
-fn render_tour(bind: SocketAddr, admin: SocketAddr) -> String {
+fn render_tour(args: &DemoArgs) -> String {
+    let (bind, admin, authorizer) = (args.bind, args.admin_bind, args.forward_auth_bind);
     format!(
         r#"
 Portcullis is listening on http://{bind}, its admin listener on http://{admin}.
+Other proxies query http://{authorizer} before they forward a request themselves.
 Sessions and limits are in memory, users are in SQLite, and the upstream echoes requests.
 The user {EMAIL} has the password {PASSWORD}.
 
@@ -182,6 +188,10 @@ curl -s http://{bind}/hello
 TOKEN=$(curl -s -H 'Content-Type: application/json' -d '{{"email":"{EMAIL}","password":"{PASSWORD}"}}' http://{bind}/api/v1/auth/login | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 # Use the token. The upstream receives your identity, and the headers show the state of the limit.
 curl -si -H "Authorization: Bearer $TOKEN" http://{bind}/hello
+# Query as nginx or Caddy would in front of a backend of its own: 200 with your identity, which it forwards.
+curl -si -H "Authorization: Bearer $TOKEN" -H 'X-Forwarded-Method: GET' -H 'X-Forwarded-Proto: http' -H 'X-Forwarded-Host: shop.example' -H 'X-Forwarded-Uri: /hello' -H 'X-Forwarded-For: 192.0.2.1' http://{authorizer}/forward-auth
+# Without a credential: 401, which it sends to the client.
+curl -si -H 'X-Forwarded-Method: GET' -H 'X-Forwarded-Proto: http' -H 'X-Forwarded-Host: shop.example' -H 'X-Forwarded-Uri: /hello' -H 'X-Forwarded-For: 192.0.2.1' http://{authorizer}/forward-auth
 # Exceed the limit: the sixth request in ten seconds is rejected with 429 and an exact Retry-After.
 for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\n' -H "Authorization: Bearer $TOKEN" http://{bind}/hello; done
 # List your sessions.

@@ -276,6 +276,9 @@ pub struct DemoArgs {
     /// Address of the admin listener
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub admin_bind: std::net::SocketAddr,
+    /// Address at which front proxies query
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9191")]
+    pub forward_auth_bind: std::net::SocketAddr,
 }
 
 /// Parses the arguments, runs the command, and reports the outcome.

@@ -18,11 +18,13 @@ pub struct DemoProcess(pub Child);
 impl DemoProcess {
     /// Starts it in a folder, on these addresses.
     pub fn start(folder: &Path, public: SocketAddr, admin: SocketAddr) -> DemoProcess {
+        let authorizer = ports::free();
         // The soft limit that most systems set.
         let child = Command::new("sh")
             .args(["-c", "ulimit -n 1024 && exec \"$0\" \"$@\"", binary()])
             .args(["demo", "--bind", &public.to_string()])
             .args(["--admin-bind", &admin.to_string()])
+            .args(["--forward-auth-bind", &authorizer.to_string()])
             .current_dir(folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -62,6 +64,9 @@ fn printed_tour_works_line_by_line() {
         "what the echo saw: {all}"
     );
     assert!(position("\"sessions\"").is_some(), "{all}");
+    // As a front proxy.
+    assert!(all.contains("x-portcullis-code: OK"), "{all}");
+    assert!(all.contains("x-portcullis-code: UNAUTHENTICATED"), "{all}");
     let refused = ["SESSION_REVOKED", "TOKEN_REVOKED"]
         .iter()
         .find_map(|code| position(code));
