@@ -21,7 +21,8 @@ class Gateway:
     """The ports and the configuration of a gateway."""
 
     def __init__(self, upstream, store, sessions=None, issuer=None, certificate=None):
-        self.port, self.admin = free_port(), free_port()
+        # `queries` is the port of front proxies.
+        self.port, self.admin, self.queries = free_port(), free_port(), free_port()
         self.tls_port = free_port() if certificate else None
         # In place of a SQLite file of its own.
         self.database = None
@@ -47,6 +48,7 @@ class Gateway:
             },
             "upstreams": {"behind": {"servers": [f"http://127.0.0.1:{upstream}"]}},
             "routes": [],
+            "forward_auth": {"bind": f"127.0.0.1:{self.queries}", "trusted_proxies": ["127.0.0.1"]},
         }
         if certificate:
             cert, key = map(str, certificate)

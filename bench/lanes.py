@@ -22,11 +22,12 @@ COLD = "Portcullis, cold: each session for the first time"
 DENIED = "Portcullis, denied (429), exact limit"
 DENIED_LEASED = "Portcullis, denied (429), leased limit"
 UNAUTHENTICATED = "Portcullis, no credential (401)"
+QUERY = "Portcullis, known session, query of a front proxy"
 TLS = "Portcullis, known session, HTTP/2 with TLS"
 SIGNED = {name: f"Portcullis, known session, {name} token" for name in users.ISSUER["algorithms"]}
 NAMES = [
     DIRECT, NGINX, PLAIN, FLOOR, LUA, NODE, OPEN, KNOWN, LEASED, EXACT, COLD, DENIED, DENIED_LEASED,
-    UNAUTHENTICATED,
+    UNAUTHENTICATED, QUERY,
     *SIGNED.values(), BARE_TLS, TLS,
 ]
 # More sessions than a gateway can serve in a second.
@@ -103,6 +104,10 @@ class Starting:
         if name == UNAUTHENTICATED:
             return Lane(name, port, "/known", process, refused=True)
         self.once("users", lambda: self.sign_in(self.redis_port, self.options.users))
+        if name == QUERY:
+            fields = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+            lane = Lane(name, gateway.queries, "/ext-authz/known", process, self.tokens, self.redis, fields=fields)
+            return self.warmed(lane)
         if name == TLS:
             if gateway.tls_port is None:
                 self.bench.certificate()

@@ -51,6 +51,8 @@ class Lane:
     routes: int | None = None
     # Use only every n-th token.
     every: int = 1
+    # Header fields beside the credential.
+    fields: dict | None = None
     # The gateways of a fleet, if there is more than one: each gets an equal part of the connections.
     ports: list | None = None
     # The lanes to compare with, if they are not the usual ones.
@@ -156,6 +158,8 @@ def run_wrk(lane, connections, seconds, **more):
     environment = {**os.environ, "EVERY": str(lane.every), **more}
     environment |= {"TOKENS": str(lane.tokens)} if lane.tokens else {}
     environment |= {"ROUTES": str(lane.routes)} if lane.routes else {}
+    fields = "\n".join(f"{name}: {value}" for name, value in (lane.fields or {}).items())
+    environment |= {"FIELDS": fields} if fields else {}
     environment |= {"PORTS": ",".join(map(str, lane.ports))} if lane.ports else {}
     threads = len(lane.ports) if lane.ports else 1
     command = pinned(Pinning.other, [

@@ -7,6 +7,7 @@
 --   PAUSE    milliseconds between a response and the next request on its connection
 --   ROUTES   the number of routes: request PATH0, PATH1, … instead of PATH
 --   ONCE     use each token once, then print DONE
+--   FIELDS   further header fields, separated by line feeds
 
 local tokens, routes = os.getenv("TOKENS"), tonumber(os.getenv("ROUTES"))
 local once, every = os.getenv("ONCE"), tonumber(os.getenv("EVERY")) or 1
@@ -16,7 +17,10 @@ local next, sent, received = 0, 0, 0
 
 local function format(token, number)
     local path = routes and wrk.path .. number % routes or nil
-    return wrk.format(os.getenv("METHOD") or "GET", path, token and { Authorization = "Bearer " .. token })
+    local fields = {}
+    for name, value in (os.getenv("FIELDS") or ""):gmatch("([^\n:]+): ([^\n]+)") do fields[name] = value end
+    fields.Authorization = token and "Bearer " .. token
+    return wrk.format(os.getenv("METHOD") or "GET", path, fields)
 end
 
 if ports then

@@ -10,7 +10,7 @@ COUNTED = {
     load.NGINX: "nginx, bare proxy", load.FLOOR: "bare proxy", lanes.OPEN: "no auth", lanes.KNOWN: "known session",
     lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit",
     lanes.COLD: "cold", lanes.DENIED: "denied, exact limit", lanes.DENIED_LEASED: "denied",
-    lanes.UNAUTHENTICATED: "no credential",
+    lanes.UNAUTHENTICATED: "no credential", lanes.QUERY: "known session, front proxy",
 }
 
 
