@@ -46,6 +46,7 @@ pub(super) const FORWARDED_URI: FieldFaults = field_faults!("X-Forwarded-Uri");
 pub(super) const FORWARDED_FOR: FieldFaults = field_faults!("X-Forwarded-For");
 /// Of the fields of Envoy's calls that are not fields of the original request.
 pub(super) const METHOD: FieldFaults = field_faults!("The method");
+pub(super) const SCHEME: FieldFaults = field_faults!("The scheme");
 pub(super) const HOST: FieldFaults = field_faults!("The host");
 pub(super) const PATH: FieldFaults = field_faults!("The path");
 /// A name that only the gateway may write.

@@ -9,6 +9,7 @@ use crate::telemetry::metrics::Dialect;
 mod call;
 mod call_fault;
 mod client;
+pub mod ext_authz_grpc;
 mod original_request;
 mod response;
 

@@ -2,8 +2,10 @@
 //! engine's.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use http::Version;
+use ipnet::IpNet;
 
 use super::local_response::reject;
 use super::request_context::{RequestContext, measure_wait};
@@ -12,6 +14,8 @@ use crate::pipeline::facts::{RequestHead, trace_context};
 use crate::pipeline::local_response::{AllowedRequest, LocalResponse};
 use crate::pipeline::{self, Step};
 use crate::rejection::{Reason, Refusal, Rejection};
+use crate::settings::Reloadable;
+use crate::telemetry::metrics::Dialect;
 
 /// The decision on a query, in no dialect.
 pub(super) enum QueryOutcome {
@@ -29,6 +33,38 @@ impl QueryOutcome {
             QueryOutcome::Denied(response) => response,
         }
     }
+}
+
+/// Decides a call by HTTP. `host` is that of the call.
+pub(super) async fn decide_call(
+    ctx: &mut RequestContext,
+    call: RequestHead<'_>,
+    host: Option<(&str, &str)>,
+) -> LocalResponse {
+    ctx.record_call(call, host);
+    let dialect = match admit_call(ctx, call.path) {
+        Ok(dialect) => dialect,
+        Err(rejection) => return reject(ctx, call, rejection, None),
+    };
+    ctx.dialect = Some(dialect);
+    let snapshot = Arc::clone(&ctx.snapshot);
+    let settings = &snapshot.settings;
+    let identity = &settings.identity_header_names;
+    let request = forward_auth::read_call(dialect, &call, identity, trusted_proxies(settings));
+    decide(ctx, request, call).await.into_response()
+}
+
+/// The dialect of a call of a peer that may query.
+fn admit_call(ctx: &RequestContext, path: &str) -> Result<Dialect, Rejection> {
+    check_peer(ctx)?;
+    let unknown = || Rejection::new(Refusal::NotFound, Reason::UnknownCall);
+    forward_auth::dialect_of(path).ok_or_else(unknown)
+}
+
+/// The proxies that report the client of a request.
+pub(super) fn trusted_proxies(settings: &Reloadable) -> &[IpNet] {
+    let forward_auth = settings.forward_auth.as_ref();
+    forward_auth.map_or(&[], |it| &it.listener.trusted_proxies)
 }
 
 /// Decides the request of a call, whose fields are among those of the call.

@@ -12,6 +12,7 @@ pub mod worker;
 mod api_bridge;
 mod authorize;
 mod grpc;
+mod grpc_query;
 mod pingora;
 mod retry;
 mod server_selection;

@@ -96,7 +96,7 @@ struct ForeignApi {
     modules: &'static [&'static str],
 }
 
-const FOREIGN_APIS: [ForeignApi; 7] = [
+const FOREIGN_APIS: [ForeignApi; 8] = [
     ForeignApi {
         crates: &[
             "pingora",
@@ -123,6 +123,10 @@ const FOREIGN_APIS: [ForeignApi; 7] = [
     ForeignApi {
         crates: &["axum"],
         modules: &["api", "forward_auth"],
+    },
+    ForeignApi {
+        crates: &["prost"],
+        modules: &["forward_auth/ext_authz_grpc"],
     },
     ForeignApi {
         crates: &["reqwest"],

@@ -1,6 +1,5 @@
 //! The listener of front proxies: sockets, TLS, reloads and routes that it alone serves.
 
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -176,17 +175,6 @@ fn bound_tokens_are_not_accepted_by_way_of_a_front_proxy() {
             response.assert_denied(dialect, 401, "TOKEN_INVALID");
         }
     }
-}
-
-#[test]
-fn http2_is_not_taken_for_a_call() {
-    let upstream = Upstream::start();
-    let gateway = Gateway::start(config(&upstream));
-    let mut stream = std::net::TcpStream::connect(gateway.config.authorizer()).unwrap();
-    stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .unwrap();
-    assert!(Client::from_stream(stream).closes_within(DEADLINE));
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod echo;
+pub mod ext_authz;
 pub mod fault_proxy;
 pub mod forward_auth_deployment;
 pub mod forward_auth_proxy;

@@ -50,6 +50,11 @@ impl Readiness {
         self.0.load(Ordering::Acquire) >= DRAINING
     }
 
+    /// Whether new requests to its addresses are served, also where another process serves them.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.0.load(Ordering::Acquire), SERVING | REPLACED)
+    }
+
     fn as_str(&self) -> &'static str {
         match self.0.load(Ordering::Acquire) {
             STARTING => "starting",

@@ -12,7 +12,7 @@ use crate::pipeline::assertions::Assertions;
 use crate::pipeline::fields::Fields;
 use crate::pipeline::header_fields::{FieldSink, HeaderError};
 use crate::pipeline::own_field::{CACHE_CONTROL_NO_STORE, PORTCULLIS_CODE, PORTCULLIS_CODE_OK};
-use crate::pipeline::upstream_request::FrontProxyHead;
+use crate::pipeline::upstream_request::{FrontProxyHead, RequestEdits};
 use crate::rejection::Rejection;
 use crate::settings::Reloadable;
 
@@ -41,6 +41,11 @@ impl AllowedRequest {
     /// Writes the fields that the front proxy replaces in the request.
     pub fn write_request_fields(&self, settings: &Reloadable, sink: &mut dyn FieldSink) {
         self.head.write(&settings.identity_header_names, sink);
+    }
+
+    /// The changes to the request with these fields, by a front proxy that can remove some.
+    pub fn request_edits(&self, fields: Fields<'_>, settings: &Reloadable) -> RequestEdits {
+        self.head.edits(&self.permit, fields, settings)
     }
 
     /// Writes the fields for the client, which the front proxy adds to its response: the limits, and

@@ -73,10 +73,11 @@ enum GrpcStatus {
 }
 
 impl GrpcStatus {
-    /// Returns the status that stands for a refusal.
-    fn of(refusal: Refusal) -> GrpcStatus {
-        match refusal.status() {
-            StatusCode::UNAUTHORIZED => GrpcStatus::Unauthenticated,
+    /// Returns the status that stands for a rejection with this status of HTTP.
+    fn of(status: StatusCode) -> GrpcStatus {
+        match status {
+            // In place of a rejection, a browser is sent to sign in.
+            StatusCode::UNAUTHORIZED | StatusCode::SEE_OTHER => GrpcStatus::Unauthenticated,
             StatusCode::FORBIDDEN => GrpcStatus::PermissionDenied,
             StatusCode::NOT_FOUND => GrpcStatus::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => GrpcStatus::Unimplemented,
@@ -94,6 +95,11 @@ impl GrpcStatus {
     }
 }
 
+/// The status of gRPC that stands for a rejection with this status of HTTP.
+pub fn grpc_status(status: StatusCode) -> i32 {
+    GrpcStatus::of(status) as i32
+}
+
 /// The outcome of a call that the gateway ends.
 #[derive(Debug, Clone, Copy)]
 pub struct CallOutcome {
@@ -107,7 +113,7 @@ impl CallOutcome {
     /// The outcome of a rejected call.
     pub fn of(refusal: Refusal, retry_after: Option<Duration>) -> CallOutcome {
         CallOutcome {
-            status: GrpcStatus::of(refusal),
+            status: GrpcStatus::of(refusal.status()),
             message: refusal.message(),
             code: Some(refusal.code()),
             retry_after,
@@ -164,7 +170,11 @@ mod tests {
             (Refusal::UpstreamTimeout, 4),
             (Refusal::Internal, 13),
         ] {
-            assert_eq!(GrpcStatus::of(refusal) as u16, status, "{refusal:?}");
+            assert_eq!(
+                GrpcStatus::of(refusal.status()) as u16,
+                status,
+                "{refusal:?}"
+            );
         }
     }
 

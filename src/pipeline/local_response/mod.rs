@@ -15,7 +15,7 @@ use bytes::Bytes;
 pub use complete::ResponseContext;
 use error_body::{ErrorFormat, ErrorResponse, PageContext};
 pub use front_proxy::AllowedRequest;
-pub use grpc::{CallOutcome, end_call};
+pub use grpc::{CallOutcome, end_call, grpc_status};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use refusal_texts::RefusalTexts;

@@ -1,7 +1,7 @@
 //! The head of a request that a front proxy forwards: the fields that replace the client's own, and the
 //! names that the client may not have sent.
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::hygiene::{self, Cookies};
 use super::{ASSERTION, audience, identity};
@@ -51,7 +51,10 @@ impl FrontProxyHead {
         }
         let forward_auth = settings.forward_auth.as_ref();
         if forward_auth.is_some_and(|it| it.return_credentials) {
-            add_credentials(&mut further, permit, fields, settings);
+            let credentials = credentials(permit, fields, settings);
+            further.extend(
+                credentials.map(|(name, value)| (name, value.unwrap_or_else(|| EMPTY.clone()))),
+            );
         }
         Ok(FrontProxyHead {
             identity: permit.identity.clone(),
@@ -67,13 +70,12 @@ impl FrontProxyHead {
     }
 }
 
-/// Adds `Cookie` and `Authorization` as an upstream of the gateway would receive them.
-fn add_credentials(
-    added: &mut FieldBuffer,
+/// `Cookie` and `Authorization` as an upstream of the gateway would receive them.
+pub(super) fn credentials(
     permit: &Permit,
     fields: Fields<'_>,
     settings: &Reloadable,
-) {
+) -> [(HeaderName, Option<HeaderValue>); 2] {
     let first = |kind| {
         let value = fields.first(kind).map(HeaderValue::from_bytes);
         value.and_then(Result::ok)
@@ -92,12 +94,10 @@ fn add_credentials(
         None if hygiene::withholds_authorization(fields, bearer_passes) => None,
         None => first(FieldKind::Authorization),
     };
-    for (name, value) in [
+    [
         (header::COOKIE, cookie),
         (header::AUTHORIZATION, authorization),
-    ] {
-        added.push((name, value.unwrap_or_else(|| EMPTY.clone())));
-    }
+    ]
 }
 
 /// Whether a field of the original request may be mistaken for one that only the gateway writes: every

@@ -22,11 +22,13 @@ mod front_proxy;
 mod hygiene;
 mod identity;
 mod origin;
+mod request_edits;
 
 pub use front_proxy::{FrontProxyHead, is_look_alike};
 pub(super) use hygiene::is_forwarding;
 use hygiene::{Cookies, ForbiddenNames};
 pub use origin::PeerOrigin;
+pub use request_edits::RequestEdits;
 
 /// Clients cannot send it: every `X-Portcullis-*` of a client is removed.
 const ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-assertion");

@@ -177,10 +177,7 @@ impl ListenerState {
             false => serve::serve(connection, &self.settings.limits).await,
         };
         if let Some(connection) = http2 {
-            match self.id {
-                ListenerId::Public(_) => Box::pin(self.switch_to_http2(connection)).await,
-                ListenerId::ForwardAuth => serve_grpc(connection),
-            }
+            Box::pin(self.switch_to_http2(connection)).await;
         }
     }
 
@@ -315,10 +312,4 @@ impl ListenerState {
             }
         }
     }
-}
-
-/// Serves the calls of a front proxy over HTTP/2. There is no dialect over HTTP/2 yet: the connection is
-/// closed.
-fn serve_grpc(connection: Box<Connection>) {
-    drop(connection);
 }

@@ -46,7 +46,14 @@ pub(super) async fn serve(
     local_response::send(session, ctx, response).await
 }
 
-async fn read_body(session: &mut Session, most: usize) -> pingora::Result<Result<Bytes, Refusal>> {
+/// Reads the body of a call, up to `most` bytes.
+///
+/// # Errors
+/// The client went away.
+pub(super) async fn read_body(
+    session: &mut Session,
+    most: usize,
+) -> pingora::Result<Result<Bytes, Refusal>> {
     let headers = &session.req_header().headers;
     let declared = headers
         .get(header::CONTENT_LENGTH)

@@ -228,7 +228,9 @@ fn track_open_stream(response: &ResponseHeader, ctx: &RequestContext, admitted: 
 
 /// Records the outcome of a response when Pingora reports its end.
 pub(in crate::proxy) fn record_outcome(session: &Session, ctx: &mut RequestContext) {
-    if let Some(written) = session.response_written() {
+    // The response to a query has its own status, and the request that it is about another.
+    let written = session.response_written().filter(|_| !ctx.is_query());
+    if let Some(written) = written {
         ctx.status = written.status.as_u16();
     }
     ctx.body_received = session.body_bytes_read() as u64;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
@@ -11,7 +11,9 @@ use pingora::proxy::Session;
 use super::header_map;
 use crate::pipeline::facts::trace_context;
 use crate::pipeline::fields::Fields;
-use crate::pipeline::local_response::{self as response, CallOutcome, LocalResponse};
+use crate::pipeline::local_response::{
+    self as response, CallOutcome, LocalResponse, ResponseContext,
+};
 use crate::proxy::local_response::{self, DRAIN_UP_TO};
 use crate::proxy::request_context::RequestContext;
 use crate::rejection::Rejection;
@@ -58,7 +60,7 @@ pub(super) async fn send(
 ) -> pingora::Result<()> {
     local_response::record(ctx, &response);
     let is_trailers_only = response.is_trailers_only;
-    let (head, body) = split(ctx, &response);
+    let (head, body) = split(ctx, &session.req_header().method, &response);
     drop(response);
     if is_trailers_only {
         return write_trailers_only(session, head).await;
@@ -114,14 +116,23 @@ pub(super) async fn linger(session: &mut Session, ctx: &RequestContext) {
     let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
-/// The head, and the body that the client receives.
-fn split(ctx: &RequestContext, response: &LocalResponse) -> (Box<ResponseHeader>, Bytes) {
+/// The head, and the body that the client receives. The method of a front proxy's call is not that of
+/// the request that it is about.
+fn split(
+    ctx: &RequestContext,
+    method: &Method,
+    response: &LocalResponse,
+) -> (Box<ResponseHeader>, Bytes) {
     let mut body = response.body_bytes(&ctx.request_id);
     let mut parts = http::Response::new(()).into_parts().0;
     parts.status = response.status;
     parts.headers.reserve(TYPICAL_FIELDS);
-    response.write_fields(&ctx.response_context(), body.len(), &mut parts.headers);
-    if !response.sends_body(&ctx.method) {
+    let context = ResponseContext {
+        method,
+        ..ctx.response_context()
+    };
+    response.write_fields(&context, body.len(), &mut parts.headers);
+    if !response.sends_body(method) {
         body.clear();
     }
     (Box::new(ResponseHeader::from(parts)), body)

@@ -34,6 +34,7 @@ mod http2;
 mod local_response;
 mod peer;
 mod probe;
+mod query;
 mod request;
 mod stream;
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 use pingora::proxy::Session;
 
 use super::header_map::{self, Removal, declared_length};
-use super::{api_call, local_response};
+use super::{api_call, local_response, query};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::destination::is_accepted;
 use crate::pipeline::facts::host;
@@ -33,6 +33,11 @@ pub(super) async fn filter(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<Option<Admitted>> {
+    if ctx.is_query() {
+        // Boxed: otherwise every request would reserve room for a call.
+        Box::pin(query::serve(session, ctx)).await?;
+        return Ok(None);
+    }
     let kinds = record_head(session.req_header(), ctx);
     if kinds.intersects(ABOUT_CONNECTION) {
         settle_connection_headers(session)?;
@@ -94,7 +99,7 @@ fn connection_headers(headers: &HeaderMap) -> Removal {
 
 /// Rejects values with whitespace around them: what HTTP/1.1 removes is malformed on HTTP/2 (RFC 9113,
 /// section 8.2.1), and rules would read another value than the upstream receives.
-fn check_values(head: &Parts) -> Result<(), Rejection> {
+pub(super) fn check_values(head: &Parts) -> Result<(), Rejection> {
     let has_space = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
     if head.headers.values().any(has_space) {
         let reason = Reason::Head("a header value begins or ends with whitespace");
