@@ -17,6 +17,7 @@ pub enum AuthProgram {
     NewCaddy,
     Traefik,
     EnvoyHttp,
+    EnvoyGrpc,
 }
 
 /// Where the parts of a deployment listen, in place of the ports of the files.
@@ -27,13 +28,14 @@ pub struct Addresses {
 }
 
 impl AuthProgram {
-    pub const ALL: [AuthProgram; 6] = [
+    pub const ALL: [AuthProgram; 7] = [
         AuthProgram::Nginx,
         AuthProgram::Haproxy,
         AuthProgram::Caddy,
         AuthProgram::NewCaddy,
         AuthProgram::Traefik,
         AuthProgram::EnvoyHttp,
+        AuthProgram::EnvoyGrpc,
     ];
 
     /// The dialect of its calls, in metrics and logs.
@@ -41,6 +43,7 @@ impl AuthProgram {
         match self {
             AuthProgram::Nginx => "auth-request",
             AuthProgram::EnvoyHttp => "ext-authz",
+            AuthProgram::EnvoyGrpc => "ext-authz-grpc",
             _ => "forward-auth",
         }
     }
@@ -53,6 +56,7 @@ impl AuthProgram {
             AuthProgram::Caddy | AuthProgram::NewCaddy => "Caddyfile",
             AuthProgram::Traefik => "traefik.yaml",
             AuthProgram::EnvoyHttp => "envoy-http.yaml",
+            AuthProgram::EnvoyGrpc => "envoy-grpc.yaml",
         }
     }
 
@@ -63,7 +67,7 @@ impl AuthProgram {
             AuthProgram::Haproxy => Some("/etc/haproxy"),
             AuthProgram::Caddy | AuthProgram::NewCaddy => None,
             AuthProgram::Traefik => Some("/etc/traefik"),
-            AuthProgram::EnvoyHttp => Some("/etc/envoy"),
+            AuthProgram::EnvoyHttp | AuthProgram::EnvoyGrpc => Some("/etc/envoy"),
         }
     }
 
@@ -76,7 +80,9 @@ impl AuthProgram {
             AuthProgram::Caddy => (front_proxy::command("caddy"), &caddy),
             AuthProgram::NewCaddy => (Command::new(installed("caddy")), &caddy),
             AuthProgram::Traefik => (Command::new(installed("traefik")), &["--configFile"]),
-            AuthProgram::EnvoyHttp => (Command::new(installed("envoy")), &envoy),
+            AuthProgram::EnvoyHttp | AuthProgram::EnvoyGrpc => {
+                (Command::new(installed("envoy")), &envoy)
+            }
         };
         command.args(arguments).arg(file);
         command
@@ -151,7 +157,7 @@ impl AuthProgram {
                 std::fs::write(format!("{folder}/dynamic.yaml"), file).unwrap();
                 traefik_main(address, folder)
             }
-            AuthProgram::EnvoyHttp => {
+            AuthProgram::EnvoyHttp | AuthProgram::EnvoyGrpc => {
                 let domains = format!("[{NAME}, \"{NAME}:*\"]");
                 let file = replaced(&file, "[app.example.com]", &domains);
                 let port = format!("127.0.0.1, port_value: {} ", address.port());
