@@ -12,6 +12,8 @@
 mod acme_challenges;
 #[path = "store/amendments.rs"]
 mod amendments;
+#[path = "store/api_keys.rs"]
+mod api_keys;
 #[path = "store/breaker.rs"]
 mod breaker;
 #[path = "store/cached_refusals.rs"]

@@ -78,7 +78,7 @@ pub(crate) fn credential(criterion: &mut Criterion) {
                 let fields = black_box(Fields::new(&list));
                 let authorizations = fields.all(FieldKind::Authorization);
                 let cookies = fields.all(FieldKind::Cookie);
-                credential::extract(authorizations, cookies, COOKIE_NAME)
+                credential::extract(authorizations, std::iter::empty(), cookies, COOKIE_NAME)
                     == credential::PresentedCredential::Absent
             });
         });

@@ -31,6 +31,7 @@ pub(crate) fn session(n: u64, now: Millis) -> Session {
         data: no_data(),
         revision: 0,
         provider: None,
+        api_key: None,
     }
 }
 

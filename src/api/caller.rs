@@ -21,7 +21,7 @@ use crate::pipeline::facts::Client;
 use crate::pipeline::fields::{Field, FieldList, Fields};
 use crate::pipeline::same_origin;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::{Refusal, Rejection};
+use crate::rejection::{Reason, Refusal, Rejection};
 use crate::settings::Reloadable;
 
 /// A caller with a valid credential.
@@ -55,8 +55,17 @@ impl FromRequestParts<ApiState> for AuthenticatedCaller {
                 return Err(reject_credential(rejection, settings, &parts.headers));
             }
         };
-        if identity.credential_kind == CredentialKind::Cookie && !parts.method.is_safe() {
-            require_allowed_origin(state, settings, &client, &parts.headers)?;
+        if !parts.method.is_safe() {
+            match identity.credential_kind {
+                CredentialKind::Cookie => {
+                    require_allowed_origin(state, settings, &client, &parts.headers)?;
+                }
+                // A key changes neither sessions nor the profile nor keys.
+                CredentialKind::ApiKey => {
+                    return Err(Rejection::new(Refusal::Forbidden, Reason::ApiKeyChange));
+                }
+                CredentialKind::SessionHeader | CredentialKind::Bearer => {}
+            }
         }
         Ok(AuthenticatedCaller {
             identity,
@@ -118,8 +127,12 @@ pub(super) fn presented_credential<'a>(
     settings: &Reloadable,
 ) -> PresentedCredential<'a> {
     let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let header = settings.api_keys.as_ref();
+    let header = header.and_then(|keys| keys.header.clone());
+    let api_keys = header.into_iter().flat_map(values);
     let (authorizations, cookies) = (values(AUTHORIZATION), values(COOKIE));
-    credential::extract(authorizations, cookies, &settings.sessions.cookie.name)
+    let cookie = &settings.sessions.cookie.name;
+    credential::extract(authorizations, api_keys, cookies, cookie)
 }
 
 /// Completes the rejection of a credential: clears a cookie that is no longer valid.

@@ -17,11 +17,12 @@ use super::presented_session::{PresentedSession, SignOutCaller, blacklist};
 use super::response::{self, clear_cookie};
 use super::view::{Revoked, Success};
 use super::{ApiState, Caller};
-use crate::auth::credential::PresentedCredential;
+use crate::auth::credential::{CredentialType, PresentedCredential};
 use crate::auth::session::EndReason;
+use crate::pipeline::admission::CredentialKind;
 use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
-use crate::rejection::Rejection;
+use crate::rejection::{Reason, Refusal, Rejection};
 
 /// Optional body of a sign-out.
 #[derive(ToSchema)]
@@ -69,7 +70,13 @@ pub(super) async fn sign_out(
         PresentedCredential::Cookie(_) | PresentedCredential::MalformedCookie
     );
     let session = match caller.map_or(Ok(None), |Extension(Caller(found))| found) {
+        Ok(Some(identity)) if identity.credential_kind == CredentialKind::ApiKey => {
+            return Err(Rejection::new(Refusal::Forbidden, Reason::ApiKeyChange));
+        }
         Ok(identity) => identity.as_ref().map(PresentedSession::from_identity),
+        Err(rejection) if rejection.credential == Some(CredentialType::ApiKey) => {
+            return Err(rejection);
+        }
         Err(rejection) => match PresentedSession::from_rejection(&rejection, &presented) {
             None => return Err(reject_credential(rejection, settings, &parts.headers)),
             ended => ended,

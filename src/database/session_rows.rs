@@ -80,6 +80,7 @@ pub(super) fn read_session(row: &Row) -> Result<DurableSession, Error> {
         data: text("data")?.unwrap_or_else(no_data),
         revision: time("revision")?,
         provider: read_provider(row)?.map(Arc::new),
+        api_key: None,
     };
     Ok(DurableSession {
         session,

@@ -69,6 +69,9 @@ impl Event {
         if self.provider != other.provider {
             self.provider = None;
         }
+        if self.api_key != other.api_key {
+            self.api_key = None;
+        }
         if self.reason != other.reason {
             self.reason = None;
         }

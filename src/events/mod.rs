@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::session::SessionId;
 use crate::clock;
 use crate::store::{self, JournalEntry, Position, Store, StoreError};
@@ -54,6 +55,11 @@ pub enum EventKind {
     ProviderEndedSession,
     CertificateIssued,
     CertificateFailed,
+    ApiKeyCreated,
+    ApiKeyChanged,
+    ApiKeyRotated,
+    ApiKeyRevoked,
+    ApiKeyRefused,
 }
 
 impl EventKind {
@@ -93,6 +99,11 @@ impl EventKind {
             EventKind::ProviderEndedSession => "provider_ended_session",
             EventKind::CertificateIssued => "certificate_issued",
             EventKind::CertificateFailed => "certificate_failed",
+            EventKind::ApiKeyCreated => "api_key_created",
+            EventKind::ApiKeyChanged => "api_key_changed",
+            EventKind::ApiKeyRotated => "api_key_rotated",
+            EventKind::ApiKeyRevoked => "api_key_revoked",
+            EventKind::ApiKeyRefused => "api_key_refused",
         }
     }
 }
@@ -109,6 +120,8 @@ pub struct Event {
     pub user: Option<String>,
     #[serde(rename = "session_id", skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    #[serde(rename = "api_key_id", skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<String>,
     #[serde(rename = "client_ip", skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,
     /// Name of the provider at which the user signs in.
@@ -133,6 +146,7 @@ impl Event {
             request_id: None,
             user: None,
             session: None,
+            api_key: None,
             ip: None,
             provider: None,
             reason: None,
@@ -164,6 +178,15 @@ impl Event {
     pub fn session(self, session: SessionId) -> Event {
         Event {
             session: Some(session),
+            ..self
+        }
+    }
+
+    /// Sets the API key.
+    #[must_use]
+    pub fn api_key(self, id: ApiKeyId) -> Event {
+        Event {
+            api_key: Some(id.to_string()),
             ..self
         }
     }

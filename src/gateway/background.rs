@@ -15,6 +15,8 @@ use crate::telemetry::metrics::CleanUpStatus;
 const USE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which changes of the providers' status are recorded.
 const STATUS_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which changes of API keys are replayed to a store that may lack them.
+const API_KEY_REPLAY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for exchanges of provider tokens.
 const EXCHANGE_TIME: Duration = Duration::from_secs(10);
 /// Interval at which expired data is removed and counted.
@@ -47,6 +49,15 @@ pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
         USE_WRITE_INTERVAL,
         services.clone(),
         |services| async move { write_uses(&services).await },
+    ));
+    tokio::spawn(run_every(
+        API_KEY_REPLAY_INTERVAL,
+        services.clone(),
+        |services| async move {
+            if services.snapshot.load().settings.api_keys.is_some() {
+                services.sessions.replay_api_keys().await;
+            }
+        },
     ));
     let snapshot = Arc::clone(&services.snapshot);
     let current = move || {
@@ -140,6 +151,7 @@ async fn clean_up(services: &Services, listeners: &[Arc<ListenerState>]) {
     };
     let runs = &services.metrics.cleanup_runs;
     runs.with_label_values(&[outcome.as_str()]).inc();
+    services.sessions.count_api_keys().await;
     // Every gateway reports the fleet's counts, whichever gateway cleaned up.
     if let Ok(Some(counts)) = services.store.counts().await {
         let active = i64::try_from(counts.active_sessions).unwrap_or(i64::MAX);

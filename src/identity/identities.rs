@@ -65,6 +65,12 @@ impl Accounts {
         if user.disabled {
             return Err(CallbackFault::ProviderUserDisabled.into());
         }
+        // The provider asserts other roles or scopes than before.
+        if user.updated_at >= now
+            && let Err(error) = self.sessions.update_api_keys_of(&user.id).await
+        {
+            tracing::warn!(%error, "the API keys of a user follow their new roles later");
+        }
         Ok(user.with_permissions_of(&identity))
     }
 

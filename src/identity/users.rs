@@ -292,13 +292,17 @@ impl Accounts {
         }
     }
 
-    /// Applies the database's state to active sessions. Idle ones end too, so that none remains
-    /// merely expired after the change.
+    /// Applies the database's state to active sessions and API keys. Idle sessions end too, so that none
+    /// remains merely expired after the change.
     async fn apply_to_sessions(
         &self,
         user: &User,
         changed: ChangeSummary,
     ) -> Result<(), AccountError> {
+        let keys = match changed.disabled {
+            Some(_) => self.sessions.update_api_keys_of(&user.id).await,
+            None => Ok(()),
+        };
         if user.disabled {
             self.end_user_sessions(&user.id, None, EndReason::UserDisabled, None, None)
                 .await?;
@@ -308,7 +312,7 @@ impl Accounts {
         } else if changed.identity {
             self.sessions.update_identity(&user.id).await?;
         }
-        Ok(())
+        Ok(keys?)
     }
 
     pub(super) async fn insert_user(&self, new: CheckedUser) -> Result<User, AccountError> {

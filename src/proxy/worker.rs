@@ -157,6 +157,7 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
         source: caller.and_then(|caller| source_of(caller, &ctx.snapshot.settings)),
         user: ctx.user.as_deref().or(caller.map(Principal::user)),
         session: ctx.session.or(session.map(|session| session.id)),
+        api_key: ctx.api_key.or(caller.and_then(Principal::api_key_id)),
         total: took,
         store: ctx.store_time,
         upstream_time: ctx.upstream_time,
@@ -177,6 +178,8 @@ fn source_of<'a>(caller: &'a Principal, settings: &'a settings::Reloadable) -> O
             TokenSource::Trusted(_) => Some(&claims.issuer),
             TokenSource::Introspected(name) => Some(name),
         },
+        // Its user is in the database; a service is nowhere else.
+        Principal::ApiKey(_) => Some("database"),
     }
 }
 

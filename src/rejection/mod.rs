@@ -12,6 +12,7 @@ pub use callback_fault::CallbackFault;
 pub use reason::Reason;
 pub use refusal::Refusal;
 
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::credential::CredentialType;
 use crate::auth::principal::Principal;
 use crate::auth::session::SessionId;
@@ -76,6 +77,8 @@ pub struct RejectionDetails {
     /// concerned.
     pub user: Option<String>,
     pub session: Option<SessionId>,
+    /// The API key that was presented.
+    pub api_key: Option<ApiKeyId>,
     /// The limit that could not be checked.
     pub limit: Option<Arc<str>>,
     /// The roles of which the caller has none.

@@ -59,6 +59,15 @@ reasons! {
     TwoCredentials = "two credentials",
     NotAToken = "not a token",
     NotASessionToken = "not a session token",
+    NotAnApiKey = "not an API key",
+    UnknownApiKey = "no API key has this ID",
+    WrongApiKey = "the secret is not that of the API key",
+    ApiKeyRevoked = "the API key was revoked",
+    ApiKeyReplaced = "the API key was rotated, and the grace period of this secret is over",
+    ApiKeyOwnerGone = "the owner of the API key is disabled or deleted",
+    ApiKeyExpired = "the API key has expired",
+    ApiKeyAddress = "the API key may not be used from this address",
+    ApiKeyChange = "an API key may not change sessions, profile or keys",
     TokenExpired = "expired",
     WrongCertificate = "it is bound to another client certificate",
     IssuerKeysUnknown = "the issuer's keys are not known yet",
@@ -84,6 +93,8 @@ reasons! {
     AnonymousNotAllowed = "the route requires a role or a scope",
     UserLacksScope = "the user lacks a scope: `portcullis users set-roles --scope` grants it",
     TokenLacksScope = "the token lacks a scope",
+    ApiKeyLacksScope = "the API key, or its owner, lacks a scope",
+    ApiKeyLacksRole = "the API key, or its owner, has none of the roles",
     UserLacksRole = "the user has none of the roles",
     OtherProvider = "the user did not sign in at a required provider",
     AcrNotMet = "the sign-in has none of the required acr values",
@@ -127,6 +138,23 @@ reasons! {
     CredentialEnded = "the session or the token has ended",
     ShuttingDown = "the gateway is shutting down",
     ClientStalled = "the client took nothing of the response for write_timeout",
+}
+
+impl Reason {
+    /// Whether an API key is not valid, or may not be used from its address.
+    pub fn concerns_api_key(self) -> bool {
+        matches!(
+            self,
+            Reason::NotAnApiKey
+                | Reason::UnknownApiKey
+                | Reason::WrongApiKey
+                | Reason::ApiKeyRevoked
+                | Reason::ApiKeyReplaced
+                | Reason::ApiKeyOwnerGone
+                | Reason::ApiKeyExpired
+                | Reason::ApiKeyAddress
+        )
+    }
 }
 
 impl fmt::Display for Reason {

@@ -35,6 +35,12 @@ impl Initials {
 }
 
 impl NameSet {
+    /// The set with another name.
+    #[must_use]
+    pub fn with(self, name: Option<&HeaderName>) -> NameSet {
+        self.names.into_iter().chain(name.cloned()).collect()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Sessions;
 use super::source::SessionSource;
 use crate::auth::session::Session;
+use crate::clock;
 use crate::store::CacheKey;
 use crate::telemetry::metrics::CleanUpKind;
 
@@ -41,6 +42,12 @@ impl Sessions {
     /// the used sessions that this gateway caches.
     pub async fn write_uses(&self, used: impl Fn(&Arc<Session>)) {
         let uses = self.store.near_cache().take_uses();
+        let (of_keys, uses): (Vec<_>, Vec<_>) = uses
+            .into_iter()
+            .partition(|one| one.session.api_key().is_some());
+        let of_keys = of_keys.into_iter();
+        let of_keys = of_keys.filter_map(|one| Some((one.session.api_key()?, one)));
+        self.api_keys.write_uses(of_keys.collect()).await;
         for one in &uses {
             if let Some(session) = self.store.near_cache().session(one.session) {
                 used(&session);
@@ -59,6 +66,7 @@ impl Sessions {
     /// Writes the uses of sessions to the database at once, before the process ends.
     pub async fn flush_uses(&self) {
         self.write_uses(|_| {}).await;
+        self.api_keys.flush_uses().await;
         if let SessionSource::Durable(durable) = self.source()
             && let Err(error) = durable.flush_uses(&self.store).await
         {
@@ -66,8 +74,19 @@ impl Sessions {
         }
     }
 
-    /// Deletes the rows of sessions and revocations that have expired.
+    /// Replays changes of API keys that the store may lack.
+    pub async fn replay_api_keys(&self) {
+        self.api_keys.replay_changes().await;
+    }
+
+    /// Counts the active API keys, for the metrics.
+    pub async fn count_api_keys(&self) {
+        self.api_keys.count_active(clock::unix_millis()).await;
+    }
+
+    /// Deletes the rows of sessions, revocations and API keys that ended long enough ago.
     pub async fn delete_expired(&self) {
+        self.api_keys.delete_ended(clock::unix_millis()).await;
         let (SessionSource::Durable(durable), Ok(now)) = (self.source(), self.store.now().await)
         else {
             return;

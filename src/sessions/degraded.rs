@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use super::api_keys::lookup_of;
 use super::source::SessionSource;
 use super::verdict::{Gone, Verdict};
 use super::{Credential, CredentialCheck, Sessions};
+use crate::auth::api_key::PresentedApiKey;
 use crate::auth::principal::Principal;
-use crate::auth::session::Session;
+use crate::auth::session::{Session, SessionId};
 use crate::rejection::{Reason, Refusal};
 use crate::settings::SessionsOnOutage;
 use crate::store::{SessionLookup, StoreError};
@@ -16,6 +18,9 @@ impl Sessions {
     /// Verifies a credential as `store.on_outage.sessions` selects; a durable session is verified by its
     /// row. `error`: why the store does not.
     pub async fn look_up_degraded(&self, check: CredentialCheck<'_>, error: StoreError) -> Verdict {
+        if let Credential::ApiKey(presented) = check.credential {
+            return Box::pin(self.api_key_without_store(*presented, check, error)).await;
+        }
         if let Some(gone) = self.cached_end(check.credential) {
             return Verdict::Gone(gone);
         }
@@ -27,6 +32,31 @@ impl Sessions {
             Some(principal) => Verdict::Valid(principal),
             None => Verdict::Unknown(error),
         }
+    }
+
+    /// Verifies a key by the database, or else by what this gateway has cached.
+    async fn api_key_without_store(
+        &self,
+        presented: PresentedApiKey,
+        check: CredentialCheck<'_>,
+        error: StoreError,
+    ) -> Verdict {
+        let id = SessionId::of_api_key(presented.id);
+        let cache = self.store.near_cache();
+        let found = match self.api_keys.look_up_row(presented.id, check.ip).await {
+            Ok(record) => {
+                let found = lookup_of(record, check.now);
+                // For the case that the database goes too.
+                cache.insert_unconfirmed(id, &found);
+                found
+            }
+            Err(_) => match cache.active_within(id, self.cached_for, None, check.now) {
+                Some(record) => SessionLookup::Active(record, 0),
+                None => return Verdict::Unknown(error),
+            },
+        };
+        let verdict = Verdict::of_api_key(presented, &found, check.ip, check.now);
+        self.limit_wrong_keys(check, verdict)
     }
 
     /// An end of the credential that this gateway knows of: it outlasts the outage.
@@ -95,7 +125,9 @@ impl Sessions {
             ) => cache
                 .active_within(*id, self.cached_for, check.idle, check.now)
                 .map(Principal::Session),
-            (Credential::Session(_), SessionsOnOutage::TokenOnly) => None,
+            (Credential::Session(_), SessionsOnOutage::TokenOnly) | (Credential::ApiKey(_), _) => {
+                None
+            }
             (Credential::SessionToken(id, claims), SessionsOnOutage::TokenOnly) => {
                 let session = row.or_else(|| cache.session(*id));
                 Some(match session {

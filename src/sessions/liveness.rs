@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::Sessions;
+use crate::auth::api_key::{ApiKeyId, PresentedApiKey};
 use crate::auth::session::{Millis, SessionId};
 use crate::store::{Revocation, StoreError};
 
@@ -28,6 +29,16 @@ impl Sessions {
     ) -> Result<HashSet<SessionId>, StoreError> {
         let ended = self.durable.ended_among(&self.store, ids, idle, now);
         Ok(ended.await?.into_iter().collect())
+    }
+
+    /// Returns those of these API keys, with the address that presented each, that may no longer be used.
+    pub async fn ended_api_keys(
+        &self,
+        presented: &[(PresentedApiKey, IpAddr)],
+        now: Millis,
+    ) -> HashSet<PresentedApiKey> {
+        let ended = self.api_keys.ended_among(presented, now).await;
+        ended.into_iter().collect()
     }
 
     /// Returns those of these blacklist keys whose token is revoked.
@@ -82,6 +93,11 @@ impl Sessions {
     /// Records a request as a use of its session, to be written later.
     pub fn record_request(&self, id: SessionId, at: Millis, address: IpAddr) {
         self.store.near_cache().record_request(id, at, address);
+    }
+
+    /// Records a request as a use of an API key, to be written later.
+    pub fn record_api_key_request(&self, id: ApiKeyId, at: Millis, address: IpAddr) {
+        self.record_request(SessionId::of_api_key(id), at, address);
     }
 
     /// Records that a client sent data on an open stream, as a use of its session.

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::durable::{DatabaseUnavailable, Epoch, LookupContext};
+use super::durable::{Epoch, LookupContext};
+use super::row_lookup::DatabaseUnavailable;
 use super::source::SessionSource;
 use super::verdict::{Gone, LookupResult, Verdict};
 use super::{Credential, CredentialCheck, Sessions};
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::session::{Millis, Session, SessionId};
 use crate::limits::{Charge, Decision};
 use crate::rejection::Reason;
@@ -53,7 +55,7 @@ impl LookupCharges<'static> {
 impl Sessions {
     /// The session of a credential as this gateway saw it last, for [`Sessions::look_up`].
     pub fn last_seen(&self, credential: &Credential) -> LastSeen {
-        let Some(id) = credential.session() else {
+        let Some(id) = credential.record() else {
             return LastSeen::default();
         };
         let (session, last_access) = self.store.near_cache().cached_record(id);
@@ -76,11 +78,21 @@ impl Sessions {
     ) -> Result<LookupResult, StoreError> {
         let query = build_query(check.credential, last_seen, charges);
         let epoch = self.durable.epoch(&self.store);
+        let was_verified = self.api_keys.is_store_verified();
         let mut found = self.store.decide(&query, check.idle).await?;
         if found.decisions.iter().any(Decision::refuses) {
             return Ok(LookupResult::new(found, Verdict::OverLimit));
         }
-        let Ok(is_restored) = self.consult_database(check, &mut found).await else {
+        let consulted = match check.credential {
+            Credential::ApiKey(key) => {
+                // Boxed: a known key does not come here.
+                let confirmed =
+                    Box::pin(self.confirm_api_key(key.id, check, &mut found, was_verified));
+                confirmed.await.map(|()| false)
+            }
+            _ => self.consult_database(check, &mut found).await,
+        };
+        let Ok(is_restored) = consulted else {
             let verdict = Verdict::Unknown(StoreError::Unreachable);
             return Ok(LookupResult::new(found, verdict));
         };
@@ -91,7 +103,12 @@ impl Sessions {
             Ok(()) if query.is_cut_off(found.cut_off) => {
                 Verdict::Gone(Gone::token(Reason::SignedOutEverywhere))
             }
-            Ok(()) => Verdict::new(check.credential, &found),
+            Ok(()) => match check.credential {
+                Credential::ApiKey(key) => {
+                    Box::pin(self.judge_api_key(key.id, check, &mut found)).await
+                }
+                _ => Verdict::new(check, &found),
+            },
         };
         Ok(LookupResult {
             is_restored,
@@ -106,6 +123,9 @@ impl Sessions {
         idle: Option<Duration>,
     ) -> Option<ValidEntries> {
         let query = build_query(credential, LastSeen::default(), LookupCharges::none());
+        if credential.api_key().is_some() && !self.api_keys.is_store_verified() {
+            return None;
+        }
         let cache = self.store.near_cache();
         cache.valid_entries(&query, idle, self.store.clock())
     }
@@ -114,8 +134,11 @@ impl Sessions {
     /// cache alone.
     pub fn confirm_by(&self, entries: &ValidEntries, idle: Option<Duration>) -> Option<Millis> {
         let now = self.store.clock();
-        let holds = !self.durable.is_store_unverified(&self.store)
-            && self.store.near_cache().holds(entries, idle, now);
+        let is_unverified = match entries.session() {
+            Some(record) if record.api_key.is_some() => !self.api_keys.is_store_verified(),
+            _ => self.durable.is_store_unverified(&self.store),
+        };
+        let holds = !is_unverified && self.store.near_cache().holds(entries, idle, now);
         holds.then_some(now)
     }
 
@@ -145,6 +168,58 @@ impl Sessions {
                 .insert_unconfirmed(id, &found.session);
         }
         Ok(!was_alive && is_alive)
+    }
+
+    /// Consults the database about a key of which the store has no record, or may lack changes.
+    async fn confirm_api_key(
+        &self,
+        id: ApiKeyId,
+        check: CredentialCheck<'_>,
+        found: &mut QueryResult,
+        was_verified: bool,
+    ) -> Result<(), DatabaseUnavailable> {
+        let in_store = std::mem::replace(&mut found.session, SessionLookup::NotQueried);
+        let confirmed = self
+            .api_keys
+            .confirm(id, in_store, check.ip, found.now, was_verified);
+        found.session = confirmed.await?;
+        Ok(())
+    }
+
+    /// Judges a key. A wrong secret is compared with the store's record before it is refused: this gateway's
+    /// may be from before a rotation.
+    async fn judge_api_key(
+        &self,
+        id: ApiKeyId,
+        check: CredentialCheck<'_>,
+        found: &mut QueryResult,
+    ) -> Verdict {
+        let mut verdict = Verdict::new(check, found);
+        let is_known = found.session != SessionLookup::Missing;
+        if is_known && verdict.is_invalid_token() && !self.api_keys.is_blocked(check.ip) {
+            let was_verified = self.api_keys.is_store_verified();
+            if let Ok(reloaded) = self.store.reload_api_key(id).await {
+                found.session = reloaded;
+                let confirmed = self.confirm_api_key(id, check, found, was_verified);
+                if confirmed.await.is_err() {
+                    return Verdict::Unknown(StoreError::Unreachable);
+                }
+                verdict = Verdict::new(check, found);
+            }
+        }
+        self.limit_wrong_keys(check, verdict)
+    }
+
+    /// Treats all keys that are not valid alike, once an address presents too many.
+    pub(super) fn limit_wrong_keys(&self, check: CredentialCheck<'_>, verdict: Verdict) -> Verdict {
+        if !verdict.is_invalid_token() || check.credential.api_key().is_none() {
+            return verdict;
+        }
+        self.api_keys.count_wrong_key(check.ip);
+        match self.api_keys.is_blocked(check.ip) {
+            true => Verdict::Unknown(StoreError::Unreachable),
+            false => verdict,
+        }
     }
 
     pub(super) fn lookup_context(
@@ -222,8 +297,9 @@ fn build_query<'a>(
     let token = credential.token();
     Query {
         charges_before_auth: charges.before_auth,
-        session: credential.session(),
-        cached: last_seen.session,
+        session: credential.record(),
+        // The records of keys have no revision.
+        cached: last_seen.session.filter(|record| record.api_key.is_none()),
         last_access: last_seen.last_access,
         blacklist_key: token.map(|claims| claims.blacklist_key.as_str()),
         cut_off_user: credential.user_hash(),

@@ -14,10 +14,12 @@ mod end;
 mod list;
 mod liveness;
 mod lookup;
+mod miss_limiter;
 mod provider_logout;
 mod provider_tokens;
 mod refresh;
 mod revoke;
+mod row_lookup;
 mod source;
 mod update;
 mod verdict;
@@ -78,7 +80,7 @@ impl Sessions {
         is_durable: bool,
     ) -> Sessions {
         Sessions {
-            api_keys: ApiKeys::new(database.clone()),
+            api_keys: ApiKeys::new(database.clone(), store.clone(), Arc::clone(&metrics)),
             store,
             on_outage: settings.sessions_on_outage,
             cached_for: settings.cached_for,
@@ -92,6 +94,7 @@ impl Sessions {
     #[must_use]
     pub fn with_store(&self, store: Store) -> Sessions {
         Sessions {
+            api_keys: self.api_keys.with_store(store.clone()),
             store,
             ..self.clone()
         }

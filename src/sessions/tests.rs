@@ -112,6 +112,7 @@ fn provider_session(user: &str) -> Session {
         ended: None,
         data: no_data(),
         revision: 0,
+        api_key: None,
         provider: Some(Arc::new(ProviderSignIn {
             provider: "corp".into(),
             subject: user.to_owned(),

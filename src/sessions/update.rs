@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::source::SessionSource;
 use super::{SessionError, Sessions};
+use crate::auth::api_key::ApiKeyOwner;
 use crate::auth::session::{SessionId, SessionStatus};
 use crate::clock;
 use crate::database::User;
@@ -86,14 +87,29 @@ impl Sessions {
         Ok(self.store.set_identity(&[id], identity).await?)
     }
 
-    /// Copies a user's email, name, roles and scopes to all of their sessions; a session of a sign-in
-    /// at a provider has those of its identity in addition. Of concurrent changes the last one in the
-    /// database wins: the sessions are listed before the user is read, and none goes back to an earlier
+    /// Copies a user's email, name, roles and scopes to all of their sessions and API keys; a session of a
+    /// sign-in at a provider has those of its identity in addition. Of concurrent changes the last one in
+    /// the database wins: the sessions are listed before the user is read, and none goes back to an earlier
     /// version.
     ///
     /// # Errors
     /// When store or database does not respond.
     pub async fn update_identity(&self, user: &str) -> Result<(), SessionError> {
+        let keys = self.update_api_keys_of(user).await;
+        self.update_sessions_of(user).await?;
+        keys
+    }
+
+    /// Has the API keys of a user read again, whose roles, scopes or existence have changed.
+    ///
+    /// # Errors
+    /// When it is not certain that the change is in force everywhere.
+    pub async fn update_api_keys_of(&self, user: &str) -> Result<(), SessionError> {
+        let owner = ApiKeyOwner::User(user.to_owned());
+        self.api_keys.publish_owner(&owner).await
+    }
+
+    async fn update_sessions_of(&self, user: &str) -> Result<(), SessionError> {
         let sessions = self.store.unended_sessions(user).await;
         if let SessionSource::Durable(durable) = self.source() {
             durable.update_identity(user).await?;

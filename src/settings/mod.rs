@@ -207,8 +207,9 @@ pub struct Reloadable {
     pub pages: Arc<pages::Pages>,
     /// `Strict-Transport-Security` on the gateway's own responses over TLS.
     pub hsts: Option<HeaderValue>,
-    /// The identity headers of all routes, and the default names of those that are off. All of them
-    /// are removed from requests to every route, because two routes can share an upstream.
+    /// The identity headers of all routes, the default names of those that are off, and the header of
+    /// API keys. All of them are removed from requests to every route, because two routes can share an
+    /// upstream.
     pub identity_header_names: NameSet,
     pub limits: Vec<Arc<Limit>>,
     pub upstreams: Vec<Arc<Upstream>>,

@@ -61,7 +61,7 @@ impl Position {
 }
 
 /// Kinds that clients can cause in bulk, without a session or with a stolen one.
-const BULK_KINDS: [&str; 7] = [
+const BULK_KINDS: [&str; 8] = [
     "registered",
     "sign_in_failed",
     "sign_in_limited",
@@ -69,6 +69,7 @@ const BULK_KINDS: [&str; 7] = [
     "admin_refused",
     "binding_mismatch",
     "backchannel_logout_refused",
+    "api_key_refused",
 ];
 
 /// Whether clients can cause events of this kind in bulk.

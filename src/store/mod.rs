@@ -5,6 +5,7 @@
 
 mod acme_challenges;
 mod amend;
+mod api_keys;
 mod deadline;
 mod error;
 mod fleet;
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 
 pub use acme_challenges::AcmeChallenge;
 pub use amend::{AmendOutcome, Amendment, MAX_DATA_BYTES};
+pub use api_keys::{API_KEY_TTL, ApiKeyLease};
 use deadline::{REPLY_ROUNDS, timeout_with_grace};
 pub use error::StoreError;
 pub use fleet::FleetConfirmation;

@@ -37,6 +37,7 @@ fn session(user: &str, now: Millis) -> Session {
         data: no_data(),
         revision: 0,
         provider: None,
+        api_key: None,
     }
 }
 

@@ -117,6 +117,7 @@ pub(crate) fn session(user: &str, now: Millis) -> Session {
         data: portcullis::auth::session::no_data(),
         revision: 0,
         provider: None,
+        api_key: None,
     }
 }
 

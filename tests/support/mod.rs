@@ -1,6 +1,7 @@
 //! Test harness: the real binary, a real Redis, upstreams that report what they saw, and clients
 //! that send exactly the bytes of a test. Waiting is polling with a deadline, never a fixed sleep.
 
+pub mod api_keys;
 pub mod backend;
 pub mod browser;
 pub mod calls;

@@ -1,5 +1,6 @@
 //! A real `redis-server` on a port of its own.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
@@ -64,6 +65,24 @@ impl Redis {
         String::from_utf8_lossy(&output.stdout)
             .trim_end()
             .to_owned()
+    }
+
+    /// Runs commands as one transaction.
+    pub fn transaction(&self, commands: &[&str]) {
+        let mut client = Command::new("redis-cli")
+            .args(["-p", &self.address.port().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let text = format!("MULTI\n{}\nEXEC\n", commands.join("\n"));
+        client
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        assert!(client.wait().unwrap().success());
     }
 
     pub fn keys(&self) -> Vec<String> {

@@ -31,6 +31,7 @@ fn entry(ended: Option<SessionEnd>) -> SessionEntry {
             data: crate::auth::session::no_data(),
             revision: 0,
             provider: None,
+            api_key: None,
         },
         activity: Activity {
             last_access: 20_000,

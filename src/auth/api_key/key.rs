@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::ApiKeyId;
+use crate::auth::reserved_prefixes::SERVICE_PREFIX;
 use crate::auth::session::Millis;
 
-/// Beginning of the user under which the keys of a service act.
-const SERVICE: &str = "service:";
 /// Maximum length of a service's name.
 const MAX_SERVICE: usize = 64;
 
@@ -22,9 +21,6 @@ pub enum ApiKeyOwner {
 }
 
 impl ApiKeyOwner {
-    /// Beginning of the users that services are; no other source may have such a user.
-    pub const SERVICE_PREFIX: &'static str = SERVICE;
-
     /// The owner with a name of `[a-z0-9-]`, at most 64 characters.
     pub fn service(name: &str) -> Option<ApiKeyOwner> {
         let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
@@ -34,7 +30,7 @@ impl ApiKeyOwner {
 
     /// Parses the user: a user's ID, or `service:NAME`.
     pub fn parse(user: &str) -> Option<ApiKeyOwner> {
-        match user.strip_prefix(SERVICE) {
+        match user.strip_prefix(SERVICE_PREFIX) {
             Some(name) => ApiKeyOwner::service(name),
             None => (!user.is_empty()).then(|| ApiKeyOwner::User(user.to_owned())),
         }
@@ -45,7 +41,7 @@ impl std::fmt::Display for ApiKeyOwner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ApiKeyOwner::User(id) => f.write_str(id),
-            ApiKeyOwner::Service(name) => write!(f, "{SERVICE}{name}"),
+            ApiKeyOwner::Service(name) => write!(f, "{SERVICE_PREFIX}{name}"),
         }
     }
 }

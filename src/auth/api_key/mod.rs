@@ -61,7 +61,7 @@ impl std::fmt::Debug for ApiKeyId {
 }
 
 /// SHA-256 of a whole key, by which the gateway recognizes it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SecretHash(pub [u8; 32]);
 
 impl SecretHash {
@@ -110,7 +110,7 @@ impl std::fmt::Debug for ApiKeySecret {
 }
 
 /// A key of valid form that a request presents: the ID that it claims, and the hash of its text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PresentedApiKey {
     pub id: ApiKeyId,
     pub hash: SecretHash,

@@ -36,32 +36,38 @@ pub enum PresentedCredential<'a> {
     /// `Authorization: Session`.
     Session(SessionToken),
     Cookie(SessionToken),
+    /// The value of the header of API keys.
+    ApiKey(&'a [u8]),
     MalformedBearer,
     MalformedSession,
     /// Treated like a cookie of a session that does not exist.
     MalformedCookie,
-    /// More than one `Authorization`, or more than one session cookie.
+    /// More than one `Authorization`, session cookie, or header of API keys, or two of them that decide
+    /// equally.
     Ambiguous {
         cookies: bool,
     },
 }
 
-/// Extracts the credential from the values of `Authorization` and `Cookie`: one of the scheme
-/// `Bearer` or `Session`, or else the cookie.
+/// Extracts the credential from the values of `Authorization`, of the header of API keys, and of `Cookie`:
+/// one of the scheme `Bearer` or `Session`, equally an API key, or else the cookie.
 pub fn extract<'a>(
     mut authorizations: impl Iterator<Item = &'a [u8]>,
+    mut api_keys: impl Iterator<Item = &'a [u8]>,
     cookies: impl Iterator<Item = &'a [u8]>,
     cookie_name: &str,
 ) -> PresentedCredential<'a> {
-    if let Some(authorization) = authorizations.next() {
-        if authorizations.next().is_some() {
-            return PresentedCredential::Ambiguous { cookies: false };
-        }
-        if let Some(credential) = parse_authorization(authorization) {
-            return credential;
-        }
+    let authorization = authorizations.next();
+    let api_key = api_keys.next();
+    if authorizations.next().is_some() || api_keys.next().is_some() {
+        return PresentedCredential::Ambiguous { cookies: false };
     }
-    extract_cookie(cookies, cookie_name)
+    match (authorization.and_then(parse_authorization), api_key) {
+        (Some(_), Some(_)) => PresentedCredential::Ambiguous { cookies: false },
+        (Some(credential), None) => credential,
+        (None, Some(key)) => PresentedCredential::ApiKey(key),
+        (None, None) => extract_cookie(cookies, cookie_name),
+    }
 }
 
 /// Extracts the session cookie, regardless of `Authorization`.

@@ -24,7 +24,12 @@ fn check(fields: &[(&'static str, &[u8])], expected: PresentedCredential<'_>) {
         .iter()
         .map(|(_, value)| String::from_utf8_lossy(value))
         .collect();
-    let found = extract(named("authorization"), named("cookie"), NAME);
+    let found = extract(
+        named("authorization"),
+        named("x-api-key"),
+        named("cookie"),
+        NAME,
+    );
     assert_eq!(found, expected, "{values:?}");
 }
 
@@ -337,7 +342,12 @@ proptest::proptest! {
     #[test]
     fn extract_never_panics(authorization: Vec<u8>, cookie: Vec<u8>) {
         sets_own_cookie(&cookie, NAME);
-        extract([&*authorization].into_iter(), [&*cookie].into_iter(), NAME);
+        extract(
+            [&*authorization].into_iter(),
+            std::iter::empty(),
+            [&*cookie].into_iter(),
+            NAME,
+        );
         strip_own_cookies([&*cookie], NAME);
     }
 }

@@ -1,27 +1,19 @@
 //! Which credential of a request decides, and why.
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::Request;
-use crate::auth::credential::{self, CredentialType, PresentedCredential};
+use crate::auth::credential::{self, BearerForm, CredentialType, PresentedCredential, bearer_form};
 use crate::routing::{Auth, Route};
 use crate::settings::Settings;
 
 /// Describes the credential that decides on a route.
 pub(super) fn describe(settings: &Settings, request: &Request, route: &Route) -> String {
     let cookie = &settings.reloadable.sessions.cookie.name;
-    let values = |name| {
-        let values = request.headers.get_all(name).iter();
-        values.map(HeaderValue::as_bytes)
-    };
-    let authorizations = || values(header::AUTHORIZATION);
-    let cookies = || values(header::COOKIE);
-    let joined = match request.via {
-        Some(_) => credential::find_joined(authorizations(), cookies(), cookie),
-        None => None,
-    };
-    let presented =
-        joined.unwrap_or_else(|| credential::extract(authorizations(), cookies(), cookie));
+    let keys = settings.reloadable.api_keys.as_ref();
+    let prefix = keys.map(|keys| keys.prefix.as_str());
+    let key_header = keys.and_then(|keys| keys.header.as_ref());
+    let presented = read_credential(cookie, key_header, request);
     let is_required = route.auth == Auth::Required;
     let anonymous = match is_required {
         true => "401 UNAUTHENTICATED",
@@ -29,12 +21,19 @@ pub(super) fn describe(settings: &Settings, request: &Request, route: &Route) ->
     };
     match presented {
         _ if route.auth == Auth::None => "none: the route ignores credentials".to_owned(),
-        _ if let Some(other) = not_accepted(&presented, route) => {
+        _ if let Some(other) = not_accepted(&presented, prefix, route) => {
             format!("none: the route does not accept a {other}: {anonymous}")
         }
         PresentedCredential::Absent => {
             format!("none, neither in Authorization nor in the cookie {cookie}: {anonymous}")
         }
+        PresentedCredential::Bearer(token) if is_api_key(token, prefix) => {
+            "the API key in Authorization, which comes before the cookie".to_owned()
+        }
+        PresentedCredential::ApiKey(_) => format!(
+            "the API key in {}, which comes before the cookie",
+            key_header.map_or("", |name| name.as_str())
+        ),
         PresentedCredential::Bearer(_) => {
             "the bearer token in Authorization, which comes before the cookie".to_owned()
         }
@@ -66,9 +65,40 @@ pub(super) fn describe(settings: &Settings, request: &Request, route: &Route) ->
     }
 }
 
+fn read_credential<'r>(
+    cookie: &str,
+    key_header: Option<&HeaderName>,
+    request: &'r Request,
+) -> PresentedCredential<'r> {
+    let values = |name: &HeaderName| {
+        let values = request.headers.get_all(name).iter();
+        values.map(HeaderValue::as_bytes)
+    };
+    let authorizations = || values(&header::AUTHORIZATION);
+    let cookies = || values(&header::COOKIE);
+    let joined = match request.via {
+        Some(_) => credential::find_joined(authorizations(), cookies(), cookie),
+        None => None,
+    };
+    joined.unwrap_or_else(|| {
+        let api_keys = key_header.into_iter().flat_map(values);
+        credential::extract(authorizations(), api_keys, cookies(), cookie)
+    })
+}
+
+fn is_api_key(token: &str, prefix: Option<&str>) -> bool {
+    prefix.is_some() && bearer_form(token, prefix) == BearerForm::ApiKey
+}
+
 /// The type of the credential, if the route does not accept it.
-fn not_accepted(presented: &PresentedCredential<'_>, route: &Route) -> Option<&'static str> {
+fn not_accepted(
+    presented: &PresentedCredential<'_>,
+    prefix: Option<&str>,
+    route: &Route,
+) -> Option<&'static str> {
     let credential_type = match presented {
+        PresentedCredential::Bearer(token) if is_api_key(token, prefix) => CredentialType::ApiKey,
+        PresentedCredential::ApiKey(_) => CredentialType::ApiKey,
         PresentedCredential::Bearer(_) | PresentedCredential::MalformedBearer => {
             CredentialType::Token
         }

@@ -96,6 +96,11 @@ pub(super) fn api_keys(
     })
 }
 
+/// Adds the header of keys to the headers that reach no upstream as clients send them.
+pub(super) fn reserve_header(names: NameSet, keys: &Option<ApiKeys>) -> NameSet {
+    names.with(keys.as_ref().and_then(|keys| keys.header.as_ref()))
+}
+
 /// Whether users are in the database and have endpoints.
 fn has_users(file: &File, context: &ResolveContext<'_>) -> bool {
     super::enabled_api(file).is_some() && super::offered_endpoints(file, context).users

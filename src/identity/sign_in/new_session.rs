@@ -65,6 +65,7 @@ pub(super) fn new_session(
         data: crate::auth::session::no_data(),
         revision: 0,
         provider,
+        api_key: None,
     }
 }
 

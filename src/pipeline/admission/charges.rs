@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Identity;
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::limits::{Charge, Counter, CounterHasher, KeyPart, Limit, subscriber_network};
@@ -13,7 +14,24 @@ use crate::pipeline::fields::Fields;
 use crate::routing::Route;
 
 /// The user, the session and the token, where the request is authenticated.
-pub(super) type LimitSubject<'a> = (&'a str, Option<SessionId>, Option<&'a Claims>);
+pub(super) type LimitSubject<'a> = (&'a str, Option<SessionId>, Option<CountedToken<'a>>);
+
+/// What a limit with `key: token` counts by.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CountedToken<'a> {
+    Claims(&'a Claims),
+    ApiKey(ApiKeyId),
+}
+
+impl CountedToken<'_> {
+    /// The token of an identity, if it has one.
+    fn of(identity: &Identity) -> Option<CountedToken<'_>> {
+        match identity.principal.api_key_id() {
+            Some(id) => Some(CountedToken::ApiKey(id)),
+            None => identity.token.as_deref().map(CountedToken::Claims),
+        }
+    }
+}
 
 /// The limits of a route that need no identity.
 pub(super) fn before_auth(route: &Route, facts: &RequestFacts<'_>) -> Vec<Charge> {
@@ -36,7 +54,7 @@ pub(super) fn for_identity(
     session: Option<SessionId>,
     identity: &Identity,
 ) -> impl Iterator<Item = Charge> {
-    let token = identity.token.as_deref();
+    let token = CountedToken::of(identity);
     let charges = after_auth(route, facts, Some((identity.user(), session, token)));
     let roles = identity.roles();
     charges
@@ -50,7 +68,7 @@ pub(super) fn are_fixed(route: &Route, identity: &Identity) -> bool {
     parts.all(|part| match part {
         KeyPart::Route | KeyPart::User => true,
         KeyPart::Session => identity.session().is_some(),
-        KeyPart::Token => identity.token.is_some(),
+        KeyPart::Token => CountedToken::of(identity).is_some(),
         KeyPart::Ip | KeyPart::Header(_) => false,
     })
 }
@@ -85,7 +103,10 @@ fn counter_for(
             (KeyPart::Route, _) => add(route.name.as_bytes()),
             (KeyPart::User, Some((user, ..))) => add(user_key(user, token).as_bytes()),
             (KeyPart::Session, _) if let Some(id) = session => add(&id.0),
-            (KeyPart::Token, _) if let Some(claims) = token => add(claims.blacklist_key.as_bytes()),
+            (KeyPart::Token, _) if let Some(token) = token => match token {
+                CountedToken::Claims(claims) => add(claims.blacklist_key.as_bytes()),
+                CountedToken::ApiKey(id) => add(id.as_bytes()),
+            },
             (KeyPart::Header(name), _) if let Some(value) = header_key(facts.head.fields, name) => {
                 add(&value)
             }
@@ -126,10 +147,10 @@ fn key_part_tag(part: &KeyPart) -> u8 {
     }
 }
 
-fn user_key<'a>(user: &'a str, token: Option<&'a Claims>) -> Cow<'a, str> {
-    match token.filter(|claims| !claims.is_own()) {
-        Some(claims) => claims.user_key(),
-        None => user.into(),
+fn user_key<'a>(user: &'a str, token: Option<CountedToken<'a>>) -> Cow<'a, str> {
+    match token {
+        Some(CountedToken::Claims(claims)) if !claims.is_own() => claims.user_key(),
+        _ => user.into(),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Admission, CredentialKind, Identity};
-use crate::auth::credential::{self, BearerForm, CredentialType, PresentedCredential, bearer_form};
+use crate::auth::api_key::PresentedApiKey;
+use crate::auth::credential::{self, CredentialType, PresentedCredential};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::introspection::IntrospectionError;
@@ -19,6 +20,7 @@ use crate::sessions::Credential;
 pub(super) enum Presented<'a> {
     Token(&'a str),
     Session(SessionId, CredentialKind),
+    ApiKey(PresentedApiKey),
 }
 
 /// Why a request has no credential that can be verified.
@@ -30,6 +32,7 @@ pub(super) enum CredentialFault {
     MalformedBearer,
     MalformedSession,
     MalformedCookie,
+    MalformedApiKey,
     Ambiguous {
         cookies: bool,
     },
@@ -40,6 +43,7 @@ impl Presented<'_> {
         match self {
             Presented::Session(..) => CredentialType::Session,
             Presented::Token(_) => CredentialType::Token,
+            Presented::ApiKey(_) => CredentialType::ApiKey,
         }
     }
 }
@@ -54,6 +58,7 @@ impl CredentialFault {
     fn credential_type(self) -> Option<CredentialType> {
         match self {
             CredentialFault::MalformedBearer => Some(CredentialType::Token),
+            CredentialFault::MalformedApiKey => Some(CredentialType::ApiKey),
             CredentialFault::MalformedSession | CredentialFault::MalformedCookie => {
                 Some(CredentialType::Session)
             }
@@ -71,6 +76,7 @@ impl From<CredentialFault> for Rejection {
             Fault::Absent => (Refusal::Unauthenticated, Reason::NoCredential),
             Fault::NotAccepted => (Refusal::Unauthenticated, Reason::CredentialNotAccepted),
             Fault::MalformedBearer => (Refusal::TokenInvalid, Reason::NotAToken),
+            Fault::MalformedApiKey => (Refusal::TokenInvalid, Reason::NotAnApiKey),
             Fault::MalformedSession | Fault::MalformedCookie => {
                 (Refusal::SessionNotFound, Reason::NotASessionToken)
             }
@@ -121,6 +127,9 @@ impl Claim {
     /// The claim by which an identity was established; `None`: it has neither session nor token.
     pub(super) fn of(identity: &Identity) -> Option<Claim> {
         let credential = match (&identity.token, identity.session()) {
+            _ if let Some(presented) = identity.principal.api_key() => {
+                Credential::ApiKey(*presented)
+            }
             (Some(claims), _) => Credential::from_claims(Arc::clone(claims)),
             (None, session) => Credential::Session(session?.id),
         };
@@ -145,8 +154,10 @@ impl Admission<'_> {
             true => credential::find_joined(authorizations.clone(), cookies.clone(), cookie_name),
             false => None,
         };
-        let presented =
-            joined.unwrap_or_else(|| credential::extract(authorizations, cookies, cookie_name));
+        let presented = joined.unwrap_or_else(|| {
+            let api_keys = self.api_key_fields(facts);
+            credential::extract(authorizations, api_keys, cookies, cookie_name)
+        });
         match presented {
             PresentedCredential::Absent => Err(CredentialFault::Absent),
             PresentedCredential::Ambiguous { cookies } => {
@@ -162,7 +173,11 @@ impl Admission<'_> {
             PresentedCredential::Cookie(token) => {
                 Ok(Presented::Session(token.id(), CredentialKind::Cookie))
             }
+            PresentedCredential::Bearer(token) if self.is_api_key(token) => {
+                self.read_api_key(token.as_bytes())
+            }
             PresentedCredential::Bearer(token) => Ok(Presented::Token(token)),
+            PresentedCredential::ApiKey(key) => self.read_api_key(key),
         }
     }
 
@@ -177,6 +192,10 @@ impl Admission<'_> {
                 credential_kind,
                 credential: Credential::Session(id),
             }),
+            Presented::ApiKey(presented) => Ok(Claim {
+                credential_kind: CredentialKind::ApiKey,
+                credential: Credential::ApiKey(presented),
+            }),
             Presented::Token(token) => {
                 let verified = self.verify_token(token, facts).await;
                 verified.map_err(|refused| Rejection {
@@ -187,20 +206,11 @@ impl Admission<'_> {
         }
     }
 
-    /// Whether a bearer token is an API key, which is sent to no introspection endpoint.
-    fn is_api_key(&self, token: &str) -> bool {
-        let keys = self.snapshot.settings.api_keys.as_ref();
-        keys.is_some_and(|keys| bearer_form(token, Some(&keys.prefix)) == BearerForm::ApiKey)
-    }
-
     async fn verify_token(
         &self,
         token: &str,
         facts: &RequestFacts<'_>,
     ) -> Result<Claim, Rejection> {
-        if self.is_api_key(token) {
-            return Err(Rejection::new(Refusal::TokenInvalid, Reason::NotAToken));
-        }
         let verified = self.snapshot.verifier.verify(token, facts.now).await;
         // Checked for each request: the verifier caches tokens, not the connections that present
         // them.

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use super::charges::CountedToken;
 use super::claim::Claim;
 use super::memo::Recalled;
 use super::{Admission, Identity, Permit, Rejection, charges, reject_over_limit};
+use crate::auth::api_key::PresentedApiKey;
 use crate::auth::session::Session;
 use crate::limits::{Charge, Decision};
 use crate::pipeline::facts::RequestFacts;
@@ -111,9 +113,13 @@ impl Admission<'_> {
     /// The session as this gateway saw it last.
     fn last_seen(&self, claimed: &Claim) -> LastSeen {
         let last_seen = self.sessions.last_seen(&claimed.credential);
-        if claimed.session().is_some() {
-            self.metrics
-                .count_cache_lookup(CacheName::Sessions, last_seen.session.is_some());
+        let cache = match claimed.credential {
+            Credential::ApiKey(_) => Some(CacheName::ApiKeys),
+            _ => claimed.session().map(|_| CacheName::Sessions),
+        };
+        if let Some(cache) = cache {
+            let is_hit = last_seen.session.is_some();
+            self.metrics.count_cache_lookup(cache, is_hit);
         }
         last_seen
     }
@@ -137,14 +143,37 @@ impl Admission<'_> {
             }
             Credential::SessionToken(_, claims) => claims.user.as_str(),
             Credential::Session(_) => last_seen?.user.as_str(),
+            Credential::ApiKey(presented) => {
+                return charges_of_known_key(route, facts, presented, last_seen?);
+            }
         };
         if !self.meets_sign_in(&route.require, last_seen, facts.now) {
             return None;
         }
-        let token = claimed.token().map(Arc::as_ref);
+        let token = claimed.token().map(|claims| CountedToken::Claims(claims));
         let subject = (user, claimed.session(), token);
         Some(charges::after_auth(route, facts, Some(subject)))
     }
+}
+
+/// The limits with identity of an API key whose secret is right as far as this gateway has seen. Otherwise
+/// a client that knows an ID could spend the limits of its owner.
+fn charges_of_known_key(
+    route: &Route,
+    facts: &RequestFacts<'_>,
+    presented: &PresentedApiKey,
+    record: &Session,
+) -> Option<Vec<Charge>> {
+    let grant = record.api_key.as_ref()?;
+    grant
+        .judge(&presented.hash, facts.client.ip, facts.now)
+        .ok()?;
+    if route.require.sign_in.is_some() {
+        return None;
+    }
+    let token = Some(CountedToken::ApiKey(presented.id));
+    let subject = (record.user.as_str(), None, token);
+    Some(charges::after_auth(route, facts, Some(subject)))
 }
 
 /// The same rejection, with the decisions that its response must carry.

@@ -26,6 +26,12 @@ impl Admission<'_> {
                 self.identity_from_session(claimed, session, facts, confirmed_at)
             }
             Verdict::Valid(Principal::Token(claims)) => Ok(Identity::from_token(&claims)),
+            Verdict::Valid(Principal::ApiKey(used)) => Ok(Identity::new(
+                Principal::ApiKey(used),
+                None,
+                claimed.credential_kind,
+                confirmed_at,
+            )),
             Verdict::Gone(gone) => Err(Rejection {
                 clear_cookie: gone.is_session_over
                     && claimed.credential_kind == CredentialKind::Cookie,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 pub use crate::auth::principal::Principal;
+use crate::clock;
 use crate::events::Events;
 use crate::identity::oidc::ProviderTokens;
 use crate::limits::{Charge, Decision};
@@ -10,11 +11,12 @@ use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Reason, Refusal, Rejection};
 use crate::routing::{Auth, Requirements, Route};
-use crate::sessions::{CredentialCheck, LookupCharges, Sessions, Verdict};
+use crate::sessions::{Credential, CredentialCheck, LookupCharges, Sessions, Verdict};
 use crate::store::Store;
 use crate::telemetry::metrics::{LimitOutcome, Metrics};
 use crate::telemetry::request_id::RequestId;
 
+mod api_keys;
 mod charges;
 mod claim;
 mod confirm;
@@ -27,6 +29,7 @@ mod requirements;
 mod services;
 mod verdict;
 
+use api_keys::is_of_api_key;
 pub use charges::counter_from_key_parts;
 use claim::{Claim, CredentialFault, Presented, accepted_on};
 pub use memo::Memo;
@@ -68,17 +71,38 @@ impl Admission<'_> {
         }
         // Before the credential is read: it has been read before.
         if let Some(key) = MemoKey::authorization(facts)
+            && self.api_key_fields(facts).next().is_none()
             && let Some(recalled) = self.recall(route, key, facts)
         {
             return self.admit_recalled(route, facts, recalled).await;
         }
         let presented = self.read_credential(facts);
-        if let Ok(Presented::Session(id, kind)) = presented
-            && let Some(recalled) = self.recall(route, MemoKey::Session(id, kind), facts)
+        let key = match presented {
+            Ok(Presented::Session(id, kind)) => Some(MemoKey::Session(id, kind)),
+            Ok(Presented::ApiKey(key)) => Some(MemoKey::ApiKey(key)),
+            Ok(Presented::Token(_)) | Err(_) => None,
+        };
+        if let Some(key) = key
+            && let Some(recalled) = self.recall(route, key, facts)
         {
             return self.admit_recalled(route, facts, recalled).await;
         }
+        if is_of_api_key(&presented) {
+            // Boxed: a known key does not come here.
+            return Box::pin(self.admit_api_key(route, facts, presented)).await;
+        }
         self.admit_presented(route, facts, presented).await
+    }
+
+    async fn admit_api_key(
+        &self,
+        route: &Arc<Route>,
+        facts: &RequestFacts<'_>,
+        presented: Result<Presented<'_>, CredentialFault>,
+    ) -> Result<Permit, Rejection> {
+        let started = clock::monotonic();
+        let admitted = self.admit_presented(route, facts, presented).await;
+        self.complete_api_key(facts, started, admitted).await
     }
 
     /// Admits a request by the credential that it presents, if any.
@@ -139,20 +163,34 @@ impl Admission<'_> {
     /// # Errors
     /// The credential is not valid, or the store cannot tell.
     pub async fn identify(&self, facts: &RequestFacts<'_>) -> Result<Option<Identity>, Rejection> {
-        let presented = match self.read_credential(facts) {
-            Ok(presented) => presented,
+        let presented = self.read_credential(facts);
+        let is_api_key = is_of_api_key(&presented);
+        let started = clock::monotonic();
+        let identified = match presented {
+            Ok(presented) => self.identify_presented(presented, facts).await.map(Some),
             Err(CredentialFault::Absent) => return Ok(None),
-            Err(fault) => return Err(fault.into()),
+            Err(fault) => Err(fault.into()),
         };
+        match is_api_key {
+            true => self.complete_api_key(facts, started, identified).await,
+            false => identified,
+        }
+    }
+
+    async fn identify_presented(
+        &self,
+        presented: Presented<'_>,
+        facts: &RequestFacts<'_>,
+    ) -> Result<Identity, Rejection> {
         let claimed = self.verify(presented, facts).await?;
         let check = self.credential_check(&claimed, facts);
         let last_seen = self.sessions.last_seen(&claimed.credential);
         let charges = LookupCharges::none();
         let found = match self.sessions.look_up(check, last_seen, charges).await {
             Ok(found) => found,
-            Err(error) if self.sessions.is_durable() => {
+            Err(error) if self.sessions.is_durable() || claimed.credential.api_key().is_some() => {
                 let identity = self.identify_degraded(facts, &claimed, error).await;
-                return identity.map(Some).map_err(|refused| match refused.refusal {
+                return identity.map_err(|refused| match refused.refusal {
                     // Sign-out needs only the database.
                     Refusal::StoreUnavailable => Rejection {
                         lapsed_claims: claimed.token().cloned(),
@@ -171,7 +209,6 @@ impl Admission<'_> {
             }),
             verdict => self
                 .identity_of(&claimed, verdict, facts, found.confirmed_at)
-                .map(Some)
                 .map_err(|refused| self.add_caller_details(&claimed, refused)),
         }
     }
@@ -184,7 +221,10 @@ impl Admission<'_> {
         CredentialCheck {
             credential: &claimed.credential,
             ip: facts.client.ip,
-            idle: self.snapshot.settings.sessions.idle_timeout,
+            idle: match claimed.credential {
+                Credential::ApiKey(_) => None,
+                _ => self.snapshot.settings.sessions.idle_timeout,
+            },
             now: facts.now,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::claim::Claim;
 use super::{Admission, Identity, Principal};
-use crate::rejection::Rejection;
+use crate::rejection::{Refusal, Rejection};
 use crate::sessions::SessionLookup;
 
 impl Admission<'_> {
@@ -17,6 +17,11 @@ impl Admission<'_> {
         }
         let details = refused.details.get_or_insert_default();
         details.session = details.session.or(claimed.session());
+        details.api_key = claimed.credential.api_key().map(|presented| presented.id);
+        // A client that presents another secret is not the owner.
+        if refused.refusal == Refusal::TokenInvalid && details.api_key.is_some() {
+            return refused;
+        }
         if details.user.is_none() {
             let by_token = claimed.token().map(|claims| claims.user.clone());
             let by_session = || {
@@ -33,6 +38,11 @@ impl Rejection {
     /// Adds the user of a session that was looked up, whatever its status.
     pub(super) fn with_session(mut self, found: &SessionLookup) -> Rejection {
         match found {
+            // Who presents an API key is known by its secret alone.
+            SessionLookup::Active(record, _)
+            | SessionLookup::Expired(record)
+            | SessionLookup::Revoked(record)
+                if record.api_key.is_some() => {}
             SessionLookup::Active(session, _) => {
                 self.caller = Some(Principal::Session(Arc::clone(session)));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Admission, Identity};
+use super::{Admission, Identity, Principal};
 use crate::auth::session::{Millis, Session};
 use crate::limits::Decision;
 use crate::rejection::{
@@ -126,9 +126,11 @@ fn check_permissions(
 }
 
 fn missing_reason(lacks_scope: bool, identity: &Identity) -> Reason {
-    match (lacks_scope, identity.session()) {
-        (true, Some(_)) => Reason::UserLacksScope,
-        (true, None) => Reason::TokenLacksScope,
+    match (lacks_scope, &identity.principal) {
+        (true, Principal::Session(_)) => Reason::UserLacksScope,
+        (true, Principal::Token(_)) => Reason::TokenLacksScope,
+        (true, Principal::ApiKey(_)) => Reason::ApiKeyLacksScope,
+        (false, Principal::ApiKey(_)) => Reason::ApiKeyLacksRole,
         (false, _) => Reason::UserLacksRole,
     }
 }

@@ -100,6 +100,7 @@ impl Identity {
     pub fn user_key(&self) -> Cow<'_, str> {
         match &self.principal {
             Principal::Session(session) => session.user.as_str().into(),
+            Principal::ApiKey(used) => used.record.user.as_str().into(),
             Principal::Token(claims) => claims.user_key(),
         }
     }
@@ -107,6 +108,7 @@ impl Identity {
     pub fn email(&self) -> Option<&str> {
         let email = match &self.principal {
             Principal::Session(session) => Some(session.email.as_str()),
+            Principal::ApiKey(used) => Some(used.record.email.as_str()),
             Principal::Token(claims) => claims.email.as_deref(),
         };
         email.filter(|email| !email.is_empty())
@@ -114,18 +116,19 @@ impl Identity {
 
     /// The name to sign in with, beside the email; users of other issuers have none here.
     pub fn username(&self) -> Option<&str> {
-        self.session()?.username.as_deref()
+        self.record()?.username.as_deref()
     }
 
     /// The display name.
     pub fn name(&self) -> Option<&str> {
-        let name = self.session()?.name.as_deref();
+        let name = self.record()?.name.as_deref();
         name.filter(|name| !name.is_empty())
     }
 
     pub fn roles(&self) -> &[String] {
         match &self.principal {
             Principal::Session(session) => &session.roles,
+            Principal::ApiKey(used) => &used.record.roles,
             Principal::Token(claims) => &claims.roles,
         }
     }
@@ -133,12 +136,22 @@ impl Identity {
     pub fn scopes(&self) -> &[String] {
         match &self.principal {
             Principal::Session(session) => &session.scopes,
+            Principal::ApiKey(used) => &used.record.scopes,
             Principal::Token(claims) => &claims.scopes,
         }
     }
 
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.principal.session()
+    }
+
+    /// The record of the session or of the API key.
+    fn record(&self) -> Option<&Session> {
+        match &self.principal {
+            Principal::Session(session) => Some(session),
+            Principal::ApiKey(used) => Some(&used.record),
+            Principal::Token(_) => None,
+        }
     }
 }
 
@@ -149,6 +162,8 @@ pub enum CredentialKind {
     Cookie,
     SessionHeader,
     Bearer,
+    /// As a bearer token, or in the header of API keys.
+    ApiKey,
 }
 
 impl CredentialKind {
@@ -156,6 +171,7 @@ impl CredentialKind {
         match self {
             CredentialKind::Cookie | CredentialKind::SessionHeader => CredentialType::Session,
             CredentialKind::Bearer => CredentialType::Token,
+            CredentialKind::ApiKey => CredentialType::ApiKey,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use self::stream_control::{CloseReason, StreamControl};
+use crate::auth::api_key::PresentedApiKey;
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::clock;
@@ -39,6 +40,7 @@ const CLOSABLE_AFTER: Duration = Duration::from_millis(100);
 pub struct OpenStream {
     session: Option<SessionId>,
     token: Option<Arc<Claims>>,
+    api_key: Option<PresentedApiKey>,
     /// The client's address, where it is known.
     address: Option<IpAddr>,
     since: Instant,
@@ -57,11 +59,18 @@ impl OpenStream {
         OpenStream {
             session,
             token,
+            api_key: None,
             address,
             since,
             kind: StreamKind::Short,
             is_marked: false,
         }
+    }
+
+    /// The same stream, opened by an API key.
+    #[must_use]
+    pub fn by_api_key(self, api_key: Option<PresentedApiKey>) -> OpenStream {
+        OpenStream { api_key, ..self }
     }
 
     /// Whether it counts as an open stream of its session. A client that has closed its side may be

@@ -2,7 +2,7 @@
 //! announcements miss: those written by another gateway, or during an outage.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 
 use super::OpenStreams;
-use crate::auth::session::SessionId;
+use crate::auth::api_key::PresentedApiKey;
+use crate::auth::session::{Millis, SessionId};
 use crate::auth::token::Claims;
 use crate::clock;
 use crate::sessions::{Sessions, StoreError, cut_off_covers};
@@ -25,6 +26,8 @@ const MEASURED: usize = 16;
 struct Observed {
     sessions: HashSet<SessionId>,
     tokens: Vec<Arc<Claims>>,
+    /// API keys, each with the address of a client that has presented it.
+    api_keys: HashMap<PresentedApiKey, IpAddr>,
     /// Sessions whose clients have sent data since the last sweep.
     used: Vec<(SessionId, IpAddr)>,
     long_lived: i64,
@@ -72,6 +75,8 @@ impl OpenStreams {
         let now = clock::unix_millis();
         let is_past = |claims: &Claims| claims.expires_at <= now;
         self.close_ended(|stream| stream.sessionless_token().is_some_and(is_past));
+        self.close_ended_api_keys(sessions, open.api_keys, now)
+            .await;
         self.watched.write().clone_from(&open.sessions);
         let ids: Vec<SessionId> = open.sessions.into_iter().collect();
         let ended = sessions.ended_among(&ids, idle, now).await?;
@@ -97,8 +102,29 @@ impl OpenStreams {
             }
             open.sessions.extend(stream.session);
             open.tokens.extend(stream.token.clone());
+            let address = stream.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            open.api_keys
+                .extend(stream.api_key.map(|key| (key, address)));
         });
         open
+    }
+
+    /// Closes the streams of keys that have been revoked, have expired, whose secret has been replaced, or
+    /// whose owner is disabled.
+    async fn close_ended_api_keys(
+        &self,
+        sessions: &Sessions,
+        open: HashMap<PresentedApiKey, IpAddr>,
+        now: Millis,
+    ) {
+        if open.is_empty() {
+            return;
+        }
+        let open: Vec<(PresentedApiKey, IpAddr)> = open.into_iter().collect();
+        let ended = sessions.ended_api_keys(&open, now).await;
+        if !ended.is_empty() {
+            self.close_ended(|stream| stream.api_key.is_some_and(|key| ended.contains(&key)));
+        }
     }
 
     async fn close_blacklisted(

@@ -14,6 +14,7 @@ use super::open_streams::stream_control::StreamControl;
 use super::open_streams::{OpenStream, StreamRegistration};
 use super::retry::Failure;
 use super::worker::Worker;
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::credential::CredentialType;
 use crate::auth::principal::Principal;
 use crate::auth::session::SessionId;
@@ -32,6 +33,7 @@ use crate::telemetry::trace_id::TraceId;
 use crate::upstream::ChosenServer;
 
 mod query;
+mod recorded;
 mod text;
 mod wait;
 
@@ -106,6 +108,8 @@ pub struct RequestContext {
     /// The user of such a request where there is no caller, or where the request concerned another.
     pub user: Option<String>,
     pub session: Option<SessionId>,
+    /// The API key of a refused request.
+    pub api_key: Option<ApiKeyId>,
     pub is_grpc: bool,
     pub store_time: Duration,
     pub upstream_time: Option<Duration>,
@@ -198,6 +202,7 @@ impl RequestContext {
             caller: None,
             user: None,
             session: None,
+            api_key: None,
             is_grpc: false,
             store_time: Duration::ZERO,
             upstream_time: None,
@@ -296,14 +301,6 @@ impl RequestContext {
         })
     }
 
-    /// Counts a use of the session; it is written to the store later.
-    pub(super) fn record_session_use(&self, identity: &Identity) {
-        if let (Some(session), Some(origin)) = (identity.session(), &self.client_origin) {
-            let sessions = &self.worker.admission.sessions;
-            sessions.record_request(session.id, identity.confirmed_at, origin.ip);
-        }
-    }
-
     /// Prepares the request for its upstream. `length` is that of its body, where it is declared.
     ///
     /// # Errors
@@ -345,6 +342,8 @@ impl RequestContext {
             identity.and_then(|identity| identity.token.clone()),
             self.client_origin.as_ref().map(|origin| origin.ip),
         );
+        let api_key = identity.and_then(|identity| identity.principal.api_key());
+        let stream = stream.by_api_key(api_key.copied());
         let registry = &self.worker.open_streams;
         let control = &self.arrival.control;
         Admitted {
@@ -353,35 +352,6 @@ impl RequestContext {
             grpc_stream: is_grpc_stream.then(Box::default),
             attempts: UpstreamAttempts::default(),
         }
-    }
-
-    /// Records for the log why the request was rejected, and whose it was.
-    pub(super) fn record_rejection(&mut self, rejection: &mut Rejection) {
-        self.reason = rejection.reason.or(self.reason);
-        self.credential = rejection.credential.or(self.credential);
-        self.caller = rejection.caller.take().or_else(|| self.caller.take());
-        if let Some(mut details) = rejection.take_details() {
-            self.user = details.user.take().or_else(|| self.user.take());
-            self.session = details.session.or(self.session);
-            self.limit = details.limit.take();
-            self.grounds = Some(details);
-        }
-        if let Some(violated) = rejection.violated_limits_text() {
-            self.limit = Some(violated);
-        }
-    }
-
-    /// Records why the request failed: the refusal that its client receives, and the reason.
-    pub(super) fn record_failure(&mut self, failure: Failure) {
-        self.refusal = failure.refusal().or(self.refusal);
-        self.reason = failure.reason().or(self.reason);
-    }
-
-    /// Records the caller of the request, for the log.
-    pub(super) fn record_identity(&mut self, identity: &Identity) {
-        self.caller = Some(identity.principal.clone());
-        self.credential = Some(identity.credential_kind.credential_type());
-        self.authenticated = true;
     }
 }
 

@@ -12,45 +12,23 @@ mod revocation_log;
 mod writes;
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 pub(super) use integrity::Epoch;
-use quick_cache::sync::Cache;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
+use super::miss_limiter::MissLimiter;
+pub(super) use super::row_lookup::DatabaseUnavailable;
+use super::row_lookup::RowLookup;
 use super::update::identity_of;
 use crate::auth::session::{Millis, OnSessionLimit, Session, SessionId, SessionStatus};
-use crate::clock;
-use crate::database::{self, Database, DurableSession};
-use crate::limits::subscriber_network;
+use crate::database::{Database, DurableSession};
 use crate::store::{SessionIdentity, SessionLookup, SessionUse, Store};
 
 /// How long a row is cached. While the store is away, a revocation by another gateway may take
 /// effect here this much later.
 const CACHE_TTL: Duration = Duration::from_secs(1);
-/// Maximum number of cached rows.
-const CACHE_CAPACITY: usize = 20_000;
-/// Maximum number of concurrent look-ups.
-const MAX_CONCURRENT_LOOKUPS: usize = 8;
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a database that has just failed is not queried.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// Look-ups of nonexistent sessions from one address, per second and in a burst. Beyond that,
-/// unknown sessions from that address are not looked up for a second.
-const MISSES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
-const MISS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
-/// Number of tracked addresses above which quiet ones are removed.
-const MAX_TRACKED_ADDRESSES: usize = 10_000;
-
-/// Neither valid nor gone: the database did not respond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the database did not respond")]
-pub(super) struct DatabaseUnavailable;
 
 /// A handle on the durable sessions; clones share their state.
 #[derive(Clone)]
@@ -61,40 +39,20 @@ pub(super) struct DurableSessions {
 
 struct DurableState {
     is_enabled: AtomicBool,
-    cache: Cache<SessionId, CachedRow>,
-    /// Counts local changes: a row that was read before a change is not cached.
-    changes: AtomicU64,
-    lookup_slots: Semaphore,
-    miss_limiter: DefaultKeyedRateLimiter<IpAddr>,
-    /// Addresses that looked up too many nonexistent sessions.
-    blocked_addresses: Cache<IpAddr, Instant>,
-    started: Instant,
-    /// Until when the database is not queried, in milliseconds since `started`.
-    paused_until: AtomicU64,
+    rows: RowLookup<SessionId, DurableSession>,
+    misses: MissLimiter,
     pending_uses: replay::PendingUseTimes,
     integrity: integrity::Integrity,
 }
 
-#[derive(Clone)]
-struct CachedRow {
-    row: Option<Arc<DurableSession>>,
-    read_at: Instant,
-}
-
 impl DurableSessions {
     pub(super) fn new(database: Database, on: bool) -> DurableSessions {
-        let quota = Quota::per_second(MISSES_PER_SECOND).allow_burst(MISS_BURST);
         DurableSessions {
             database,
             shared: Arc::new(DurableState {
                 is_enabled: AtomicBool::new(on),
-                cache: Cache::new(CACHE_CAPACITY),
-                changes: AtomicU64::new(0),
-                lookup_slots: Semaphore::new(MAX_CONCURRENT_LOOKUPS),
-                miss_limiter: RateLimiter::keyed(quota),
-                blocked_addresses: Cache::new(MAX_TRACKED_ADDRESSES),
-                started: clock::monotonic(),
-                paused_until: AtomicU64::new(0),
+                rows: RowLookup::new(CACHE_TTL),
+                misses: MissLimiter::default(),
                 pending_uses: replay::PendingUseTimes::default(),
                 integrity: integrity::Integrity::new(on),
             }),
@@ -184,70 +142,17 @@ impl DurableSessions {
         address: Option<IpAddr>,
     ) -> Result<Option<Arc<DurableSession>>, DatabaseUnavailable> {
         let shared = &self.shared;
-        if let Some(cached) = shared.cache.get(&id) {
-            if cached.read_at.elapsed() < CACHE_TTL {
-                return Ok(cached.row);
-            }
-            shared.cache.remove(&id);
+        if let Some(row) = shared.rows.cached(id) {
+            return Ok(row);
         }
-        let address = address.map(subscriber_network);
-        if address
-            .as_ref()
-            .is_some_and(|address| shared.is_blocked(address))
-        {
+        if address.is_some_and(|address| shared.misses.is_blocked(address)) {
             return Err(DatabaseUnavailable);
         }
-        let lookup = async {
-            match shared.cache.get_value_or_guard_async(&id).await {
-                Ok(cached) => Ok(cached.row),
-                Err(guard) => {
-                    let before = shared.changes.load(Ordering::Acquire);
-                    let row = self.fetch_row(id).await?.map(Arc::new);
-                    if shared.changes.load(Ordering::Acquire) == before {
-                        // If this fails, the row is merely not cached.
-                        let _ = guard.insert(CachedRow {
-                            row: row.clone(),
-                            read_at: clock::monotonic(),
-                        });
-                    }
-                    Ok(row)
-                }
-            }
-        };
-        let row = timeout(LOOKUP_TIMEOUT, lookup)
-            .await
-            .unwrap_or(Err(DatabaseUnavailable))?;
+        let row = shared.rows.read(id, self.database.session(id)).await?;
         if let (None, Some(address)) = (&row, address) {
-            shared.count_miss(address);
+            shared.misses.count_miss(address);
         }
         Ok(row)
-    }
-
-    async fn fetch_row(
-        &self,
-        id: SessionId,
-    ) -> Result<Option<DurableSession>, DatabaseUnavailable> {
-        self.shared.check_not_paused()?;
-        let slot = self.shared.lookup_slots.acquire().await;
-        let _slot = slot.map_err(|_| DatabaseUnavailable)?;
-        self.shared.check_not_paused()?;
-        match timeout(LOOKUP_TIMEOUT / 2, self.database.session(id)).await {
-            Ok(Ok(row)) => Ok(row),
-            Ok(Err(error)) => {
-                self.note_failure(&error);
-                Err(DatabaseUnavailable)
-            }
-            Err(_) => {
-                self.shared.pause();
-                Err(DatabaseUnavailable)
-            }
-        }
-    }
-
-    fn note_failure(&self, error: &database::Error) {
-        self.shared.pause();
-        let error = error as &dyn std::error::Error;
-        tracing::warn!(error, "the database did not respond to a session look-up");
     }
 
     /// Restores a session to a store that has lost it.
@@ -339,39 +244,6 @@ impl LookupContext {
 impl DurableState {
     /// Invalidates the cached row of a session.
     fn invalidate(&self, id: SessionId) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        self.cache.remove(&id);
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn check_not_paused(&self) -> Result<(), DatabaseUnavailable> {
-        if self.millis() < self.paused_until.load(Ordering::Relaxed) {
-            return Err(DatabaseUnavailable);
-        }
-        Ok(())
-    }
-
-    fn pause(&self) {
-        let until = self
-            .millis()
-            .saturating_add(PAUSE_AFTER_FAILURE.as_millis() as u64);
-        self.paused_until.store(until, Ordering::Relaxed);
-    }
-
-    fn is_blocked(&self, address: &IpAddr) -> bool {
-        let since = self.blocked_addresses.get(address);
-        since.is_some_and(|since| since.elapsed() < CACHE_TTL)
-    }
-
-    fn count_miss(&self, address: IpAddr) {
-        if self.miss_limiter.len() > MAX_TRACKED_ADDRESSES {
-            self.miss_limiter.retain_recent();
-        }
-        if self.miss_limiter.check_key(&address).is_err() {
-            self.blocked_addresses.insert(address, clock::monotonic());
-        }
+        self.rows.invalidate(id);
     }
 }

@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::super::SessionError;
 use super::replay::REPLAY_WINDOW_MS;
-use super::{DatabaseUnavailable, DurableSessions, LOOKUP_TIMEOUT};
+use super::{DatabaseUnavailable, DurableSessions};
 use crate::auth::session::Millis;
 use crate::database::{self, LoggedRevocation, RevocationSubject};
 use crate::store::{CUT_OFF_TTL, CacheKey, Revocation, Store, StoreError, UserHash};
@@ -86,19 +86,8 @@ impl DurableSessions {
         if !self.is_log_complete() {
             return Err(DatabaseUnavailable);
         }
-        let lookup = async {
-            self.shared.check_not_paused()?;
-            let slot = self.shared.lookup_slots.acquire().await;
-            let _slot = slot.map_err(|_| DatabaseUnavailable)?;
-            let query = self.database.look_up_revocations(key, user);
-            query.await.map_err(|error| {
-                self.note_failure(&error);
-                DatabaseUnavailable
-            })
-        };
-        let (token, cut_off) = timeout(LOOKUP_TIMEOUT / 2, lookup)
-            .await
-            .unwrap_or(Err(DatabaseUnavailable))?;
+        let query = self.database.look_up_revocations(key, user);
+        let (token, cut_off) = self.shared.rows.query(query).await?;
         Ok(RevocationLookup {
             is_token_revoked: token,
             cut_off,

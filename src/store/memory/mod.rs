@@ -5,6 +5,7 @@
 
 mod acme_challenges;
 mod amend;
+mod api_keys;
 mod counters;
 mod journal;
 mod open_connections;
@@ -283,6 +284,7 @@ impl MemoryState {
         let ttl = CUT_OFF_TTL.as_secs();
         self.cut_offs.retain(|_, cut_off| second < *cut_off + ttl);
         self.profiles.clean_up(now);
+        self.sessions.api_keys.clean_up(now);
         self.provider_logouts.clean_up(now);
         self.acme_challenges.clean_up(now);
         let removed_sessions = self.sessions.clean_up(now);

@@ -9,6 +9,7 @@ use super::super::sessions::SessionIdentity;
 use super::super::{
     CreateOutcome, SessionEntry, SessionListQuery, SessionLookup, SessionPage, SessionUse,
 };
+use super::api_keys::ApiKeyRecords;
 use super::provider_tokens::ProviderTokens;
 use crate::auth::session::{
     Activity, EndReason, Millis, OnSessionLimit, Session, SessionEnd, SessionId, SessionStatus,
@@ -33,6 +34,7 @@ pub(super) struct Sessions {
     /// All users' sessions, oldest first.
     order: BTreeSet<(Millis, SessionId)>,
     pub(super) provider_tokens: ProviderTokens,
+    pub(super) api_keys: ApiKeyRecords,
 }
 
 impl Sessions {
@@ -100,7 +102,11 @@ impl Sessions {
         idle: Option<Duration>,
         now: Millis,
     ) -> SessionLookup {
-        let Some(SessionEntry { session, activity }) = self.entry(id, now) else {
+        let entry = match id.api_key() {
+            Some(_) => self.api_keys.entry(id, now),
+            None => self.entry(id, now),
+        };
+        let Some(SessionEntry { session, activity }) = entry else {
             return SessionLookup::Missing;
         };
         let last_access = activity

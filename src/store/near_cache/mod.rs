@@ -146,6 +146,11 @@ impl NearCache {
                     return false;
                 };
                 entry.epoch.store(0, Ordering::SeqCst);
+                if id.api_key().is_some() {
+                    // It may have been revoked, which an outage must not hide.
+                    self.sessions.remove(id);
+                    return true;
+                }
                 // The first invalidation counts; later ones may have other causes.
                 let _ =
                     entry

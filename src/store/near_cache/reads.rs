@@ -122,6 +122,16 @@ impl NearCache {
         }
     }
 
+    /// The record of an API key, if it is cached and fresh.
+    pub(in super::super) fn fresh_record(
+        &self,
+        id: SessionId,
+        now: Millis,
+    ) -> Option<SessionLookup> {
+        let (lookup, _) = self.fresh_session(id, None, now, self.validity.fresh()?)?;
+        Some(lookup)
+    }
+
     /// Whether a fresh entry shows the session as active.
     pub(in super::super) fn is_cached_active(
         &self,

@@ -88,6 +88,21 @@ impl NearCache {
         }
     }
 
+    /// Caches the record of an API key that was read from the database, for outages, unless it was
+    /// invalidated since the stamp was taken.
+    pub(in super::super) fn cache_unconfirmed(
+        &self,
+        id: SessionId,
+        lookup: &SessionLookup,
+        stamp: ReadStamp,
+    ) {
+        self.missing.remove(&id);
+        let is_unchanged = || self.validity.epoch_if_unchanged(stamp) != 0;
+        if is_unchanged() && self.insert_session(id, lookup, 0).is_some() && !is_unchanged() {
+            self.sessions.remove(&id);
+        }
+    }
+
     /// Caches a blacklist look-up unless an invalidation has overtaken it.
     ///
     /// A reply to a query from before a revocation does not remove the revocation.

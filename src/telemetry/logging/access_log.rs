@@ -9,6 +9,7 @@ use http::Method;
 use super::log_stream::{LineBuffer, LogStream};
 use super::sink::StandardStream;
 use super::{Format, json_line, text_line};
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::credential::CredentialType;
 use crate::auth::session::SessionId;
 use crate::rejection::RejectionDetails;
@@ -62,6 +63,7 @@ pub struct AccessRecord<'a> {
     pub source: Option<&'a str>,
     pub user: Option<&'a str>,
     pub session: Option<SessionId>,
+    pub api_key: Option<ApiKeyId>,
     pub total: Duration,
     pub store: Duration,
     pub upstream_time: Option<Duration>,
@@ -94,6 +96,7 @@ impl Default for AccessRecord<'_> {
             source: None,
             user: None,
             session: None,
+            api_key: None,
             total: Duration::ZERO,
             store: Duration::ZERO,
             upstream_time: None,

@@ -39,6 +39,9 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     if let Some(id) = access.session {
         write_plain(out, b",\"session_id\":\"", &id.hex());
     }
+    if let Some(id) = access.api_key {
+        write_plain(out, b",\"api_key_id\":\"", id.as_bytes());
+    }
     out.extend_from_slice(b",\"duration_seconds\":");
     write_seconds(out, access.total);
     out.extend_from_slice(b",\"store_seconds\":");
@@ -156,6 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::auth::api_key::ApiKeyId;
     use crate::auth::session::SessionId;
     use crate::rejection::RejectionDetails;
     use crate::telemetry::metrics::Dialect;
@@ -251,6 +255,7 @@ mod tests {
             source: Some("database"),
             user: Some("u"),
             session: Some(SessionId([0; 32])),
+            api_key: ApiKeyId::parse("0123456789abcdef"),
             total: Duration::from_millis(1500),
             store: Duration::from_micros(5),
             upstream_time: Some(Duration::from_nanos(999_999_500)),
@@ -267,7 +272,8 @@ mod tests {
                 r#""reason":"no role","limit":"l","#,
                 r#""role":"r","scope":"s","route":"shop","upstream":"back","credential":"api_key","#,
                 r#""source":"database","user_id":"u","#,
-                r#""session_id":"{}","duration_seconds":1.500000,"store_seconds":0.000005,"#,
+                r#""session_id":"{}","api_key_id":"0123456789abcdef","#,
+                r#""duration_seconds":1.500000,"store_seconds":0.000005,"#,
                 r#""upstream_seconds":1.000000,"bytes_received":1,"bytes_sent":2}}"#,
                 "\n",
             ),

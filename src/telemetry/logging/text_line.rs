@@ -8,6 +8,7 @@ use http::Method;
 use super::access_log::AccessRecord;
 use super::number::{write_address, write_number, write_seconds};
 use super::timestamp;
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::credential::CredentialType;
 use crate::auth::token::is_invisible;
 use crate::rejection::RejectionDetails;
@@ -56,12 +57,13 @@ fn write_text<const N: usize>(out: &mut Vec<u8>, name: &[u8; N], value: &str) {
     out.extend_from_slice(value.as_bytes());
 }
 
-/// Writes the optional fields: trace, reason, and the details of a rejection.
+/// Writes the optional fields: trace, API key, reason, and the details of a rejection.
 fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     let of = |part: fn(&RejectionDetails) -> &Option<String>| part(access.grounds?).as_deref();
     for (name, value) in [
         ("dialect", access.dialect.map(Dialect::as_str)),
         ("trace_id", access.trace_id.map(TraceId::as_str)),
+        ("api_key_id", access.api_key.as_ref().map(ApiKeyId::as_str)),
         ("limit", access.limit),
         ("role", of(|grounds| &grounds.role)),
         ("scope", of(|grounds| &grounds.scope)),
@@ -164,6 +166,7 @@ mod tests {
             source: Some("id\n"),
             user: Some("u\r"),
             session: Some(SessionId([0xab; 32])),
+            api_key: None,
             total: Duration::from_micros(1_500_007),
             store: Duration::from_micros(5),
             upstream_time: Some(Duration::from_millis(12_000)),

@@ -39,11 +39,14 @@ labels! {
         EndCleanUp = "end_clean_up",
         EndedAmong = "ended_among",
         Events = "events",
+        ExtendApiKeys = "extend_api_keys",
         Follow = "follow",
         ForgetProfile = "forget_profile",
         HoldsRefresh = "holds_refresh",
         IndexSignIn = "index_sign_in",
+        InvalidateApiKeys = "invalidate_api_keys",
         IsBlacklisted = "is_blacklisted",
+        LeaseApiKey = "lease_api_key",
         LogoutMarks = "logout_marks",
         LogoutToken = "logout_token",
         MarkLogout = "mark_logout",
@@ -55,6 +58,7 @@ labels! {
         Profile = "profile",
         ProviderTokens = "provider_tokens",
         PutAcmeChallenge = "put_acme_challenge",
+        PutApiKey = "put_api_key",
         PutProfile = "put_profile",
         PutProviderTokens = "put_provider_tokens",
         RecordUses = "record_uses",
@@ -83,6 +87,7 @@ labels! {
         Profiles = "profiles",
         Assertions = "assertions",
         Leases = "leases",
+        ApiKeys = "api_keys",
     }
 
     /// The outcome of a cache look-up.
@@ -129,6 +134,7 @@ labels! {
         LiveReports = "live_reports",
         DurableSessions = "durable_sessions",
         Revocations = "revocations",
+        ApiKeys = "api_keys",
     }
 
     /// The outcome of an order of a certificate.

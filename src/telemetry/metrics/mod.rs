@@ -150,6 +150,8 @@ metrics! {
         "Sessions ended before their expiry, by reason.";
     sessions_active: IntGauge = "sessions_active", [], &[],
         "Active sessions in the store, as of the last cleanup run.";
+    api_keys_active: IntGauge = "api_keys_active", [], &[],
+        "API keys in the database that are neither expired nor revoked.";
     live_connections: IntGauge = "live_connections", [], &[],
         "Open WebSockets, event streams and other long responses.";
     revocation_lag: Histogram = "revocation_lag_seconds", [], REQUEST_BUCKETS,

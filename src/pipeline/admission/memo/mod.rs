@@ -11,6 +11,8 @@ use self::candidates::Candidates;
 use super::charges;
 use super::claim::{Claim, Presented};
 use super::{Admission, CredentialKind, Identity, Principal};
+use crate::auth::api_key::PresentedApiKey;
+use crate::auth::principal::UsedApiKey;
 use crate::auth::session::{Millis, SessionId};
 use crate::issuers::verifier::CachedToken;
 use crate::limits::Charge;
@@ -35,7 +37,8 @@ const HASHED: usize = 64;
 /// * the verifier would not accept the token from its cache ([`Verifier::accepts`]);
 /// * the near cache would not accept the credential ([`NearCache::holds`]);
 /// * the store may lack revocations ([`Sessions::confirm_by`]);
-/// * the client is not the one to which the token or the session is bound.
+/// * the client is not the one to which the token or the session is bound;
+/// * the secret of the API key is no longer valid, or its address is not allowed.
 ///
 /// Limits are charged for every request.
 ///
@@ -62,11 +65,13 @@ struct Entry {
 }
 
 /// A credential by which callers are recalled: the only `Authorization` of a request, as the verifier
-/// keeps the text of bearer tokens; or the ID of a session, whose token is kept nowhere.
+/// keeps the text of bearer tokens; or the ID of a session, or of an API key with the hash of its secret:
+/// their texts are kept nowhere.
 #[derive(Debug, Clone, Copy, Hash)]
 pub(super) enum MemoKey<'a> {
     Authorization(&'a [u8]),
     Session(SessionId, CredentialKind),
+    ApiKey(PresentedApiKey),
 }
 
 /// A credential as the caches hold it.
@@ -76,6 +81,7 @@ enum KnownCredential {
         token: CachedToken,
     },
     Session(SessionId, CredentialKind),
+    ApiKey(PresentedApiKey),
 }
 
 /// A caller who may pass, unless a limit refuses.
@@ -105,7 +111,7 @@ impl Memo {
             MemoKey::Authorization(value) => {
                 MemoKey::Authorization(value.last_chunk::<HASHED>().map_or(value, |end| end))
             }
-            MemoKey::Session(..) => key,
+            MemoKey::Session(..) | MemoKey::ApiKey(_) => key,
         };
         self.hasher.hash_one((Arc::as_ptr(route), key))
     }
@@ -128,6 +134,7 @@ impl MemoKey<'_> {
         match presented {
             Presented::Token(_) => MemoKey::authorization(facts),
             Presented::Session(id, kind) => Some(MemoKey::Session(id, kind)),
+            Presented::ApiKey(key) => Some(MemoKey::ApiKey(key)),
         }
     }
 }
@@ -141,6 +148,7 @@ impl Entry {
             (KnownCredential::Session(id, kind), MemoKey::Session(other, other_kind)) => {
                 *id == other && *kind == other_kind
             }
+            (KnownCredential::ApiKey(own), MemoKey::ApiKey(key)) => *own == key,
             _ => false,
         };
         is_same && Arc::ptr_eq(&self.route, route)
@@ -180,6 +188,15 @@ impl Admission<'_> {
             session.is_none_or(|session| self.binding_mismatches(session, facts).is_empty());
         let is_accepted = match &entry.credential {
             KnownCredential::Session(..) => true,
+            KnownCredential::ApiKey(key) => {
+                let record = entry.valid_by.session()?;
+                let judged =
+                    record
+                        .api_key
+                        .as_ref()?
+                        .judge(&key.hash, facts.client.ip, confirmed_at);
+                judged.is_ok()
+            }
             KnownCredential::Bearer { token, .. } => {
                 token.claims().allows_certificate(facts.certificate)
                     && self.snapshot.verifier.accepts(token, facts.now)
@@ -188,8 +205,12 @@ impl Admission<'_> {
         if !(is_bound_client && is_accepted) {
             return None;
         }
-        if session.is_some() {
-            self.metrics.count_cache_lookup(CacheName::Sessions, true);
+        let cache = match entry.credential {
+            KnownCredential::ApiKey(_) => Some(CacheName::ApiKeys),
+            _ => session.map(|_| CacheName::Sessions),
+        };
+        if let Some(cache) = cache {
+            self.metrics.count_cache_lookup(cache, true);
         }
         Some(confirmed_at)
     }
@@ -224,8 +245,11 @@ impl Admission<'_> {
     ) -> Option<KnownCredential> {
         let (authorization, text) = match (key, presented) {
             (MemoKey::Session(id, kind), _) => return Some(KnownCredential::Session(id, kind)),
+            (MemoKey::ApiKey(key), _) => return Some(KnownCredential::ApiKey(key)),
             (MemoKey::Authorization(value), Presented::Token(text)) => (value, text),
-            (MemoKey::Authorization(_), Presented::Session(..)) => return None,
+            (MemoKey::Authorization(_), Presented::Session(..) | Presented::ApiKey(_)) => {
+                return None;
+            }
         };
         let token = self.snapshot.verifier.cached(text, facts.now)?;
         // Its claims are those by which the caller was identified.
@@ -248,6 +272,10 @@ impl Admission<'_> {
         let valid_by = self.sessions.valid_entries(&claimed.credential, idle)?;
         let principal = match (&claimed.credential, valid_by.session()) {
             (Credential::Token(claims, _), None) => Principal::Token(Arc::clone(claims)),
+            (Credential::ApiKey(presented), record) => Principal::ApiKey(Arc::new(UsedApiKey {
+                record: Arc::clone(record?),
+                presented: *presented,
+            })),
             (_, session) => Principal::Session(Arc::clone(session?)),
         };
         if let Principal::Session(session) = &principal
@@ -255,6 +283,11 @@ impl Admission<'_> {
                 || self.concerns_provider(route, Some(session)))
         {
             return None;
+        }
+        if let Principal::ApiKey(used) = &principal {
+            let grant = used.record.api_key.as_ref()?;
+            let judged = grant.judge(&used.presented.hash, facts.client.ip, facts.now);
+            judged.ok()?;
         }
         let verdict = Verdict::Valid(principal);
         let identity = self.identity_of(claimed, verdict, facts, facts.now).ok()?;

@@ -269,5 +269,6 @@ fn session_record(id: SessionId, created_at: Millis, expires_at: Millis) -> Sess
         data: no_data(),
         revision: 0,
         provider: None,
+        api_key: None,
     }
 }

@@ -21,7 +21,7 @@ const SEARCH_STEP: usize = 500;
 /// Retention of a stream after its latest entry, in seconds.
 const RETENTION_SECONDS: u32 = 90 * 86_400;
 /// Number of streams that a line's number can encode.
-const MAX_STREAMS: u64 = 8;
+const MAX_STREAMS: u64 = 16;
 const _: () = assert!(JournalStream::COUNT <= MAX_STREAMS as usize);
 
 /// Reply of `XRANGE`: ids, and fields with values.

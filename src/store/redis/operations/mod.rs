@@ -2,6 +2,7 @@
 
 pub(super) mod acme_challenges;
 pub(super) mod amend;
+mod api_keys;
 pub(super) mod cluster_decide;
 pub(super) mod fleet;
 pub(super) mod journal;

@@ -1,5 +1,5 @@
-//! Session record as one string: numbers, the lengths of its texts, the texts, and for sessions of a
-//! provider their sign-in as JSON.
+//! Session record as one string: numbers, the lengths of its texts, the texts, and as JSON for sessions of
+//! a provider their sign-in, for API keys what decides about them.
 //!
 //! Gateways cache the record. The session's use has its own key (see `activity`), so that a use does
 //! not invalidate the record. `scripts/record.lua` reads and writes the same format.
@@ -23,7 +23,9 @@ const HAS_KIND: u8 = 2;
 const HAS_DEVICE: u8 = 4;
 /// The record ends with the sign-in at a provider. Others are as they were before there were providers.
 const HAS_PROVIDER: u8 = 8;
-/// Maximum length of a text, and of that sign-in.
+/// The record is that of an API key, and ends with what decides about it.
+const HAS_API_KEY: u8 = 16;
+/// Maximum length of a text, and of that JSON.
 pub(in crate::store::redis) const MAX_TEXT: usize = u16::MAX as usize;
 /// Number of texts.
 const TEXT_COUNT: usize = 10;
@@ -73,17 +75,13 @@ pub(in crate::store::redis) fn encode(session: &Session) -> Option<Vec<u8>> {
         record.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
     }
     let flag = |text: Option<&str>, flag| if text.is_some() { flag } else { 0 };
-    let provider = encode_provider(session)?;
-    record.push(
-        flag(name, HAS_NAME)
-            | flag(kind, HAS_KIND)
-            | flag(device, HAS_DEVICE)
-            | if provider.is_empty() { 0 } else { HAS_PROVIDER },
-    );
+    let (origin_flag, origin) = encode_origin(session)?;
+    record
+        .push(flag(name, HAS_NAME) | flag(kind, HAS_KIND) | flag(device, HAS_DEVICE) | origin_flag);
     for text in texts {
         record.extend(text);
     }
-    record.extend(provider);
+    record.extend(origin);
     Some(record)
 }
 
@@ -99,13 +97,15 @@ fn encode_names(session: &Session) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Encodes the sign-in at a provider; empty: there was none. `None`: it is too long.
-fn encode_provider(session: &Session) -> Option<Vec<u8>> {
-    let Some(provider) = &session.provider else {
-        return Some(Vec::new());
+/// Encodes the sign-in at a provider, or what decides about an API key, with its flag; empty: there is
+/// neither. `None`: it is too long.
+fn encode_origin(session: &Session) -> Option<(u8, Vec<u8>)> {
+    let (flag, encoded) = match (&session.provider, &session.api_key) {
+        (None, None) => return Some((0, Vec::new())),
+        (_, Some(grant)) => (HAS_API_KEY, serde_json::to_vec(grant).ok()?),
+        (Some(provider), None) => (HAS_PROVIDER, serde_json::to_vec(provider).ok()?),
     };
-    let encoded = serde_json::to_vec(provider).ok()?;
-    (encoded.len() <= MAX_TEXT).then_some(encoded)
+    (encoded.len() <= MAX_TEXT).then_some((flag, encoded))
 }
 
 /// Decodes the reply to a `GET`.
@@ -161,7 +161,7 @@ struct RecordParts<'a> {
     flags: u8,
     texts: [ByteReader<'a>; TEXT_COUNT],
     /// What follows the texts.
-    provider: &'a [u8],
+    origin: &'a [u8],
 }
 
 fn parse(id: SessionId, record: &[u8], interner: &Interner) -> Option<Session> {
@@ -212,7 +212,11 @@ fn parse(id: SessionId, record: &[u8], interner: &Interner) -> Option<Session> {
         },
         revision: parts.revision,
         provider: match is_present(HAS_PROVIDER) {
-            true => Some(serde_json::from_slice(parts.provider).ok()?),
+            true => Some(serde_json::from_slice(parts.origin).ok()?),
+            false => None,
+        },
+        api_key: match is_present(HAS_API_KEY) {
+            true => Some(serde_json::from_slice(parts.origin).ok()?),
             false => None,
         },
     })
@@ -231,7 +235,7 @@ fn split_record(record: &[u8]) -> Option<RecordParts<'_>> {
         revision: reader.number(4)?,
         flags: 0,
         texts: [ByteReader(&[]); TEXT_COUNT],
-        provider: &[],
+        origin: &[],
     };
     let mut lengths = [0; TEXT_COUNT];
     for length in &mut lengths {
@@ -241,9 +245,9 @@ fn split_record(record: &[u8]) -> Option<RecordParts<'_>> {
     for (text, length) in parts.texts.iter_mut().zip(lengths) {
         *text = ByteReader(reader.take(length)?);
     }
-    parts.provider = reader.0;
-    let has_provider = parts.flags & HAS_PROVIDER != 0;
-    (has_provider != parts.provider.is_empty()).then_some(parts)
+    parts.origin = reader.0;
+    let has_origin = parts.flags & (HAS_PROVIDER | HAS_API_KEY) != 0;
+    (has_origin != parts.origin.is_empty()).then_some(parts)
 }
 
 /// Decodes an end; one with an unknown reason is still an end.

@@ -26,6 +26,7 @@ fn session() -> Session {
         data: no_data(),
         revision: 3,
         provider: None,
+        api_key: None,
     }
 }
 

@@ -1,77 +1,17 @@
 //! Sessions and their states, as pure rules that take `now`.
 
-use std::hash::{Hash, Hasher};
+mod session_id;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+pub use session_id::SessionId;
 use sha2::{Digest, Sha256};
 
+use super::api_key::ApiKeyGrant;
 use super::provider_sign_in::ProviderSignIn;
-use crate::hex_digits;
-
-/// Public identifier of a session: the SHA-256 of its token's 64 characters. It proves nothing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SessionId(pub [u8; 32]);
-
-/// A part is sufficient: an ID is a hash itself.
-impl Hash for SessionId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
-    }
-}
-
-impl SessionId {
-    /// Parses the 64 lower-case hex characters of an ID.
-    pub fn parse(text: &str) -> Option<SessionId> {
-        if text.len() != 64 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).ok()?;
-        Some(SessionId(bytes))
-    }
-}
-
-impl SessionId {
-    /// Returns the 64 hex characters.
-    pub fn hex(&self) -> [u8; 64] {
-        hex_digits::encode(&self.0)
-    }
-
-    /// Writes the 64 hex characters to the caller's buffer.
-    pub fn write_hex<'b>(&self, buffer: &'b mut [u8; 64]) -> &'b str {
-        *buffer = self.hex();
-        std::str::from_utf8(buffer).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Display for SessionId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.write_hex(&mut [0; 64]))
-    }
-}
-
-impl std::fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SessionId({self})")
-    }
-}
-
-impl Serialize for SessionId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SessionId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        SessionId::parse(&text).ok_or_else(|| serde::de::Error::custom("not a session id"))
-    }
-}
 
 /// Secret of a session: 64 lower-case hex characters, 256 random bits.
 ///
@@ -114,6 +54,8 @@ pub type Millis = u64;
 
 /// Session record of the store. Immutable except for end, roles, scopes, email and `data`.
 ///
+/// That of an API key has the same form, so that all that caches and verifies sessions does so for keys.
+///
 /// Values that many sessions have in common are shared between cached records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -150,6 +92,9 @@ pub struct Session {
     /// How the user signed in at a provider; `None` for passwords and backends.
     #[serde(default)]
     pub provider: Option<Arc<ProviderSignIn>>,
+    /// What decides about an API key; `None` for sessions.
+    #[serde(default)]
+    pub api_key: Option<Arc<ApiKeyGrant>>,
 }
 
 /// Returns the initial `data` of a session: an empty object, as text.
@@ -284,10 +229,11 @@ impl Session {
     pub fn idle_expiry(&self, last_access: Millis, idle: Option<Duration>) -> Millis {
         let last_use = last_access.max(self.created_at);
         match idle {
-            Some(idle) => self
+            // Keys do not end by idleness.
+            Some(idle) if self.api_key.is_none() => self
                 .expires_at
                 .min(last_use.saturating_add(idle.as_millis() as Millis)),
-            None => self.expires_at,
+            _ => self.expires_at,
         }
     }
 }

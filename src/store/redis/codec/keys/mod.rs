@@ -3,6 +3,7 @@
 //! Each constructor documents type, TTL and owner, the module that writes the key. Keys that change
 //! together have the same hash tag and are therefore in one slot of a cluster.
 
+use crate::auth::api_key::ApiKeyId;
 use crate::auth::provider_logout::SignInGroup;
 use crate::auth::session::SessionId;
 use crate::limits::{Algorithm, Charge, Rule};
@@ -10,6 +11,8 @@ use crate::store::redis::links::slots;
 use crate::store::{CacheKey, UserHash, user_hash};
 
 pub(in crate::store::redis) const SESSION: &str = "session:{";
+const API_KEY: &str = "api-key:{";
+const API_KEY_LEASE: &str = "api-key-lease:{";
 const USE: &str = "use:{";
 const LIVE: &str = "live:{";
 const PROVIDER_TOKENS: &str = "provider-tokens:{";
@@ -28,8 +31,10 @@ const PROBE: &str = "probe:";
 const EVENTS: &str = "events:";
 const ACME: &str = "acme:";
 /// Beginnings of the gateway's keys after the prefix; [`SINGLE_KEYS`] are whole names.
-const FAMILIES: [&str; 19] = [
+const FAMILIES: [&str; 21] = [
     SESSION,
+    API_KEY,
+    API_KEY_LEASE,
     USE,
     IDENTITY,
     LIVE,
@@ -76,11 +81,22 @@ impl Keys {
         }
     }
 
-    /// Record of a session; gateways cache it.
+    /// Record of a session, or of an API key; gateways cache it.
     ///
-    /// String; until one hour after the expiry, or at least one hour after the end; `sessions`.
+    /// String; until one hour after the expiry, or at least one hour after the end; `sessions`. That of an
+    /// API key: one day from its latest use; `api_keys`.
     pub(in crate::store::redis) fn session(&self, id: &SessionId) -> String {
-        self.for_session(SESSION, id)
+        match id.api_key() {
+            Some(_) => self.for_session(API_KEY, id),
+            None => self.for_session(SESSION, id),
+        }
+    }
+
+    /// Record of an API key, and the lease to store it.
+    ///
+    /// Two strings; one day from the latest use, and 30 s; `api_keys`.
+    pub(in crate::store::redis) fn api_key_and_lease(&self, id: &SessionId) -> [String; 2] {
+        [self.session(id), self.for_session(API_KEY_LEASE, id)]
     }
 
     /// Use of a session, and its refresh tokens.
@@ -126,7 +142,10 @@ impl Keys {
         let mut key = String::with_capacity(self.prefix.len() + family.len() + 65);
         key.push_str(&self.prefix);
         key.push_str(family);
-        key.push_str(id.write_hex(&mut [0; 64]));
+        match id.api_key() {
+            Some(id) => key.push_str(id.as_str()),
+            None => key.push_str(id.write_hex(&mut [0; 64])),
+        }
         key.push('}');
         key
     }
@@ -312,8 +331,8 @@ impl Keys {
     }
 
     /// Prefixes of the keys that gateways cache, for `CLIENT TRACKING`.
-    pub(in crate::store::redis) fn tracked_prefixes(&self) -> [String; 3] {
-        [SESSION, BLACKLIST, CUT_OFF].map(|family| format!("{}{family}", self.prefix))
+    pub(in crate::store::redis) fn tracked_prefixes(&self) -> [String; 4] {
+        [SESSION, API_KEY, BLACKLIST, CUT_OFF].map(|family| format!("{}{family}", self.prefix))
     }
 
     /// The cached item of a tracked key; `None`: the key is not one of the gateway's.
@@ -323,6 +342,10 @@ impl Keys {
             return Some(CacheKey::Session(id));
         }
         let name = key.strip_prefix(&self.prefix)?;
+        if let Some(id) = name.strip_prefix(API_KEY) {
+            let id = ApiKeyId::parse(id.strip_suffix('}')?)?;
+            return Some(CacheKey::Session(SessionId::of_api_key(id)));
+        }
         if let Some(user) = name.strip_prefix(CUT_OFF) {
             let mut hash = UserHash::default();
             hex::decode_to_slice(user, &mut hash).ok()?;
@@ -365,17 +388,4 @@ fn short_hash(user: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_events_are_in_one_slot() {
-        for prefix in ["portcullis:", "{app}:", ""] {
-            let keys = Keys::new(prefix);
-            let others = keys.events(None);
-            let bulk = keys.events(Some("csrf_rejected"));
-            assert!(bulk.starts_with(prefix) && bulk.ends_with(":csrf_rejected"));
-            assert_eq!(slots::slot(bulk.as_bytes()), slots::slot(others.as_bytes()));
-        }
-    }
-}
+mod tests;

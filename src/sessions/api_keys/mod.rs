@@ -1,25 +1,62 @@
 //! API keys of users and services. The database decides about them.
+//!
+//! The store caches their records for the fleet, and each gateway those that it uses. A change deletes the
+//! record in the store, so that the next request reads the key from the database.
 
+mod background;
+mod lookup;
+mod open_streams;
+mod record;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ipnet::IpNet;
+pub(super) use lookup::lookup_of;
+use parking_lot::Mutex;
 
 use super::SessionError;
+use super::miss_limiter::MissLimiter;
+use super::row_lookup::RowLookup;
 use crate::auth::api_key::{ApiKey, ApiKeyId, ApiKeyOwner, ApiKeySecret, ApiKeySecrets};
-use crate::auth::session::Millis;
+use crate::auth::session::{Millis, Session};
 use crate::clock;
 use crate::database::{
-    ApiKeyInsertion, ApiKeyPage, ApiKeyQuery, ApiKeyUpdate, Database, StoredApiKey,
+    ApiKeyInsertion, ApiKeyPage, ApiKeyQuery, ApiKeyUpdate, ApiKeyUse, Database, StoredApiKey,
 };
 use crate::settings;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 
 /// Longest time for which a replaced secret may remain valid.
 pub const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long a row is cached: that of an unknown key, and while the store is away every row.
+const CACHE_TTL: Duration = Duration::from_millis(500);
 
 /// A handle on the keys; clones share their state.
 #[derive(Clone)]
 pub struct ApiKeys {
     database: Database,
+    store: Store,
+    metrics: Arc<Metrics>,
+    state: Arc<ApiKeysState>,
+}
+
+struct ApiKeysState {
+    /// The records of keys, made from their rows.
+    rows: RowLookup<ApiKeyId, Session>,
+    misses: MissLimiter,
+    /// The number of reconnects of the store up to which it lacks no change.
+    verified_epoch: AtomicU64,
+    /// Keys that have changed, and whose records may still be in the store.
+    pending: Mutex<HashSet<ApiKeyId>>,
+    /// Uses that are not written yet.
+    uses: Mutex<HashMap<ApiKeyId, ApiKeyUse>>,
+    /// Number of calls of [`ApiKeys::write_uses`].
+    calls: AtomicU64,
 }
 
 /// A new key; its texts are validated.
@@ -70,8 +107,28 @@ pub enum ExpiryFault {
 }
 
 impl ApiKeys {
-    pub(super) fn new(database: Database) -> ApiKeys {
-        ApiKeys { database }
+    pub(super) fn new(database: Database, store: Store, metrics: Arc<Metrics>) -> ApiKeys {
+        ApiKeys {
+            database,
+            store,
+            metrics,
+            state: Arc::new(ApiKeysState {
+                rows: RowLookup::new(CACHE_TTL),
+                misses: MissLimiter::default(),
+                verified_epoch: AtomicU64::new(0),
+                pending: Mutex::default(),
+                uses: Mutex::default(),
+                calls: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// The same keys over another connection to the store.
+    pub(super) fn with_store(&self, store: Store) -> ApiKeys {
+        ApiKeys {
+            store,
+            ..self.clone()
+        }
     }
 
     /// Creates a key. Its secret is known to the caller alone.
@@ -153,6 +210,7 @@ impl ApiKeys {
         if !self.database.update_api_key(id, &change, now).await? {
             return Ok(ApiKeyChange::NotFound);
         }
+        self.publish(&[id]).await?;
         let key = self.get(id).await?;
         Ok(key.map_or(ApiKeyChange::NotFound, |key| {
             ApiKeyChange::Changed(Box::new(key))
@@ -177,6 +235,7 @@ impl ApiKeys {
         if !rotated.await? {
             return Ok(ApiKeyRotation::NotFound);
         }
+        self.publish(&[id]).await?;
         let key = self.get(id).await?;
         Ok(key.map_or(ApiKeyRotation::NotFound, |key| {
             ApiKeyRotation::Rotated(secret, Box::new(key))
@@ -189,7 +248,12 @@ impl ApiKeys {
     /// When it is not certain that it is revoked everywhere: the revocation can be repeated.
     pub async fn revoke(&self, id: ApiKeyId) -> Result<Option<bool>, SessionError> {
         let now = clock::unix_millis();
-        Ok(self.database.revoke_api_key(id, now).await?)
+        let revoked = self.database.revoke_api_key(id, now).await?;
+        // Also if it was revoked before: an earlier attempt may not have reached the store.
+        if revoked.is_some() {
+            self.publish(&[id]).await?;
+        }
+        Ok(revoked)
     }
 }
 
