@@ -73,6 +73,7 @@ impl Services {
             Arc::clone(&metrics),
             snapshot.settings.sessions.durable,
         );
+        let sessions = sessions.with_events(events.clone());
         let acme = Acme::new(
             database.clone(),
             store.clone(),

@@ -39,6 +39,7 @@ pub use verdict::{Gone, LookupResult, Verdict};
 use crate::auth::session::Millis;
 use crate::clock;
 use crate::database::{self, Database};
+use crate::events::Events;
 use crate::settings::{self, SessionsOnOutage};
 use crate::store::Store;
 pub use crate::store::near_cache::ValidEntries;
@@ -88,6 +89,13 @@ impl Sessions {
             database,
             metrics,
         }
+    }
+
+    /// The same sessions; changes of API keys are reported.
+    #[must_use]
+    pub fn with_events(self, events: Events) -> Sessions {
+        let api_keys = self.api_keys.with_events(events);
+        Sessions { api_keys, ..self }
     }
 
     /// The same sessions over another connection to the store, for another runtime.

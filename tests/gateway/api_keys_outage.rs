@@ -137,7 +137,7 @@ fn invented_keys_do_not_flood_the_database() {
     let gateway = &fixture.gateways[0];
     let (known, operator) = (fixture.key(), &fixture.operator);
     request(gateway, &known).assert_ok();
-    // Keys of the right form that no gateway has seen, and that have ended.
+    // Each of them is the beginning of keys with other IDs, which do not exist.
     let invented: Vec<String> = (0..8)
         .map(|_| operator.create("service:flood", |_| {}).key)
         .collect();

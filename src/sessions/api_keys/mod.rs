@@ -26,6 +26,7 @@ use crate::clock;
 use crate::database::{
     ApiKeyInsertion, ApiKeyPage, ApiKeyQuery, ApiKeyUpdate, ApiKeyUse, Database, StoredApiKey,
 };
+use crate::events::{Event, EventKind, Events};
 use crate::settings;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -42,6 +43,8 @@ pub struct ApiKeys {
     database: Database,
     store: Store,
     metrics: Arc<Metrics>,
+    /// Where changes are reported, in a gateway.
+    events: Option<Events>,
     state: Arc<ApiKeysState>,
 }
 
@@ -112,6 +115,7 @@ impl ApiKeys {
             database,
             store,
             metrics,
+            events: None,
             state: Arc::new(ApiKeysState {
                 rows: RowLookup::new(CACHE_TTL),
                 misses: MissLimiter::default(),
@@ -128,6 +132,21 @@ impl ApiKeys {
         ApiKeys {
             store,
             ..self.clone()
+        }
+    }
+
+    /// The same keys, whose changes are reported.
+    pub(super) fn with_events(&self, events: Events) -> ApiKeys {
+        ApiKeys {
+            events: Some(events),
+            ..self.clone()
+        }
+    }
+
+    fn report(&self, kind: EventKind, key: &ApiKey) {
+        if let Some(events) = &self.events {
+            let owner = key.owner.to_string();
+            events.record(Event::new(kind).user(&owner).api_key(key.id));
         }
     }
 
@@ -166,7 +185,10 @@ impl ApiKeys {
         };
         let inserted = self.database.insert_api_key(&row, rules.max_per_owner);
         Ok(match inserted.await? {
-            ApiKeyInsertion::Inserted => ApiKeyCreation::Created(secret, Box::new(row.key)),
+            ApiKeyInsertion::Inserted => {
+                self.report(EventKind::ApiKeyCreated, &row.key);
+                ApiKeyCreation::Created(secret, Box::new(row.key))
+            }
             ApiKeyInsertion::NoOwner => ApiKeyCreation::NoOwner,
             ApiKeyInsertion::LimitReached => ApiKeyCreation::LimitReached,
         })
@@ -235,8 +257,11 @@ impl ApiKeys {
         if !rotated.await? {
             return Ok(ApiKeyRotation::NotFound);
         }
-        self.publish(&[id]).await?;
         let key = self.get(id).await?;
+        if let Some(key) = &key {
+            self.report(EventKind::ApiKeyRotated, key);
+        }
+        self.publish(&[id]).await?;
         Ok(key.map_or(ApiKeyRotation::NotFound, |key| {
             ApiKeyRotation::Rotated(secret, Box::new(key))
         }))
@@ -249,6 +274,11 @@ impl ApiKeys {
     pub async fn revoke(&self, id: ApiKeyId) -> Result<Option<bool>, SessionError> {
         let now = clock::unix_millis();
         let revoked = self.database.revoke_api_key(id, now).await?;
+        if revoked == Some(true)
+            && let Ok(Some(key)) = self.get(id).await
+        {
+            self.report(EventKind::ApiKeyRevoked, &key);
+        }
         // Also if it was revoked before: an earlier attempt may not have reached the store.
         if revoked.is_some() {
             self.publish(&[id]).await?;
