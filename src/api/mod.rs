@@ -3,6 +3,7 @@
 //! one writer of local responses.
 
 pub mod admin;
+mod api_keys;
 mod auth;
 mod avatar;
 mod backend;
@@ -159,6 +160,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(avatar::show, avatar::put, avatar::remove))
         .routes(routes!(identities::list))
         .routes(routes!(identities::unlink))
+        .routes(routes!(api_keys::list, api_keys::create))
+        .routes(routes!(api_keys::show, api_keys::change, api_keys::revoke))
+        .routes(routes!(api_keys::rotate))
         .routes(routes!(health))
         .routes(routes!(openapi::show))
         .routes(routes!(jwks))

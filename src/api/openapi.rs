@@ -17,7 +17,7 @@ use crate::routing::endpoints::{CredentialUse, ENDPOINTS, OfferedEndpoints};
 use crate::settings::IdentitySource;
 
 /// Schemas of request bodies.
-const REQUEST_BODIES: [&str; 7] = [
+const REQUEST_BODIES: [&str; 10] = [
     "Registration",
     "Login",
     "Refresh",
@@ -25,6 +25,9 @@ const REQUEST_BODIES: [&str; 7] = [
     "ProfileChange",
     "NewPassword",
     "DeviceChange",
+    "NewApiKey",
+    "ApiKeyChange",
+    "ApiKeyRotation",
 ];
 const PRINTABLE_PATTERN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 

@@ -1,8 +1,10 @@
 //! Query strings of list endpoints: paging and filters.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Uri;
 
-use crate::auth::session::SessionStatus;
+use crate::auth::session::{Millis, SessionStatus};
 use crate::identity::FieldErrors;
 use crate::rejection::Rejection;
 
@@ -100,6 +102,22 @@ impl QueryParams {
     }
 }
 
+/// Formats the start of a page of rows, which are ordered by time and ID.
+pub(super) fn format_cursor(time: Millis, id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{time} {id}"))
+}
+
+/// Parses the start of a page of rows.
+pub(super) fn parse_cursor(text: &str) -> Option<(Millis, String)> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (time, id) = text.split_once(' ')?;
+    let time = time
+        .parse()
+        .ok()
+        .filter(|time| i64::try_from(*time).is_ok())?;
+    Some((time, id.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -156,6 +174,24 @@ mod tests {
             let fields = rejection.fields();
             assert_eq!(fields.len(), 1, "{count}");
             assert_eq!(fields.first().unwrap().0, "query", "{count}");
+        }
+    }
+
+    #[test]
+    fn cursor_round_trips_and_others_are_rejected() {
+        let id = "0123456789abcdef";
+        assert_eq!(
+            parse_cursor(&format_cursor(5, id)),
+            Some((5, id.to_owned()))
+        );
+        for bad in [
+            "",
+            "x",
+            "%%%",
+            &URL_SAFE_NO_PAD.encode("x y"),
+            &format_cursor(u64::MAX, id),
+        ] {
+            assert_eq!(parse_cursor(bad), None, "{bad}");
         }
     }
 

@@ -102,6 +102,11 @@ reasons! {
     OverLimit = "over a limit",
     LimitUnchecked = "a limit cannot be checked and denies without",
 
+    // API keys.
+    SessionRequired = "a session is required, and the credential has none",
+    UserNotInDatabase = "only users in the database have API keys",
+    MoreThanOwn = "roles or scopes were requested that the user does not have",
+
     // Signing in.
     UnknownUser = "no user has this name",
     WrongPassword = "the password is wrong",

@@ -34,6 +34,7 @@ pub enum Refusal {
     RequestTimeout,
     UserExists,
     LastIdentity,
+    KeyLimitReached,
     BodyTooLarge,
     UnsupportedMediaType,
     RateLimited,
@@ -53,7 +54,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in the order of the contract's table; metrics start from it at 0.
-    pub const ALL: [Refusal; 41] = [
+    pub const ALL: [Refusal; 42] = [
         Refusal::BadRequest,
         Refusal::AmbiguousCredentials,
         Refusal::ValidationFailed,
@@ -80,6 +81,7 @@ impl Refusal {
         Refusal::RequestTimeout,
         Refusal::UserExists,
         Refusal::LastIdentity,
+        Refusal::KeyLimitReached,
         Refusal::BodyTooLarge,
         Refusal::UnsupportedMediaType,
         Refusal::RateLimited,
@@ -123,7 +125,7 @@ impl Refusal {
             R::RouteNotFound | R::NotFound => StatusCode::NOT_FOUND,
             R::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             R::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            R::UserExists | R::LastIdentity => StatusCode::CONFLICT,
+            R::UserExists | R::LastIdentity | R::KeyLimitReached => StatusCode::CONFLICT,
             R::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             R::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             R::RateLimited | R::SessionLimitReached => StatusCode::TOO_MANY_REQUESTS,
@@ -191,6 +193,7 @@ impl Refusal {
             R::RequestTimeout => "REQUEST_TIMEOUT",
             R::UserExists => "USER_EXISTS",
             R::LastIdentity => "LAST_IDENTITY",
+            R::KeyLimitReached => "KEY_LIMIT_REACHED",
             R::BodyTooLarge => "BODY_TOO_LARGE",
             R::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             R::RateLimited => "RATE_LIMITED",
@@ -243,6 +246,7 @@ impl Refusal {
             R::RequestTimeout => "The request did not arrive in time.",
             R::UserExists => "Another user has this name, email or identity.",
             R::LastIdentity => "This is the only way to sign in. Add another one first.",
+            R::KeyLimitReached => "There are as many active API keys as allowed. Revoke one first.",
             R::BodyTooLarge => "The request body is too large.",
             R::UnsupportedMediaType => "The request body has a type that is not taken here.",
             R::RateLimited => "Too many requests.",

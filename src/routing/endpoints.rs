@@ -128,6 +128,11 @@ pub static ENDPOINTS: &[Endpoint] = &[
     ]),
     endpoint("/profile/identities", Identities, &[(Method::GET, Required)]),
     endpoint("/profile/identities/{id}", Identities, &[(Method::DELETE, Required)]),
+    endpoint("/api-keys", ApiKeys, &[(Method::GET, Required), (Method::POST, Required)]),
+    endpoint("/api-keys/{id}", ApiKeys, &[
+        (Method::GET, Required), (Method::PATCH, Required), (Method::DELETE, Required),
+    ]),
+    endpoint("/api-keys/{id}/rotate", ApiKeys, &[(Method::POST, Required)]),
     endpoint("/health", Api, &[(Method::GET, Ignored)]),
     endpoint("/openapi.json", Api, &[(Method::GET, Ignored)]),
     endpoint("/jwks.json", Api, &[(Method::GET, Ignored)]),

@@ -24,6 +24,8 @@ mod api_bodies;
 mod api_keys;
 mod api_keys_fleet;
 mod api_keys_outage;
+mod api_keys_admin;
+mod api_keys_api;
 mod api_responses;
 mod architecture;
 mod assertions;

@@ -44,6 +44,11 @@ pub fn run_json(gateway: &Gateway, words: &[&str]) -> Value {
 
 /// A gateway with a route for admins, everything embedded; and one over Redis and PostgreSQL.
 pub fn for_each_store(story: impl Fn(&Gateway)) {
+    for_each_store_with(|config| config, story);
+}
+
+/// The same, with a change of the configuration.
+pub fn for_each_store_with(change: impl Fn(Config) -> Config, story: impl Fn(&Gateway)) {
     let (redis, people) = (Redis::start(), Postgres::server());
     for embedded in [true, false] {
         let upstream = Upstream::start();
@@ -58,7 +63,7 @@ pub fn for_each_store(story: impl Fn(&Gateway)) {
                 .store(&redis.url())
                 .postgres(people.address, &database);
         }
-        story(&Gateway::start(config));
+        story(&Gateway::start(change(config)));
     }
 }
 

@@ -22,6 +22,7 @@ pub mod history;
 pub mod http2;
 pub mod http2_upstream;
 pub mod issuer;
+pub mod key_calls;
 pub mod nodes;
 pub mod npm;
 pub mod npm_provider;

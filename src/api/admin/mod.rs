@@ -1,6 +1,7 @@
 //! The admin listener: health, readiness and metrics for machines, and `/admin/*` under the admin
 //! token for operators. Never on a public listener.
 
+mod api_keys;
 mod events;
 mod guard;
 mod health;
@@ -9,6 +10,7 @@ mod limits;
 mod listener;
 mod listings;
 mod named_user;
+mod revocation;
 mod sessions;
 mod tokens;
 mod users;
@@ -121,6 +123,17 @@ fn operator_routes(state: &AdminState) -> Router<AdminState> {
             "/admin/users/{id}/sessions",
             delete(sessions::end_all).post(sessions::open),
         )
+        .route(
+            "/admin/api-keys",
+            get(api_keys::list).post(api_keys::create),
+        )
+        .route(
+            "/admin/api-keys/{id}",
+            get(api_keys::show)
+                .patch(api_keys::change)
+                .delete(api_keys::revoke),
+        )
+        .route("/admin/api-keys/{id}/rotate", post(api_keys::rotate))
         .route("/admin/routes", get(listings::routes))
         .route("/admin/upstreams", get(listings::upstreams))
         .route("/admin/limits", get(limits::list))

@@ -12,13 +12,14 @@ use super::super::query::QueryParams;
 use super::super::view::{self, SignedInView, ViewContext};
 use super::super::{caller, response};
 use super::AdminState;
+use super::revocation::{revocation_response, waits_for_fleet};
 use crate::auth::session::{Device, EndReason, SessionId};
 use crate::events::{Event, EventKind};
 use crate::identity::ClientInfo;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
 use crate::settings::Reloadable;
-use crate::store::{FleetConfirmation, SessionListQuery, Store};
+use crate::store::{SessionListQuery, Store};
 
 /// `GET /admin/sessions?user=&ip=&status=&limit=&cursor=`: sessions of all users or of one, active
 /// by default.
@@ -155,35 +156,4 @@ async fn view_context(state: &AdminState, settings: &Reloadable) -> Result<ViewC
         current: None,
         count_open_streams: state.count_open_streams.clone(),
     })
-}
-
-/// Whether the caller waits until every gateway has applied the revocation.
-fn waits_for_fleet(uri: &Uri) -> Result<bool, Rejection> {
-    let mut query = QueryParams::parse(uri);
-    let waits = query.parse_param("wait", "must be \"fleet\" if present", |value| {
-        (value == "fleet").then_some(())
-    });
-    query.check()?;
-    Ok(waits.is_some())
-}
-
-/// Response to a revocation.
-#[derive(Serialize)]
-struct RevocationResult {
-    revoked: usize,
-    /// The gateways that have applied it.
-    #[serde(flatten)]
-    fleet: Option<FleetConfirmation>,
-}
-
-async fn revocation_response(
-    state: &AdminState,
-    revoked: usize,
-    waits: bool,
-) -> Result<Response, Rejection> {
-    let fleet = match waits {
-        true => Some(state.store.wait_for_confirmation().await?),
-        false => None,
-    };
-    Ok(response::data(&RevocationResult { revoked, fleet }))
 }

@@ -23,9 +23,8 @@ use super::row_lookup::RowLookup;
 use crate::auth::api_key::{ApiKey, ApiKeyId, ApiKeyOwner, ApiKeySecret, ApiKeySecrets};
 use crate::auth::session::{Millis, Session};
 use crate::clock;
-use crate::database::{
-    ApiKeyInsertion, ApiKeyPage, ApiKeyQuery, ApiKeyUpdate, ApiKeyUse, Database, StoredApiKey,
-};
+use crate::database::{ApiKeyInsertion, ApiKeyUse, Database, StoredApiKey};
+pub use crate::database::{ApiKeyPage, ApiKeyQuery, ApiKeyUpdate};
 use crate::events::{Event, EventKind, Events};
 use crate::settings;
 use crate::store::Store;
