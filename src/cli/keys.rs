@@ -1,6 +1,6 @@
 //! `portcullis keys`.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -113,14 +113,16 @@ fn pem(der: &[u8]) -> Zeroizing<String> {
 
 /// Writes a new file that only its owner can read. An existing file is never overwritten, because it may be the key in use.
 pub(super) fn write_new(path: &Path, key: &str) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = create_private(path)?;
     file.write_all(key.as_bytes())?;
     file.sync_all()
+}
+
+/// Creates a file that only its owner can read.
+pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o600);
+    options.open(path)
 }
 
 #[cfg(test)]

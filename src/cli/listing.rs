@@ -42,7 +42,8 @@ impl Listing {
             if let Some(cursor) = &listing.next {
                 pairs.append_pair("cursor", cursor);
             }
-            let target = format!("/admin/{member}?{}", pairs.finish());
+            let path = member.replace('_', "-");
+            let target = format!("/admin/{path}?{}", pairs.finish());
             let mut page = client.request(Method::GET, &target, None).await?;
             if let Some(Value::Array(items)) = page.get_mut(member).map(Value::take) {
                 listing.items.extend(items);

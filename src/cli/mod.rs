@@ -4,6 +4,7 @@
 //! output, errors to standard error, one per line.
 
 mod admin_client;
+mod api_keys;
 mod check;
 mod completions;
 mod configuration;
@@ -207,6 +208,9 @@ enum Command {
     /// List, show and end sessions
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
+    /// Create, list and revoke API keys
+    #[command(subcommand)]
+    ApiKeys(api_keys::ApiKeysCommand),
     /// Add, list and change the users in the database
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -303,6 +307,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => keys::run(&command),
         Command::Token(command) => token::run(&command),
         Command::Sessions(command) => sessions::run(&command),
+        Command::ApiKeys(command) => api_keys::run(&command),
         Command::Users(command) => users::run(&command),
     };
     match outcome {

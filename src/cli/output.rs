@@ -113,6 +113,15 @@ pub(super) fn text_at(value: &Value, pointer: &str) -> String {
     }
 }
 
+/// Formats the time at a JSON pointer, to the second.
+pub(super) fn time_at(value: &Value, pointer: &str) -> String {
+    let time = text_at(value, pointer);
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]

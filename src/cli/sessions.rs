@@ -154,8 +154,8 @@ fn format_table(sessions: &[Value]) -> String {
                 output::text_at(session, "/id"),
                 format_owner(session),
                 output::text_at(session, "/status"),
-                format_time(session, "/created_at"),
-                format_time(session, "/last_access"),
+                output::time_at(session, "/created_at"),
+                output::time_at(session, "/last_access"),
                 output::text_at(session, "/ip_address"),
                 output::text_at(session, "/request_count"),
                 output::text_at(session, "/live_connections"),
@@ -182,15 +182,6 @@ fn format_owner(session: &Value) -> String {
     match output::text_at(session, "/email") {
         email if email != "-" => email,
         _ => output::text_at(session, "/user_id"),
-    }
-}
-
-/// Formats a time to the second.
-fn format_time(session: &Value, pointer: &str) -> String {
-    let time = output::text_at(session, pointer);
-    match time.split_once('.') {
-        Some((seconds, _)) => format!("{seconds}Z"),
-        None => time,
     }
 }
 
@@ -222,13 +213,16 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
         ("user", output::text_at(&session, "/user_id")),
         ("email", output::text_at(&session, "/email")),
         ("status", output::text_at(&session, "/status")),
-        ("signed in", format_time(&session, "/created_at")),
+        ("signed in", output::time_at(&session, "/created_at")),
         ("provider", output::text_at(&session, "/provider")),
-        ("authenticated", format_time(&session, "/authenticated_at")),
+        (
+            "authenticated",
+            output::time_at(&session, "/authenticated_at"),
+        ),
         ("acr", output::text_at(&session, "/acr")),
         ("amr", output::text_at(&session, "/amr")),
-        ("last used", format_time(&session, "/last_access")),
-        ("expires", format_time(&session, "/expires_at")),
+        ("last used", output::time_at(&session, "/last_access")),
+        ("expires", output::time_at(&session, "/expires_at")),
         ("address", output::text_at(&session, "/ip_address")),
         ("addresses", output::text_at(&session, "/ip_addresses")),
         ("user agent", output::text_at(&session, "/user_agent")),

@@ -244,6 +244,11 @@ fn every_command_has_help() {
         &["sessions", "show"],
         &["sessions", "revoke"],
         &["token", "issue"],
+        &["api-keys", "add"],
+        &["api-keys", "list"],
+        &["api-keys", "show"],
+        &["api-keys", "rotate"],
+        &["api-keys", "revoke"],
     ] {
         let (status, out, _) = run(&[words, &["--help"]].concat());
         assert_eq!(status, 0);

@@ -41,6 +41,7 @@ mod client_address;
 mod clocks;
 mod cluster;
 mod command_line;
+mod command_line_api_keys;
 mod command_line_sessions;
 mod command_line_users;
 mod concurrent_ends;
