@@ -143,8 +143,19 @@ fn samples_of_the_provider_page_are_valid() {
         key.to_str().unwrap(),
     ]);
     assert!(generated.status.success(), "{}", stderr(&generated));
+    check_samples(&page, 15, folder.path());
+}
+
+#[test]
+fn samples_of_the_page_about_api_keys_are_valid() {
+    let page = fs::read_to_string(root().join("docs/api-keys.md")).unwrap();
+    check_samples(&page, 3, tempfile::tempdir().unwrap().path());
+}
+
+/// Checks each block of YAML in a page, which is a part of a file.
+fn check_samples(page: &str, at_least: usize, folder: &Path) {
     let blocks: Vec<&str> = page.split("```yaml\n").skip(1).collect();
-    assert!(blocks.len() >= 15, "{}", blocks.len());
+    assert!(blocks.len() >= at_least, "{}", blocks.len());
     for (index, block) in blocks.into_iter().enumerate() {
         let sample = block.split("```").next().unwrap().trim_end();
         let indent = sample.len() - sample.trim_start().len();
@@ -155,7 +166,7 @@ fn samples_of_the_provider_page_are_valid() {
             .filter(|line| !(line.starts_with("routes:") && sample.contains("routes:")))
             .map(|line| format!("{line}\n"))
             .collect();
-        let file = folder.path().join(format!("{index}.yaml"));
+        let file = folder.join(format!("{index}.yaml"));
         fs::write(&file, format!("{base}tokens:\n{SIGNING}{sample}\n")).unwrap();
         let output = portcullis(&["check", "--config", file.to_str().unwrap()]);
         assert!(output.status.success(), "{}{sample}", stderr(&output));
