@@ -139,10 +139,10 @@ fn binaries_that_do_not_start_change_nothing() {
 }
 
 /// A binary that takes a while to start, and leaves a file once it runs.
-fn install_slow(gateway: &Gateway) {
+fn install_slow(gateway: &Gateway, before: &str) {
     let folder = gateway.config.folder().display();
     let script = format!(
-        "touch {folder}/started; while [ ! -e {folder}/go ]; do sleep 0.05; done; exec {} \"$@\"",
+        "{before}touch {folder}/started; while [ ! -e {folder}/go ]; do sleep 0.05; done; exec {} \"$@\"",
         binary()
     );
     install_script(&gateway.config, &script);
@@ -151,7 +151,7 @@ fn install_slow(gateway: &Gateway) {
 #[test]
 fn second_upgrade_is_refused_while_one_is_in_progress() {
     let mut fixture = Fixture::start();
-    install_slow(&fixture.gateway);
+    install_slow(&fixture.gateway, "");
     let folder = fixture.gateway.config.folder().to_owned();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| try_upgrade(&fixture.gateway, &[]));
@@ -173,22 +173,34 @@ fn second_upgrade_is_refused_while_one_is_in_progress() {
     fixture.gateway.get("/public/a").assert_ok();
 }
 
+/// Starts an upgrade, and terminates the gateway while the new process starts.
+fn terminate_while_a_successor_starts(gateway: &mut Gateway) {
+    let started = gateway.config.folder().join("started");
+    signal(gateway.pid(), "USR2");
+    eventually("it has begun", || started.exists().then_some(()));
+    gateway.sigterm();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+/// The new process has been offered the sockets, which stay open with it.
 #[test]
 fn terminated_gateway_takes_its_starting_successor_with_it() {
     let mut fixture = Fixture::start();
-    install_slow(&fixture.gateway);
-    let folder = fixture.gateway.config.folder().to_owned();
-    signal(fixture.gateway.pid(), "USR2");
-    eventually("it has begun", || {
-        folder.join("started").exists().then_some(())
-    });
-    fixture.gateway.sigterm();
-    assert_eq!(fixture.gateway.wait_exit().code(), Some(0));
-    std::fs::write(folder.join("go"), "").unwrap();
-    fixture
-        .gateway
-        .wait_for_log("the running gateway was not notified");
+    install_slow(&fixture.gateway, "");
+    terminate_while_a_successor_starts(&mut fixture.gateway);
     let public = fixture.gateway.public;
+    eventually("nothing listens", || TcpListener::bind(public).ok());
+}
+
+#[test]
+fn successor_without_predecessor_does_not_serve() {
+    let mut fixture = Fixture::start();
+    install_slow(&fixture.gateway, "trap '' TERM; ");
+    terminate_while_a_successor_starts(&mut fixture.gateway);
+    let gateway = fixture.gateway;
+    std::fs::write(gateway.config.folder().join("go"), "").unwrap();
+    gateway.wait_for_log("the running gateway was not notified");
+    let public = gateway.public;
     eventually("nothing listens", || TcpListener::bind(public).ok());
 }
 

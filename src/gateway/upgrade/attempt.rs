@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,6 +20,8 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A new process that is starting.
 pub(super) struct Attempt {
     channel: Channel,
+    /// Its ID, once it runs.
+    process: Arc<OnceLock<u32>>,
     outcome: oneshot::Receiver<AttemptOutcome>,
 }
 
@@ -41,17 +44,23 @@ impl Attempt {
         let own = channel.try_clone()?;
         let offer = sockets.offer()?;
         let (sender, outcome) = oneshot::channel();
+        let process = Arc::new(OnceLock::new());
+        let started = Arc::clone(&process);
         std::thread::Builder::new()
             .name("upgrade".to_owned())
             .spawn(move || {
-                let outcome = perform(own, other, offer);
+                let outcome = perform(own, other, offer, &started);
                 if let Err(Ok(successor)) = sender.send(outcome) {
                     // This gateway is being terminated, and the new process is part of it.
-                    successor.terminate();
+                    terminate(successor.process);
                 }
             })
             .context("a thread could not be started")?;
-        Ok(Attempt { channel, outcome })
+        Ok(Attempt {
+            channel,
+            process,
+            outcome,
+        })
     }
 
     pub(super) async fn outcome(&mut self) -> AttemptOutcome {
@@ -59,9 +68,13 @@ impl Attempt {
         (&mut self.outcome).await.unwrap_or_else(|_| ended())
     }
 
-    /// Gives up. A process that does not serve yet ends when its predecessor does not respond.
+    /// Gives up, and ends the new process: the sockets that it was offered are open for as long as
+    /// it is alive, although it may never take them.
     pub(super) fn cancel(&self) {
         self.channel.close();
+        if let Some(process) = self.process.get() {
+            terminate(*process);
+        }
     }
 }
 
@@ -76,13 +89,13 @@ impl Successor {
             let _ = reply.send(Ok(self.process));
         }
     }
+}
 
-    fn terminate(&self) {
-        let process = i32::try_from(self.process).ok().and_then(Pid::from_raw);
-        if let Some(process) = process {
-            // It may have ended.
-            let _ = kill_process(process, Signal::TERM);
-        }
+fn terminate(process: u32) {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    if let Some(process) = process {
+        // It may have ended.
+        let _ = kill_process(process, Signal::TERM);
     }
 }
 
@@ -91,12 +104,14 @@ fn perform(
     channel: Channel,
     other: OwnedFd,
     (sockets, descriptors): (Vec<OfferedSocket>, Vec<OwnedFd>),
+    started: &OnceLock<u32>,
 ) -> AttemptOutcome {
     let one = |error: String| Err(vec![error]);
     let mut child = match spawn(other) {
         Ok(child) => child,
         Err(error) => return one(format!("{error:#}")),
     };
+    started.get_or_init(|| child.id());
     let descriptors: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
     let sent = channel.send(&Message::Offer { sockets }, &descriptors);
     let received = sent.and_then(|()| channel.receive(START_TIMEOUT));
