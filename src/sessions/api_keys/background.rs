@@ -9,7 +9,7 @@ use crate::auth::api_key::{ApiKeyId, ApiKeyOwner};
 use crate::auth::session::Millis;
 use crate::clock;
 use crate::database::ApiKeyUse;
-use crate::store::{API_KEY_TTL, SessionUse};
+use crate::store::{API_KEY_TTL, SessionUse, StoreError};
 use crate::telemetry::metrics::CleanUpKind;
 
 /// How far back changes are replayed to a store that has come back: it may have been restored from a
@@ -70,6 +70,10 @@ impl ApiKeys {
     }
 
     async fn try_replay_changes(&self) -> Result<(), SessionError> {
+        if !self.store.is_up() {
+            // Replaying discards records here as well, which may be all that is left in an outage.
+            return Err(StoreError::Unreachable.into());
+        }
         let pending = std::mem::take(&mut *self.state.pending.lock());
         let ids: Vec<ApiKeyId> = pending.into_iter().collect();
         if let Err(error) = self.store.invalidate_api_keys(&ids).await {
