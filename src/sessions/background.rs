@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
 use super::Sessions;
 use super::source::SessionSource;
 use crate::auth::session::Session;
@@ -13,7 +15,12 @@ impl Sessions {
     /// Waits until the store is known to lack no revocation, for as long as the store may take to
     /// respond.
     pub async fn wait_until_verified(&self) -> bool {
-        self.durable.wait_until_verified(&self.store).await
+        let is_verified = self.durable.wait_until_verified(&self.store).await;
+        // Later, the replay would discard records of keys that requests have stored meanwhile. It is
+        // repeated in the background if the store or the database does not respond.
+        let replay = self.api_keys.replay_changes();
+        let _ = timeout(self.store.timeout(), replay).await;
+        is_verified
     }
 
     /// Checks forever that the store has its data, and replays what it lacks. `lost` is called whenever
