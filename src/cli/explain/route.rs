@@ -29,17 +29,7 @@ pub(super) fn describe_route(
         let browsers = describe_sign_in(settings, request, route);
         write_line(output, "sign-in", &browsers);
     }
-    if !route.require.roles.is_empty() {
-        let roles = route.require.roles.join(", ");
-        write_line(output, "require", &format!("any role of {roles}"));
-    }
-    if !route.require.scopes.is_empty() {
-        let scopes = route.require.scopes.join(", ");
-        write_line(output, "require", &format!("all scopes of {scopes}"));
-    }
-    if let Some(sign_in) = &route.require.sign_in {
-        explain_sign_in(sign_in, output);
-    }
+    describe_requirements(route, output);
     for (limits, stage) in [
         (&route.limits_before, "before"),
         (&route.limits_after, "after"),
@@ -73,6 +63,21 @@ pub(super) fn describe_route(
         .as_ref()
         .map_or_else(String::new, |query| format!("?{query}"));
     write_line(output, "sent", &format!("{} {sent}{query}", request.method));
+}
+
+/// Writes what the caller must have.
+fn describe_requirements(route: &Route, output: &mut String) {
+    if !route.require.roles.is_empty() {
+        let roles = route.require.roles.join(", ");
+        write_line(output, "require", &format!("any role of {roles}"));
+    }
+    if !route.require.scopes.is_empty() {
+        let scopes = route.require.scopes.join(", ");
+        write_line(output, "require", &format!("all scopes of {scopes}"));
+    }
+    if let Some(sign_in) = &route.require.sign_in {
+        explain_sign_in(sign_in, output);
+    }
 }
 
 /// Describes where a browser goes that opens a page without being signed in.
