@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::api_key::ApiKeyOwner;
 use crate::auth::provider_logout::ProviderLogout;
 use crate::auth::provider_sign_in::ProviderSignIn;
 use crate::auth::provider_tokens::{PutTokensOutcome, SealedTokens};
@@ -14,9 +15,10 @@ use crate::auth::session::{
 use crate::clock;
 use crate::database::Database;
 use crate::limits::OnOutage;
+use crate::sessions::api_keys::{ApiKeyCreation, NewApiKey};
 use crate::sessions::{ExternalIdentity, Sessions};
 use crate::settings::{self, DatabaseSettings, Engine, SessionsOnOutage};
-use crate::store::{InitialRefreshToken, Store};
+use crate::store::{InitialRefreshToken, SessionLookup, Store};
 use crate::telemetry::metrics::Metrics;
 
 struct Fixture {
@@ -213,4 +215,43 @@ async fn logout_overtakes_the_sign_ins_that_began_before_it() {
     let (ann, bob) = (fixture.sign_in("ann").await, fixture.sign_in("bob").await);
     assert!(sessions.is_overtaken_by_logout(&ann, start).await.unwrap());
     assert!(!sessions.is_overtaken_by_logout(&bob, start).await.unwrap());
+}
+
+#[tokio::test]
+async fn abandoned_change_of_a_key_is_published() {
+    let fixture = Fixture::new(false).await;
+    let (keys, store) = (fixture.sessions.api_keys(), &fixture.sessions.store);
+    let rules = settings::ApiKeys {
+        prefix: "pck".to_owned(),
+        header: None,
+        self_service: false,
+        max_per_owner: 1,
+        max_ttl: None,
+    };
+    let new = NewApiKey {
+        owner: ApiKeyOwner::service("billing").unwrap(),
+        name: "job".to_owned(),
+        roles: Vec::new(),
+        scopes: Vec::new(),
+        allowed_ips: Vec::new(),
+        expires_at: None,
+    };
+    let ApiKeyCreation::Created(_, key) = keys.create(new, &rules).await.unwrap() else {
+        panic!("the key is not created");
+    };
+    keys.replay_changes().await;
+    let address = "192.0.2.1".parse().unwrap();
+    assert!(keys.look_up_row(key.id, address).await.unwrap().is_some());
+    // As a call whose client disconnects once the database has the change.
+    let unpublished = keys.begin_change(&[key.id]);
+    let revoked = fixture
+        .database
+        .revoke_api_key(key.id, clock::unix_millis());
+    assert_eq!(revoked.await.unwrap(), Some(true));
+    drop(unpublished);
+    let stored = store.reload_api_key(key.id).await.unwrap();
+    assert!(matches!(stored, SessionLookup::Active(..)), "{stored:?}");
+    keys.replay_changes().await;
+    let stored = store.reload_api_key(key.id).await.unwrap();
+    assert!(matches!(stored, SessionLookup::Missing), "{stored:?}");
 }

@@ -20,6 +20,34 @@ const WRITE_EVERY_CALLS: u64 = 15;
 /// How long the rows of keys are kept after their expiry or revocation.
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// Keys whose records the store may still have as they were before a change. Dropped without being
+/// published, as when the client of the call disconnects, it is published in the background.
+pub(in crate::sessions) struct UnpublishedChange<'k> {
+    keys: &'k ApiKeys,
+    ids: Vec<ApiKeyId>,
+}
+
+impl UnpublishedChange<'_> {
+    /// Deletes the records. Where the store does not respond, this is repeated in the background.
+    ///
+    /// # Errors
+    /// When it is not certain that the change is in force everywhere.
+    pub(super) async fn publish(mut self) -> Result<(), SessionError> {
+        for id in &self.ids {
+            self.keys.state.rows.invalidate(*id);
+        }
+        self.keys.store.invalidate_api_keys(&self.ids).await?;
+        self.ids.clear();
+        Ok(())
+    }
+}
+
+impl Drop for UnpublishedChange<'_> {
+    fn drop(&mut self) {
+        self.keys.state.pending.lock().extend(&self.ids);
+    }
+}
+
 impl ApiKeys {
     /// Whether the store is known to lack no change of a key.
     pub(in crate::sessions) fn is_store_verified(&self) -> bool {
@@ -42,24 +70,16 @@ impl ApiKeys {
                 return Ok(());
             };
             after = Some(*last);
-            self.publish(&ids).await?;
+            self.begin_change(&ids).publish().await?;
         }
     }
 
-    /// Deletes the records of keys that have changed in the database. Where the store does not respond, this
-    /// is repeated in the background.
-    ///
-    /// # Errors
-    /// When it is not certain that the change is in force everywhere.
-    pub(super) async fn publish(&self, ids: &[ApiKeyId]) -> Result<(), SessionError> {
-        for id in ids {
-            self.state.rows.invalidate(*id);
+    /// Announces that keys are about to change in the database.
+    pub(in crate::sessions) fn begin_change(&self, ids: &[ApiKeyId]) -> UnpublishedChange<'_> {
+        UnpublishedChange {
+            keys: self,
+            ids: ids.to_vec(),
         }
-        let published = self.store.invalidate_api_keys(ids).await;
-        if published.is_err() {
-            self.state.pending.lock().extend(ids);
-        }
-        Ok(published?)
     }
 
     /// Replays changes that the store may lack.
@@ -76,10 +96,7 @@ impl ApiKeys {
         }
         let pending = std::mem::take(&mut *self.state.pending.lock());
         let ids: Vec<ApiKeyId> = pending.into_iter().collect();
-        if let Err(error) = self.store.invalidate_api_keys(&ids).await {
-            self.state.pending.lock().extend(&ids);
-            return Err(error.into());
-        }
+        self.begin_change(&ids).publish().await?;
         let epoch = self.store.reconnects();
         if self.is_store_verified() {
             return Ok(());

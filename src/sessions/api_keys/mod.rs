@@ -228,10 +228,11 @@ impl ApiKeys {
                 Err(fault) => return Ok(ApiKeyChange::ExpiryRefused(fault)),
             }
         }
+        let unpublished = self.begin_change(&[id]);
         if !self.database.update_api_key(id, &change, now).await? {
             return Ok(ApiKeyChange::NotFound);
         }
-        self.publish(&[id]).await?;
+        unpublished.publish().await?;
         let key = self.get(id).await?;
         Ok(key.map_or(ApiKeyChange::NotFound, |key| {
             ApiKeyChange::Changed(Box::new(key))
@@ -252,16 +253,18 @@ impl ApiKeys {
         let now = clock::unix_millis();
         let grace = clock::millis(grace.min(MAX_GRACE));
         let secret = ApiKeySecret::generate(&rules.prefix, id);
+        let unpublished = self.begin_change(&[id]);
         let rotated = self.database.rotate_api_key(id, secret.hash(), grace, now);
         if !rotated.await? {
             return Ok(ApiKeyRotation::NotFound);
         }
-        let key = self.get(id).await?;
-        if let Some(key) = &key {
+        let key = self.get(id).await;
+        if let Ok(Some(key)) = &key {
             self.report(EventKind::ApiKeyRotated, key);
         }
-        self.publish(&[id]).await?;
-        Ok(key.map_or(ApiKeyRotation::NotFound, |key| {
+        // Also if the key cannot be read: the previous secret has ended.
+        unpublished.publish().await?;
+        Ok(key?.map_or(ApiKeyRotation::NotFound, |key| {
             ApiKeyRotation::Rotated(secret, Box::new(key))
         }))
     }
@@ -272,6 +275,7 @@ impl ApiKeys {
     /// When it is not certain that it is revoked everywhere: the revocation can be repeated.
     pub async fn revoke(&self, id: ApiKeyId) -> Result<Option<bool>, SessionError> {
         let now = clock::unix_millis();
+        let unpublished = self.begin_change(&[id]);
         let revoked = self.database.revoke_api_key(id, now).await?;
         if revoked == Some(true)
             && let Ok(Some(key)) = self.get(id).await
@@ -280,7 +284,7 @@ impl ApiKeys {
         }
         // Also if it was revoked before: an earlier attempt may not have reached the store.
         if revoked.is_some() {
-            self.publish(&[id]).await?;
+            unpublished.publish().await?;
         }
         Ok(revoked)
     }
