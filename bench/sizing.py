@@ -135,7 +135,8 @@ class Needs:
         return self.figures["calls"][name][figure]
 
     def gateway_cores(self):
-        micros = self.per_request(lanes.EXACT, "cpu") + many_sessions(self.figures)
+        known, exact, cold = (self.per_request(name, "cpu") for name in (lanes.KNOWN, lanes.EXACT, lanes.COLD))
+        micros = exact + many_sessions(self.figures) + LOOK_UPS * (cold - known)
         spent = self.requests * micros + self.sign_ins * self.call("sign-in with a password", "gateway")
         spent += self.refreshes * self.call("refresh", "gateway") + self.sign_ins * self.call("sign-out", "gateway")
         return spent / 1e6
@@ -155,7 +156,9 @@ class Needs:
     def gateway_gib(self, gateways):
         cached = min(self.sessions * IN_USE, cached_at_most(self.figures))
         mib = self.figures["sessions"][0]["gateway_mib"] + cached * cached_bytes(self.figures) / 2**20
-        return (mib + self.connections / gateways * kib_per_connection(self.figures) / 1024) / 1024 * MEMORY
+        # The others take the connections of a gateway that is replaced.
+        connections = self.connections / max(1, gateways - 1)
+        return (mib + connections * kib_per_connection(self.figures) / 1024) / 1024 * MEMORY
 
     def redis_gib(self):
         entries = self.figures["entries"]
