@@ -169,11 +169,20 @@ fn key_ends_by_its_rules() {
     for _ in 0..3 {
         from("192.0.2.7").assert_ok();
         from("2001:db8::7").assert_ok();
+        from("::ffff:192.0.2.7").assert_ok();
         from("192.0.3.7").assert_refused(403, "FORBIDDEN");
         fixture
             .request(&office.key)
             .assert_refused(403, "FORBIDDEN");
     }
+    // No other peer decides where a request comes from.
+    let untrusting = start(|config| config);
+    let office = untrusting.operator.create("service:billing", |new| {
+        new.allowed_ips = vec!["192.0.2.0/24".parse().unwrap()];
+    });
+    let claimed = Request::get("/private/a").header("x-forwarded-for", "192.0.2.7");
+    let response = untrusting.gateway.request(&claimed.bearer(&office.key));
+    response.assert_refused(403, "FORBIDDEN");
     let now = std::time::SystemTime::now();
     let now = now
         .duration_since(std::time::UNIX_EPOCH)
@@ -189,6 +198,52 @@ fn key_ends_by_its_rules() {
             response.assert_refused(401, "TOKEN_EXPIRED");
         })
     });
+}
+
+#[test]
+fn key_is_read_from_its_headers_alone() {
+    let fixture = start(|config| config);
+    let key = fixture.service_key().key;
+    let get = || Request::get("/private/a");
+    let basic = |pair: String| {
+        use base64::Engine;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+        get().header("authorization", &format!("Basic {encoded}"))
+    };
+    for request in [
+        Request::get(&format!("/private/a?api_key={key}&access_token={key}")),
+        get().cookie(&format!("X-API-Key={key}")),
+        get().header("x-apikey", &key),
+        get().header("api-key", &key),
+        get().header("authorization", &key),
+        get().header("authorization", &format!("ApiKey {key}")),
+        basic(format!(":{key}")),
+        basic(format!("{key}:")),
+    ] {
+        let response = fixture.gateway.request(&request);
+        response.assert_refused(401, "UNAUTHENTICATED");
+    }
+    for request in [
+        get().cookie(&format!("portcullis={key}")),
+        get().header("authorization", &format!("Session {key}")),
+    ] {
+        let response = fixture.gateway.request(&request);
+        assert_eq!(response.status, 401, "{}", response.text());
+    }
+}
+
+/// A client that takes the key for its ID.
+#[test]
+fn secret_in_a_path_is_not_logged() {
+    let fixture = start(|config| config);
+    let key = fixture.service_key();
+    let path = format!("/public/{}/rotate", key.key);
+    fixture.gateway.get(&path).assert_ok();
+    let (start, secret) = key.key.split_at("pck_0123456789abcdef_".len());
+    let logs = fixture
+        .gateway
+        .wait_for_log(&format!("/public/{start}.../rotate"));
+    assert!(!logs.contains(secret), "the secret is in the log");
 }
 
 #[test]
@@ -281,6 +336,8 @@ fn key_has_what_its_owner_has_and_changes_nothing() {
     // Neither of these ends a key.
     let own = Request::post("/api/v1/auth/logout-all").bearer(&ann.access_token);
     fixture.gateway.request(&own).assert_ok();
+    fixture.request(&key.key).assert_ok();
+    patch(json!({ "password": "another good one" }));
     fixture.request(&key.key).assert_ok();
     patch(json!({ "disabled": true }));
     fixture

@@ -6,9 +6,11 @@
 mod base62;
 mod grant;
 mod key;
+mod masking;
 
 pub use grant::{ApiKeyFault, ApiKeyGrant, ApiKeySecrets, ApiKeyState, ReplacedSecret};
 pub use key::{ApiKey, ApiKeyOwner, ApiKeyStatus};
+pub use masking::mask_secrets;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 

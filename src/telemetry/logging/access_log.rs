@@ -9,7 +9,7 @@ use http::Method;
 use super::log_stream::{LineBuffer, LogStream};
 use super::sink::StandardStream;
 use super::{Format, json_line, text_line};
-use crate::auth::api_key::ApiKeyId;
+use crate::auth::api_key::{ApiKeyId, mask_secrets};
 use crate::auth::credential::CredentialType;
 use crate::auth::session::SessionId;
 use crate::rejection::RejectionDetails;
@@ -141,8 +141,18 @@ impl AccessLog {
         }
     }
 
-    /// Buffers the line of a request, without waiting for the stream.
+    /// Buffers the line of a request, without waiting for the stream. The path has no secret of an API key.
     pub fn write(&self, access: &AccessRecord<'_>) {
+        match mask_secrets(access.path) {
+            None => self.append(access),
+            Some(path) => self.append(&AccessRecord {
+                path: &path,
+                ..*access
+            }),
+        }
+    }
+
+    fn append(&self, access: &AccessRecord<'_>) {
         self.lines.append(|out| match self.format {
             Format::Json => json_line::write(out, access),
             Format::Text => text_line::write(out, access),
