@@ -31,14 +31,14 @@ impl Sessions {
         Ok(ended.await?.into_iter().collect())
     }
 
-    /// Returns those of these API keys, with the address that presented each, that may no longer be used.
+    /// Returns those of these API keys, each with an address that presented it, that may no longer be used
+    /// from there.
     pub async fn ended_api_keys(
         &self,
-        presented: &[(PresentedApiKey, IpAddr)],
+        presented: &HashSet<(PresentedApiKey, IpAddr)>,
         now: Millis,
-    ) -> HashSet<PresentedApiKey> {
-        let ended = self.api_keys.ended_among(presented, now).await;
-        ended.into_iter().collect()
+    ) -> HashSet<(PresentedApiKey, IpAddr)> {
+        self.api_keys.ended_among(presented, now).await
     }
 
     /// Returns those of these blacklist keys whose token is revoked.

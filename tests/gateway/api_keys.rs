@@ -9,7 +9,8 @@ use crate::support::client::{Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
-use crate::support::wait::eventually;
+use crate::support::wait::{PROPAGATION_DEADLINE, eventually};
+use crate::support::websocket::{POLICY_VIOLATION, WebSocketClient};
 
 /// A gateway that takes keys in `X-API-Key` too.
 struct Fixture {
@@ -230,6 +231,32 @@ fn key_is_read_from_its_headers_alone() {
         let response = fixture.gateway.request(&request);
         assert_eq!(response.status, 401, "{}", response.text());
     }
+}
+
+#[test]
+fn addresses_apply_to_open_streams() {
+    let fixture = start(|config| config);
+    let (key, other) = (fixture.service_key(), fixture.service_key());
+    let open = |key: &ShownKey| {
+        let authorization = format!("Bearer {}", key.key);
+        let headers = [("authorization", authorization.as_str())];
+        let to = fixture.gateway.public;
+        let mut socket = WebSocketClient::open(to, "/private/ws", &headers)
+            .ok()
+            .unwrap();
+        assert_eq!(socket.echo("hello"), "hello");
+        socket
+    };
+    let (mut closed, mut kept) = (open(&key), open(&other));
+    for (key, addresses) in [(&key, "192.0.2.0/24"), (&other, "127.0.0.0/8")] {
+        let path = format!("/admin/api-keys/{}", key.id);
+        let change = Request::new("PATCH", &path).json(&json!({ "allowed_ips": [addresses] }));
+        fixture.gateway.admin(change).assert_ok();
+    }
+    fixture.request(&key.key).assert_refused(403, "FORBIDDEN");
+    let code = closed.close_code(PROPAGATION_DEADLINE);
+    assert_eq!(code, Some(POLICY_VIOLATION));
+    assert_eq!(kept.echo("still"), "still");
 }
 
 /// A client that takes the key for its ID.

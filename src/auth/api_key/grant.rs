@@ -120,22 +120,6 @@ impl ApiKeyGrant {
         ip: IpAddr,
         now: Millis,
     ) -> Result<Option<Millis>, ApiKeyFault> {
-        let until = self.judge_secret(presented, now)?;
-        if !self.allows(ip) {
-            return Err(ApiKeyFault::Address);
-        }
-        Ok(until)
-    }
-
-    /// Judges a presented secret, wherever it comes from.
-    ///
-    /// # Errors
-    /// As [`ApiKeyGrant::judge`].
-    pub fn judge_secret(
-        &self,
-        presented: &SecretHash,
-        now: Millis,
-    ) -> Result<Option<Millis>, ApiKeyFault> {
         let replaced_until = self.secrets.validity(presented)?;
         match self.state {
             ApiKeyState::InForce => {}
@@ -147,6 +131,9 @@ impl ApiKeyGrant {
         }
         if self.expires_at.is_some_and(|at| at <= now) {
             return Err(ApiKeyFault::Expired);
+        }
+        if !self.allows(ip) {
+            return Err(ApiKeyFault::Address);
         }
         let ends = [replaced_until, self.expires_at];
         Ok(ends.into_iter().flatten().min())

@@ -89,6 +89,11 @@ impl OpenStream {
         Some(&self.token.as_ref()?.blacklist_key)
     }
 
+    /// The API key that opened it, and the address that it came from.
+    fn presented_api_key(&self) -> Option<(PresentedApiKey, IpAddr)> {
+        Some((self.api_key?, self.address?))
+    }
+
     /// A token without a session: it has an expiry of its own, and its user's issued-before
     /// revocation.
     fn sessionless_token(&self) -> Option<&Claims> {

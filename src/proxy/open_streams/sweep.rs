@@ -2,7 +2,7 @@
 //! announcements miss: those written by another gateway, or during an outage.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ struct Observed {
     sessions: HashSet<SessionId>,
     tokens: Vec<Arc<Claims>>,
     /// API keys, each with the address of a client that has presented it.
-    api_keys: HashMap<PresentedApiKey, IpAddr>,
+    api_keys: HashSet<(PresentedApiKey, IpAddr)>,
     /// Sessions whose clients have sent data since the last sweep.
     used: Vec<(SessionId, IpAddr)>,
     long_lived: i64,
@@ -102,28 +102,26 @@ impl OpenStreams {
             }
             open.sessions.extend(stream.session);
             open.tokens.extend(stream.token.clone());
-            let address = stream.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-            open.api_keys
-                .extend(stream.api_key.map(|key| (key, address)));
+            open.api_keys.extend(stream.presented_api_key());
         });
         open
     }
 
-    /// Closes the streams of keys that have been revoked, have expired, whose secret has been replaced, or
-    /// whose owner is disabled.
+    /// Closes the streams of keys that have been revoked, have expired, whose secret has been replaced,
+    /// whose owner is disabled, or that may no longer be used from the address of the client.
     async fn close_ended_api_keys(
         &self,
         sessions: &Sessions,
-        open: HashMap<PresentedApiKey, IpAddr>,
+        open: HashSet<(PresentedApiKey, IpAddr)>,
         now: Millis,
     ) {
         if open.is_empty() {
             return;
         }
-        let open: Vec<(PresentedApiKey, IpAddr)> = open.into_iter().collect();
         let ended = sessions.ended_api_keys(&open, now).await;
         if !ended.is_empty() {
-            self.close_ended(|stream| stream.api_key.is_some_and(|key| ended.contains(&key)));
+            let is_ended = |key| ended.contains(&key);
+            self.close_ended(|stream| stream.presented_api_key().is_some_and(is_ended));
         }
     }
 

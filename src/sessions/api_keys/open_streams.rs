@@ -1,6 +1,6 @@
 //! Which keys may no longer be used, for responses that stay open after their request was admitted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::ApiKeys;
@@ -9,13 +9,13 @@ use crate::auth::session::Millis;
 use crate::store::SessionLookup;
 
 impl ApiKeys {
-    /// Returns those of these keys, with the address that presented each, that may no longer be used.
-    /// What neither store nor database can tell is not gone.
+    /// Returns those of these keys, each with an address that presented it, that may no longer be used from
+    /// there. What neither store nor database can tell is not gone.
     pub(in crate::sessions) async fn ended_among(
         &self,
-        presented: &[(PresentedApiKey, IpAddr)],
+        presented: &HashSet<(PresentedApiKey, IpAddr)>,
         now: Millis,
-    ) -> Vec<PresentedApiKey> {
+    ) -> HashSet<(PresentedApiKey, IpAddr)> {
         let mut addresses: HashMap<ApiKeyId, IpAddr> = HashMap::new();
         addresses.extend(presented.iter().map(|(key, address)| (key.id, *address)));
         let ids: Vec<ApiKeyId> = addresses.keys().copied().collect();
@@ -35,23 +35,22 @@ impl ApiKeys {
                 found.insert(id, lookup);
             }
         }
-        let is_ended = |key: &PresentedApiKey| {
+        let is_ended = |(key, address): &(PresentedApiKey, IpAddr)| {
             let lookup = found.get(&key.id);
-            lookup.is_some_and(|lookup| !permits(lookup, key, now))
+            lookup.is_some_and(|lookup| !permits(lookup, key, *address, now))
         };
-        let keys = presented.iter().map(|(key, _)| *key);
-        keys.filter(is_ended).collect()
+        presented.iter().copied().filter(is_ended).collect()
     }
 }
 
-/// Whether a key may still be used, by its record.
-fn permits(lookup: &SessionLookup, key: &PresentedApiKey, now: Millis) -> bool {
+/// Whether a key may still be used from an address, by its record.
+fn permits(lookup: &SessionLookup, key: &PresentedApiKey, address: IpAddr, now: Millis) -> bool {
     match lookup {
         SessionLookup::Active(record, _)
         | SessionLookup::Expired(record)
         | SessionLookup::Revoked(record) => {
             let grant = record.api_key.as_ref();
-            grant.is_some_and(|grant| grant.judge_secret(&key.hash, now).is_ok())
+            grant.is_some_and(|grant| grant.judge(&key.hash, address, now).is_ok())
         }
         SessionLookup::Missing => false,
         SessionLookup::NotQueried => true,
