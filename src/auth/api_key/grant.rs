@@ -79,7 +79,11 @@ impl ApiKeySecrets {
     /// most `grace` milliseconds.
     #[must_use]
     pub fn rotate(&self, hash: SecretHash, grace: Millis, now: Millis) -> ApiKeySecrets {
-        let until = now.saturating_add(grace);
+        // Without a grace, the secret ends whatever clock the next request is judged by.
+        let until = match grace {
+            0 => 0,
+            grace => now.saturating_add(grace),
+        };
         let present = ReplacedSecret {
             hash: self.hash,
             until,
@@ -253,12 +257,13 @@ mod tests {
         let second = rotated(&first, 3, 500, 1050);
         assert_eq!(second.judge(&hash(1), ANY, 1099), Ok(Some(1100)));
         assert_eq!(second.judge(&hash(2), ANY, 1549), Ok(Some(1550)));
+        // Without a grace at once, also by a clock that is behind the one of the rotation.
         let third = rotated(&second, 4, 0, 1060);
         for old in 1..=3 {
-            assert_eq!(
-                third.judge(&hash(old), ANY, 1060),
-                Err(ApiKeyFault::Replaced)
-            );
+            for now in [1, 1060] {
+                let judged = third.judge(&hash(old), ANY, now);
+                assert_eq!(judged, Err(ApiKeyFault::Replaced));
+            }
         }
     }
 
