@@ -137,6 +137,19 @@ impl Store {
         }
     }
 
+    /// Returns the decisions of these limits if one of them refuses, as far as this gateway knows without a
+    /// round trip. Nothing is spent.
+    pub fn known_refusal(&self, charges: &[Charge]) -> Option<Vec<Decision>> {
+        match &self.engine {
+            _ if charges.is_empty() => None,
+            Engine::Memory(memory) => memory.refusal(charges),
+            Engine::Redis(_) => {
+                let requested_at = self.shared.leases.steady_now();
+                self.cached_refusal(charges, &[], requested_at)
+            }
+        }
+    }
+
     /// Records the delay with which the end of a session was detected on this gateway.
     pub(super) fn observe_revocation_lag(&self, query: &Query<'_>, result: &QueryResult) {
         let lag = query.session.and_then(|id| {

@@ -293,6 +293,42 @@ fn limits_count_users_and_tokens_of_an_entry() {
     );
 }
 
+/// A client over a limit by address does not have each of its inventions introspected.
+#[test]
+fn flood_of_invented_tokens_meets_the_limit_first() {
+    let redis = Redis::start();
+    for in_redis in [false, true] {
+        let provider = Provider::start();
+        let limit = json!({ "algorithm": "sliding_log", "limit": 3, "window": "10m", "key": "ip" });
+        let config = config(json!([entry(&provider)]))
+            .set("/limits", json!({ "addresses": limit }))
+            .route(
+                json!({ "name": "limited", "match": { "prefix": "/limited" }, "upstream": "echo",
+                "limits": ["addresses"] }),
+            );
+        let gateway = Gateway::start(match in_redis {
+            true => config.store(&redis.url()),
+            false => config,
+        });
+        provider.set_token("opaque-1", json!({"sub": "ann"}));
+        let request = |token: &str| gateway.request(&Request::get("/limited/a").bearer(token));
+        assert_eq!(request("opaque-1").status, 200);
+        for number in 0..2 {
+            request(&format!("no-token-{number}")).assert_refused(401, "TOKEN_INVALID");
+        }
+        for number in 2..60 {
+            request(&format!("no-token-{number}")).assert_refused(429, "RATE_LIMITED");
+        }
+        request("opaque-1").assert_refused(429, "RATE_LIMITED");
+        // With Redis, a request per second asks it again.
+        let calls = provider.received(Endpoint::Introspection).len();
+        let expected = if in_redis { 4..30 } else { 3..4 };
+        assert!(expected.contains(&calls), "{calls} calls");
+        // Elsewhere the address is as good as any.
+        assert_eq!(gateway.request(&private("opaque-1")).status, 200);
+    }
+}
+
 #[test]
 fn reload_replaces_entries_and_keeps_those_that_are_unchanged() {
     let provider = Provider::start();

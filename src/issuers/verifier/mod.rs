@@ -174,6 +174,13 @@ impl Verifier {
         Ok(claims)
     }
 
+    /// Whether verifying a token calls an introspection endpoint, whatever the token is.
+    pub fn needs_call(&self, token: &str, now: Millis) -> bool {
+        !self.introspections.is_empty()
+            && bearer_form(token, None) == BearerForm::Opaque
+            && self.cached(token, now).is_none()
+    }
+
     /// Index of the entry whose yes a signed token needs as well.
     fn required_introspection(&self, claims: &Claims) -> Option<usize> {
         let TokenSource::Trusted(index) = claims.source else {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Admission, CredentialKind, Identity};
+use super::{Admission, CredentialKind, Identity, reject_over_limit};
 use crate::auth::api_key::PresentedApiKey;
 use crate::auth::credential::{self, CredentialType, PresentedCredential};
 use crate::auth::session::SessionId;
 use crate::auth::token::Claims;
 use crate::issuers::introspection::IntrospectionError;
 use crate::issuers::verifier::TokenRejection;
+use crate::limits::Charge;
 use crate::pipeline::facts::RequestFacts;
 use crate::pipeline::fields::FieldKind;
 use crate::rejection::{Reason, Refusal, Rejection};
@@ -204,6 +205,32 @@ impl Admission<'_> {
                 })
             }
         }
+    }
+
+    /// Rejects a request that is over a limit without identity before its token is sent to an introspection
+    /// endpoint: a flood of invented tokens would keep the endpoint busy for others.
+    pub(super) fn spare_call_over_limit(
+        &self,
+        presented: Presented<'_>,
+        facts: &RequestFacts<'_>,
+        before: &[Charge],
+    ) -> Result<(), Rejection> {
+        let Presented::Token(token) = presented else {
+            return Ok(());
+        };
+        if !self.snapshot.verifier.needs_call(token, facts.now) {
+            return Ok(());
+        }
+        let Some(decisions) = self.store.known_refusal(before) else {
+            return Ok(());
+        };
+        self.count_decisions(&decisions);
+        reject_over_limit(decisions)
+            .map(drop)
+            .map_err(|refused| Rejection {
+                credential: Some(CredentialType::Token),
+                ..refused
+            })
     }
 
     async fn verify_token(

@@ -115,6 +115,7 @@ impl Admission<'_> {
         let before = charges::before_auth(route, facts);
         let verified = match accepted_on(route, presented) {
             Ok(presented) => {
+                self.spare_call_over_limit(presented, facts, &before)?;
                 let claimed = self.verify(presented, facts).await;
                 claimed.map(|claimed| (claimed, presented))
             }

@@ -106,6 +106,14 @@ impl Memory {
         state.counters.settle(&all, spend, now)
     }
 
+    /// The decisions of these limits if one of them refuses. Nothing is spent.
+    pub(super) fn refusal(&self, charges: &[Charge]) -> Option<Vec<Decision>> {
+        let (mut state, now) = self.lock();
+        let all: Vec<&Charge> = charges.iter().collect();
+        let is_refused = state.counters.is_refused(&all, now);
+        is_refused.then(|| state.counters.settle(&all, false, now))
+    }
+
     pub(super) fn refund(&self, charges: &[Charge]) {
         let (mut state, now) = self.lock();
         state.counters.refund(charges, now);
