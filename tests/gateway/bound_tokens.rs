@@ -14,6 +14,7 @@ use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
 use crate::support::ports;
+use crate::support::provider::Provider;
 use crate::support::tls::{self, Certificate};
 use crate::support::tokens::{hs256, modified_claims, now};
 use crate::support::upstream::Upstream;
@@ -31,6 +32,10 @@ struct BoundTokenFixture {
 
 impl BoundTokenFixture {
     fn start() -> BoundTokenFixture {
+        BoundTokenFixture::start_with(|config| config)
+    }
+
+    fn start_with(vary: impl FnOnce(Config) -> Config) -> BoundTokenFixture {
         let upstream = Upstream::start();
         let (authority, own) = tls::issue("client.example");
         let (other_authority, other) = tls::issue("other.example");
@@ -48,7 +53,7 @@ impl BoundTokenFixture {
             { "bind": config.listener(0).to_string() },
             { "bind": ports::free().to_string(), "tls": secure },
         ]);
-        let gateway = Gateway::start(config.set("/listeners", listeners));
+        let gateway = Gateway::start(vary(config.set("/listeners", listeners)));
         let token = gateway.register("alice@example.com").access_token;
         BoundTokenFixture {
             gateway,
@@ -112,6 +117,27 @@ impl BoundTokenFixture {
 
 fn hash_of(certificate: &Certificate) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(&certificate.der))
+}
+
+#[test]
+fn introspected_token_requires_its_certificate() {
+    let provider = Provider::start();
+    let site = BoundTokenFixture::start_with(|config| {
+        let entry = provider.introspection_settings("corp");
+        config.set("/tokens/introspection", json!([entry]))
+    });
+    let cnf = json!({ "x5t#S256": hash_of(&site.own) });
+    provider.set_token("opaque-1", json!({ "sub": "ann", "cnf": cnf }));
+    // Also once the response is cached.
+    for _ in 0..2 {
+        for (certificate, status) in [(&site.own, 200), (&site.other, 401)] {
+            let statuses = site.status_full_and_resumed(certificate, "/private/a", "opaque-1");
+            assert_eq!(statuses, [status; 2]);
+        }
+        let in_clear = Request::get("/private/a").bearer("opaque-1");
+        let response = site.gateway.request(&in_clear);
+        response.assert_refused(401, "TOKEN_INVALID");
+    }
 }
 
 #[test]
