@@ -79,6 +79,9 @@ impl Opening<'_> {
         reload::record_load_time(self.services);
         // A gateway that reports to be ready has verified its store, if the store responds.
         self.services.sessions.wait_until_verified().await;
+        if self.services.snapshot.load().settings.api_keys.is_some() {
+            self.services.sessions.replay_api_keys_at_start().await;
+        }
         self.services.readiness.set_serving();
     }
 

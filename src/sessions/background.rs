@@ -15,12 +15,14 @@ impl Sessions {
     /// Waits until the store is known to lack no revocation, for as long as the store may take to
     /// respond.
     pub async fn wait_until_verified(&self) -> bool {
-        let is_verified = self.durable.wait_until_verified(&self.store).await;
-        // Later, the replay would discard records of keys that requests have stored meanwhile. It is
-        // repeated in the background if the store or the database does not respond.
-        let replay = self.api_keys.replay_changes();
-        let _ = timeout(self.store.timeout(), replay).await;
-        is_verified
+        self.durable.wait_until_verified(&self.store).await
+    }
+
+    /// Replays changes of API keys before the first request, for as long as the store may take to respond.
+    /// Later, the replay would discard records of keys that requests have stored meanwhile.
+    pub async fn replay_api_keys_at_start(&self) {
+        // Otherwise, it is repeated in the background.
+        let _ = timeout(self.store.timeout(), self.api_keys.replay_changes()).await;
     }
 
     /// Checks forever that the store has its data, and replays what it lacks. `lost` is called whenever

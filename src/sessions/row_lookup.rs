@@ -137,6 +137,7 @@ impl<K: Copy + Eq + Hash, R> RowLookup<K, R> {
             }
             Err(_) => {
                 self.pause();
+                tracing::warn!("the database did not respond to a look-up in time");
                 Err(DatabaseUnavailable)
             }
         }

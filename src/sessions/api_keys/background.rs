@@ -20,6 +20,11 @@ const WRITE_EVERY_CALLS: u64 = 15;
 /// How long the rows of keys are kept after their expiry or revocation.
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// Changes since then are replayed.
+fn replayed_since(now: Millis) -> Millis {
+    now.saturating_sub(clock::millis(REPLAY_WINDOW))
+}
+
 /// Keys whose records the store may still have as they were before a change. Dropped without being
 /// published, as when the client of the call disconnects, it is published in the background.
 pub(in crate::sessions) struct UnpublishedChange<'k> {
@@ -82,10 +87,21 @@ impl ApiKeys {
         }
     }
 
-    /// Replays changes that the store may lack.
+    /// Replays changes that the store may lack. The first failed attempt is logged.
     pub(in crate::sessions) async fn replay_changes(&self) {
-        if let Err(error) = self.try_replay_changes().await {
-            tracing::debug!(%error, "changes of API keys are not replayed to the store yet");
+        let replayed = self.try_replay_changes().await;
+        let was_behind = self
+            .state
+            .is_behind
+            .swap(replayed.is_err(), Ordering::Relaxed);
+        match replayed {
+            Ok(()) if was_behind => tracing::info!("the store has all changes of API keys"),
+            Err(error) if !was_behind => {
+                let error = &error as &dyn std::error::Error;
+                let pending = self.state.pending.lock().len();
+                tracing::warn!(error, pending, "the store may lack changes of API keys");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 
@@ -101,7 +117,7 @@ impl ApiKeys {
         if self.is_store_verified() {
             return Ok(());
         }
-        let since = clock::unix_millis().saturating_sub(clock::millis(REPLAY_WINDOW));
+        let since = replayed_since(clock::unix_millis());
         let mut after = None;
         loop {
             let ids = self.database.api_keys_changed_since(since, after).await?;

@@ -10,7 +10,7 @@ mod record;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -55,6 +55,8 @@ struct ApiKeysState {
     verified_epoch: AtomicU64,
     /// Keys that have changed, and whose records may still be in the store.
     pending: Mutex<HashSet<ApiKeyId>>,
+    /// Changes could not be published at the latest attempt.
+    is_behind: AtomicBool,
     /// Uses that are not written yet.
     uses: Mutex<HashMap<ApiKeyId, ApiKeyUse>>,
     /// Number of calls of [`ApiKeys::write_uses`].
@@ -120,6 +122,7 @@ impl ApiKeys {
                 misses: MissLimiter::default(),
                 verified_epoch: AtomicU64::new(0),
                 pending: Mutex::default(),
+                is_behind: AtomicBool::new(false),
                 uses: Mutex::default(),
                 calls: AtomicU64::new(0),
             }),
