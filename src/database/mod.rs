@@ -27,7 +27,8 @@ use std::time::Duration;
 
 pub use acme::{AcmeAccountKey, AcmeCertificate, AcmeCertificateState, AcmeLease};
 pub use api_keys::{
-    ApiKeyInsertion, ApiKeyPage, ApiKeyQuery, ApiKeyUpdate, ApiKeyUse, StoredApiKey,
+    ApiKeyInsertion, ApiKeyPage, ApiKeyQuery, ApiKeyQuota, ApiKeyUpdate, ApiKeyUpdateOutcome,
+    ApiKeyUse, StoredApiKey,
 };
 pub use avatars::{Avatar, AvatarInfo};
 pub use devices::DeviceSighting;

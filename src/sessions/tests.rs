@@ -236,7 +236,7 @@ async fn abandoned_change_of_a_key_is_published() {
         allowed_ips: Vec::new(),
         expires_at: None,
     };
-    let ApiKeyCreation::Created(_, key) = keys.create(new, &rules).await.unwrap() else {
+    let ApiKeyCreation::Created(_, key) = keys.create(new, &rules, None).await.unwrap() else {
         panic!("the key is not created");
     };
     keys.replay_changes().await;

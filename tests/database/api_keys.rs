@@ -4,12 +4,22 @@ use portcullis::auth::api_key::{
     ApiKey, ApiKeyId, ApiKeyOwner, ApiKeySecrets, ApiKeyStatus, SecretHash,
 };
 use portcullis::database::{
-    ApiKeyInsertion, ApiKeyQuery, ApiKeyUpdate, ApiKeyUse, Database, NewUser, StoredApiKey, User,
+    ApiKeyInsertion, ApiKeyQuery, ApiKeyQuota, ApiKeyUpdate, ApiKeyUpdateOutcome, ApiKeyUse,
+    Database, NewUser, StoredApiKey, User,
 };
 
 use crate::support::databases;
 
 const NO_LIMIT: u32 = u32::MAX;
+
+/// At most this many active keys.
+fn quota(active: u32) -> ApiKeyQuota {
+    ApiKeyQuota {
+        active,
+        ended: 1_000,
+        kept_since: 0,
+    }
+}
 
 fn service(name: &str) -> ApiKeyOwner {
     ApiKeyOwner::service(name).unwrap()
@@ -36,7 +46,17 @@ fn key(owner: ApiKeyOwner, created_at: u64) -> StoredApiKey {
 }
 
 async fn insert(database: &Database, key: &StoredApiKey) -> ApiKeyInsertion {
-    database.insert_api_key(key, NO_LIMIT).await.unwrap()
+    database.insert_api_key(key, quota(NO_LIMIT)).await.unwrap()
+}
+
+async fn update(
+    database: &Database,
+    id: ApiKeyId,
+    change: &ApiKeyUpdate,
+    now: u64,
+) -> ApiKeyUpdateOutcome {
+    let updated = database.update_api_key(id, change, NO_LIMIT, now);
+    updated.await.unwrap()
 }
 
 async fn user(database: &Database, email: &str) -> User {
@@ -80,7 +100,7 @@ async fn concurrent_creations_do_not_exceed_the_limit() {
             let database = database.clone();
             tokio::spawn(async move {
                 let key = key(service("billing"), 50);
-                database.insert_api_key(&key, 3).await.unwrap()
+                database.insert_api_key(&key, quota(3)).await.unwrap()
             })
         });
         let attempts: Vec<_> = attempts.collect();
@@ -97,7 +117,7 @@ async fn concurrent_creations_do_not_exceed_the_limit() {
         expiring.key.expires_at = Some(60);
         let limited = |key: StoredApiKey| {
             let database = &database;
-            async move { database.insert_api_key(&key, 1).await.unwrap() }
+            async move { database.insert_api_key(&key, quota(1)).await.unwrap() }
         };
         assert_eq!(limited(expiring).await, ApiKeyInsertion::Inserted);
         let late = key(service("other"), 59);
@@ -185,14 +205,15 @@ async fn changes_apply_to_keys_that_are_not_revoked() {
             expires_at: Some(Some(100)),
             ..ApiKeyUpdate::default()
         };
-        assert!(database.update_api_key(id, &change, 20).await.unwrap());
+        let updated = ApiKeyUpdateOutcome::Updated;
+        assert_eq!(update(&database, id, &change, 20).await, updated);
         let change = ApiKeyUpdate {
             roles: Some(Vec::new()),
             scopes: Some(vec!["a".to_owned()]),
             allowed_ips: Some(Vec::new()),
             ..ApiKeyUpdate::default()
         };
-        assert!(database.update_api_key(id, &change, 21).await.unwrap());
+        assert_eq!(update(&database, id, &change, 21).await, updated);
         let changed = database.api_key(id).await.unwrap().unwrap().key;
         let expected = ApiKey {
             name: "deploy".to_owned(),
@@ -207,20 +228,99 @@ async fn changes_apply_to_keys_that_are_not_revoked() {
             expires_at: Some(None),
             ..ApiKeyUpdate::default()
         };
-        assert!(database.update_api_key(id, &never, 22).await.unwrap());
+        assert_eq!(update(&database, id, &never, 22).await, updated);
         let changed = database.api_key(id).await.unwrap().unwrap().key;
         assert_eq!(changed.expires_at, None);
         assert_eq!(database.revoke_api_key(id, 30).await.unwrap(), Some(true));
         assert_eq!(database.revoke_api_key(id, 40).await.unwrap(), Some(false));
         let revoked = database.api_key(id).await.unwrap().unwrap().key;
         assert_eq!(revoked.revoked_at, Some(30));
-        assert!(!database.update_api_key(id, &never, 50).await.unwrap());
+        let not_found = ApiKeyUpdateOutcome::NotFound;
+        assert_eq!(update(&database, id, &never, 50).await, not_found);
         let hash = SecretHash([3; 32]);
         assert!(!database.rotate_api_key(id, hash, 0, 50).await.unwrap());
         let unknown = ApiKeyId::random();
-        assert!(!database.update_api_key(unknown, &never, 50).await.unwrap());
+        assert_eq!(update(&database, unknown, &never, 50).await, not_found);
         assert!(!database.rotate_api_key(unknown, hash, 0, 50).await.unwrap());
         assert_eq!(database.revoke_api_key(unknown, 50).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn expired_key_counts_again_once_it_is_renewed() {
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let mut expired = key(service("billing"), 10);
+        expired.key.expires_at = Some(20);
+        let other = key(service("billing"), 20);
+        insert(&database, &expired).await;
+        insert(&database, &other).await;
+        let renew = |until| ApiKeyUpdate {
+            expires_at: Some(until),
+            ..ApiKeyUpdate::default()
+        };
+        let id = expired.key.id;
+        let limited = async |change: ApiKeyUpdate, now| {
+            let updated = database.update_api_key(id, &change, 1, now);
+            updated.await.unwrap()
+        };
+        let refused = ApiKeyUpdateOutcome::LimitReached;
+        for until in [None, Some(100)] {
+            assert_eq!(limited(renew(until), 30).await, refused);
+        }
+        let unchanged = database.api_key(id).await.unwrap().unwrap();
+        assert_eq!(unchanged, expired);
+        // What does not make it active is possible, and so is all else while it is.
+        let updated = ApiKeyUpdateOutcome::Updated;
+        let renamed = ApiKeyUpdate {
+            name: Some("old".to_owned()),
+            ..ApiKeyUpdate::default()
+        };
+        assert_eq!(limited(renamed, 30).await, updated);
+        assert_eq!(limited(renew(Some(90)), 19).await, updated);
+        assert_eq!(limited(renew(Some(20)), 19).await, updated);
+        database.revoke_api_key(other.key.id, 30).await.unwrap();
+        assert_eq!(limited(renew(None), 30).await, updated);
+        assert_eq!(database.count_active_api_keys(30).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn ended_keys_of_an_owner_are_bounded() {
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let limited = async |key: &StoredApiKey, kept_since| {
+            let quota = ApiKeyQuota {
+                active: 1,
+                ended: 3,
+                kept_since,
+            };
+            database.insert_api_key(key, quota).await.unwrap()
+        };
+        // Two are revoked, and one expires; they have changed at 20, 11 and 22.
+        let mut keys: Vec<_> = (10..13).map(|at| key(service("billing"), at)).collect();
+        keys[1].key.expires_at = Some(12);
+        let ended: Vec<ApiKeyId> = keys.iter().map(|key| key.key.id).collect();
+        for (key, revoked_at) in keys.iter().zip([Some(20), None, Some(22)]) {
+            assert_eq!(limited(key, 0).await, ApiKeyInsertion::Inserted);
+            if let Some(at) = revoked_at {
+                database.revoke_api_key(key.key.id, at).await.unwrap();
+            }
+        }
+        // None of them may be deleted yet.
+        let new = key(service("billing"), 30);
+        assert_eq!(limited(&new, 11).await, ApiKeyInsertion::LimitReached);
+        assert_eq!(database.api_key(new.key.id).await.unwrap(), None);
+        // The one that ended first is, once it may be; those of others stay.
+        let other = key(service("other"), 1);
+        insert(&database, &other).await;
+        database.revoke_api_key(other.key.id, 2).await.unwrap();
+        assert_eq!(limited(&new, 12).await, ApiKeyInsertion::Inserted);
+        let exists = async |id| database.api_key(id).await.unwrap().is_some();
+        assert!(!exists(ended[1]).await);
+        for id in [ended[0], ended[2], new.key.id, other.key.id] {
+            assert!(exists(id).await);
+        }
     }
 }
 

@@ -85,7 +85,10 @@ fn keys_of_users_and_services_are_managed() {
 
 #[test]
 fn owner_is_a_user_or_a_service() {
-    let gateway = gateway();
+    for_each_store_with(self_service, refuse_other_owners);
+}
+
+fn refuse_other_owners(gateway: &Gateway) {
     let ann = gateway.register(ANN);
     for (owner, field) in [
         (json!({}), "user"),
@@ -97,6 +100,9 @@ fn owner_is_a_user_or_a_service() {
         (json!({ "user": "ann" }), "user"),
         (json!({ "user": "service:billing" }), "user"),
         (json!({ "user": 7 }), "user"),
+        (json!({ "user": "" }), "user"),
+        (json!({ "user": "a\u{0}" }), "user"),
+        (json!({ "user": "a".repeat(300) }), "user"),
         (json!({ "service": "" }), "service"),
         (json!({ "service": "Billing" }), "service"),
         (json!({ "service": "a b" }), "service"),
@@ -113,6 +119,8 @@ fn owner_is_a_user_or_a_service() {
     for query in [
         "owner=service:",
         "owner=service:A",
+        "owner=%00",
+        "owner=a%0Ab",
         "status=old",
         "limit=0",
         "cursor=x",

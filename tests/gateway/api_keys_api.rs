@@ -1,6 +1,7 @@
 //! The endpoints by which users create, change, rotate and revoke keys of their own.
 
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use crate::support::key_calls::{
 use crate::support::provider::Provider;
 use crate::support::upstream::Upstream;
 use crate::support::visitor::Visitor;
+use crate::support::wait::eventually;
 
 fn gateway() -> Gateway {
     Gateway::start(self_service(Config::new(Upstream::start().address)))
@@ -205,6 +207,12 @@ fn session_is_required() {
         let request = request.header("Authorization", &issuer.bearer(&ann.user, "1"));
         gateway.request(&request).assert_refused(403, "FORBIDDEN");
     }
+    // A key creates, shows and ends no keys, not even itself.
+    for request in calls() {
+        gateway
+            .request(&request.bearer(&key.secret))
+            .assert_refused(403, "FORBIDDEN");
+    }
     // A token of a session stands for it.
     let bearer = Request::get(&path).bearer(&ann.access_token);
     assert_eq!(gateway.request(&bearer).data(), key.described);
@@ -318,6 +326,86 @@ fn number_of_active_keys_is_bounded() {
         assert_eq!(call(gateway, &ann, Request::delete(&revoked)).status, 204);
         assert_eq!(create().status, 201);
         create().assert_refused(409, "KEY_LIMIT_REACHED");
+    });
+}
+
+#[test]
+fn expired_key_is_renewed_within_the_number() {
+    let limited = |config| self_service(config).set("/api_keys/max_per_owner", json!(1));
+    for_each_store_with(limited, |gateway| {
+        let ann = gateway.register(ANN);
+        let soon = std::time::SystemTime::now() + Duration::from_secs(1);
+        let body = json!({ "name": "a", "expires_at": humantime::format_rfc3339_millis(soon).to_string() });
+        let expired = create(gateway, &ann, &body);
+        let show = || call(gateway, &ann, Request::get(&expired.path(KEYS))).data();
+        eventually("the key expires", || {
+            (show()["status"] == "expired").then_some(())
+        });
+        let other = create(gateway, &ann, &json!({ "name": "b" }));
+        for request in [
+            patch(&expired.path(KEYS), &json!({ "expires_at": null })),
+            patch(
+                &expired.path(KEYS),
+                &json!({ "expires_at": "2127-01-01T00:00:00Z" }),
+            ),
+        ] {
+            call(gateway, &ann, request).assert_refused(409, "KEY_LIMIT_REACHED");
+        }
+        let by_operator = patch(&expired.path(ADMIN_KEYS), &json!({ "expires_at": null }));
+        gateway
+            .admin(by_operator.clone())
+            .assert_refused(409, "KEY_LIMIT_REACHED");
+        assert_eq!(show()["status"], "expired");
+        let revoked = call(gateway, &ann, Request::delete(&other.path(KEYS)));
+        assert_eq!(revoked.status, 204);
+        assert_eq!(gateway.admin(by_operator).data()["status"], "active");
+    });
+}
+
+#[test]
+fn changes_of_keys_are_events() {
+    for_each_store_with(self_service, |gateway| {
+        let ann = gateway.register(ANN);
+        let own = create(gateway, &ann, &json!({ "name": "laptop" }));
+        let rotate = Request::post(&format!("{}/rotate", own.path(KEYS)));
+        call(gateway, &ann, rotate).assert_ok();
+        for _ in 0..2 {
+            let revoke = Request::delete(&own.path(KEYS));
+            assert_eq!(call(gateway, &ann, revoke).status, 204);
+        }
+        let service = json!({ "service": "billing", "name": "nightly" });
+        let of_service = admin_create(gateway, &service);
+        let path = of_service.path(ADMIN_KEYS);
+        gateway
+            .admin(Request::post(&format!("{path}/rotate")))
+            .assert_ok();
+        gateway.admin(Request::delete(&path)).assert_ok();
+        let kinds = ["api_key_created", "api_key_rotated", "api_key_revoked"];
+        let listed = eventually("the events are in the journal", || {
+            let listed = gateway.admin(Request::get("/admin/events?limit=100"));
+            let listed = listed.data()["events"].as_array().unwrap().clone();
+            let of_keys = listed.into_iter().rev();
+            let of_keys = of_keys.filter(|event| event["api_key_id"].is_string());
+            let of_keys: Vec<Value> = of_keys.collect();
+            (of_keys.len() >= 6).then_some(of_keys)
+        });
+        assert_eq!(listed.len(), 6, "{listed:?}");
+        let (owner, operator) = (json!("127.0.0.1"), Value::Null);
+        let expected = kinds
+            .iter()
+            .map(|kind| (kind, &own, json!(ann.user), &owner))
+            .chain(
+                kinds
+                    .iter()
+                    .map(|kind| (kind, &of_service, json!("service:billing"), &operator)),
+            );
+        for (event, (kind, key, user, address)) in listed.iter().zip(expected) {
+            assert_eq!(event["event"], **kind, "{event}");
+            assert_eq!(event["api_key_id"], key.id, "{event}");
+            assert_eq!(event["user_id"], user, "{event}");
+            assert_eq!(event["client_ip"], *address, "{event}");
+            assert!(event["request_id"].is_string(), "{event}");
+        }
     });
 }
 

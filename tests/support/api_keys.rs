@@ -63,7 +63,7 @@ impl KeyOperator {
             expires_at: None,
         };
         vary(&mut new);
-        let created = self.sessions.api_keys().create(new, &self.rules);
+        let created = self.sessions.api_keys().create(new, &self.rules, None);
         match self.runtime.block_on(created).unwrap() {
             ApiKeyCreation::Created(secret, key) => ShownKey {
                 key: secret.expose().to_owned(),
@@ -75,7 +75,8 @@ impl KeyOperator {
 
     /// Gives a key another secret.
     pub fn rotate(&self, key: &ShownKey, grace: Duration) -> ShownKey {
-        let rotated = self.sessions.api_keys().rotate(key.id, grace, &self.rules);
+        let keys = self.sessions.api_keys();
+        let rotated = keys.rotate(key.id, grace, &self.rules, None);
         match self.runtime.block_on(rotated).unwrap() {
             ApiKeyRotation::Rotated(secret, key) => ShownKey {
                 key: secret.expose().to_owned(),
@@ -87,7 +88,7 @@ impl KeyOperator {
 
     /// Revokes a key; returns whether that is in force.
     pub fn revoke(&self, key: &ShownKey) -> bool {
-        let revoked = self.sessions.api_keys().revoke(key.id);
+        let revoked = self.sessions.api_keys().revoke(key.id, None);
         self.runtime.block_on(revoked).is_ok()
     }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
 use axum::extract::Request;
+use http::Uri;
 use ipnet::{IpNet, Ipv4Net};
 use utoipa::ToSchema;
 
@@ -13,7 +14,7 @@ use crate::auth::api_key::{ApiKeyId, ApiKeyOwner, ApiKeyStatus};
 use crate::auth::session::Millis;
 use crate::identity::normalize;
 use crate::rejection::{Refusal, Rejection};
-use crate::sessions::api_keys::{ApiKeyUpdate, MAX_GRACE, NewApiKey};
+use crate::sessions::api_keys::{ApiKeyQuery, ApiKeyUpdate, MAX_GRACE, NewApiKey};
 
 /// Maximum number of networks of a key.
 const MAX_NETWORKS: usize = 64;
@@ -104,7 +105,13 @@ impl KeyFields {
             fields.optional_text("service"),
         );
         match named {
-            (Some(user), None) => Some(ApiKeyOwner::User(user)),
+            (Some(user), None) => {
+                let owner = ApiKeyOwner::user(&user);
+                if owner.is_none() {
+                    fields.add_error("user", "does not exist");
+                }
+                owner
+            }
             (None, Some(service)) => {
                 let owner = ApiKeyOwner::service(&service);
                 if owner.is_none() {
@@ -185,8 +192,25 @@ pub(in crate::api) async fn read_grace(request: Request) -> Result<Duration, Rej
     Ok(grace.unwrap_or_default())
 }
 
+/// Reads which keys are to be listed, with the owner that `owner` reads or knows.
+pub(in crate::api) fn read_query(
+    uri: &Uri,
+    owner: impl FnOnce(&mut QueryParams) -> Option<ApiKeyOwner>,
+) -> Result<ApiKeyQuery, Rejection> {
+    let mut query = QueryParams::parse(uri);
+    let wanted = ApiKeyQuery {
+        owner: owner(&mut query),
+        status: read_status(&mut query),
+        limit: query.limit(),
+        after: query
+            .cursor(|text| parse_cursor(text).filter(|(_, id)| ApiKeyId::parse(id).is_some())),
+    };
+    query.check()?;
+    Ok(wanted)
+}
+
 /// Reads the filter by status, `active` by default; `None` selects all keys.
-pub(in crate::api) fn read_status(query: &mut QueryParams) -> Option<ApiKeyStatus> {
+fn read_status(query: &mut QueryParams) -> Option<ApiKeyStatus> {
     let word = |text: &str| match text {
         "all" => Some(None),
         text => ApiKeyStatus::parse(text).map(Some),
@@ -194,11 +218,6 @@ pub(in crate::api) fn read_status(query: &mut QueryParams) -> Option<ApiKeyStatu
     let problem = "must be active, expired, revoked or all";
     let status = query.parse_param("status", problem, word);
     status.unwrap_or(Some(ApiKeyStatus::Active))
-}
-
-/// Reads the start of the page.
-pub(in crate::api) fn read_cursor(query: &mut QueryParams) -> Option<(Millis, String)> {
-    query.cursor(|text| parse_cursor(text).filter(|(_, id)| ApiKeyId::parse(id).is_some()))
 }
 
 fn check_name(name: &str) -> Result<String, &'static str> {

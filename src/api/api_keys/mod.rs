@@ -1,24 +1,23 @@
 //! API keys that users create for themselves.
 
 pub(super) mod fields;
+pub(super) mod named_key;
 pub(super) mod view;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use fields::{ApiKeyChangeBody, KeyFields, NewApiKeyBody, RotationBody};
 use http::{StatusCode, Uri};
+use named_key::{KeyRules, OwnKey};
 use view::{ApiKeyView, ApiKeysView, NewSecretView};
 
 use super::ApiState;
 use super::caller::AuthenticatedCaller;
-use super::query::QueryParams;
 use super::response;
 use super::view::Success;
-use crate::auth::api_key::{ApiKey, ApiKeyId, ApiKeyOwner};
+use crate::auth::api_key::ApiKeyOwner;
 use crate::auth::session::Session;
 use crate::rejection::{Reason, Refusal, Rejection, RejectionDetails};
-use crate::sessions::api_keys::ApiKeyQuery;
-use crate::settings;
 
 /// List API keys
 ///
@@ -43,14 +42,8 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Response, Rejection> {
     let session = owner_session(&caller)?;
-    let mut query = QueryParams::parse(&uri);
-    let wanted = ApiKeyQuery {
-        owner: Some(ApiKeyOwner::User(session.user.clone())),
-        status: fields::read_status(&mut query),
-        limit: query.limit(),
-        after: fields::read_cursor(&mut query),
-    };
-    query.check()?;
+    let owner = ApiKeyOwner::User(session.user.clone());
+    let wanted = fields::read_query(&uri, |_| Some(owner))?;
     let page = state.sessions.api_keys().list(&wanted).await?;
     Ok(response::data(&ApiKeysView::of(&page)))
 }
@@ -73,14 +66,16 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(state): State<ApiState>,
     caller: AuthenticatedCaller,
+    KeyRules(rules): KeyRules,
     request: Request,
 ) -> Result<Response, Rejection> {
     let session = owner_session(&caller)?;
     let fields = KeyFields::read(request).await?;
     let new = fields.into_new(Some(ApiKeyOwner::User(session.user.clone())))?;
     require_rights(session, &new.roles, &new.scopes)?;
-    let created = state.sessions.api_keys().create(new, rules(&caller)?);
-    let shown = NewSecretView::of_creation(created.await?)?;
+    let by = Some(caller.client.ip);
+    let created = state.sessions.api_keys().create(new, &rules, by).await?;
+    let shown = NewSecretView::of_creation(created)?;
     Ok(response::data_with_status(StatusCode::CREATED, &shown))
 }
 
@@ -96,14 +91,8 @@ pub(super) async fn create(
         (status = 404, description = "The caller has no such key"),
     ),
 )]
-pub(super) async fn show(
-    State(state): State<ApiState>,
-    caller: AuthenticatedCaller,
-    Path(id): Path<String>,
-) -> Result<Response, Rejection> {
-    let session = owner_session(&caller)?;
-    let key = own_key(&state, session, &id).await?;
-    Ok(response::data(&ApiKeyView::of(&key)))
+pub(super) async fn show(own: OwnKey) -> Response {
+    response::data(&ApiKeyView::of(&own.key))
 }
 
 /// Change an API key
@@ -119,22 +108,21 @@ pub(super) async fn show(
         (status = 200, description = "The changed key", body = Success<ApiKeyView>),
         (status = 403, description = "The credential has no session, or its user is not in the database or lacks a requested role or scope"),
         (status = 404, description = "The caller has no such key, or it is revoked"),
+        (status = 409, description = "The key has expired, and the caller has as many active keys as are allowed"),
     ),
 )]
 pub(super) async fn change(
     State(state): State<ApiState>,
-    caller: AuthenticatedCaller,
-    Path(id): Path<String>,
+    OwnKey { key, caller }: OwnKey,
+    KeyRules(rules): KeyRules,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let session = owner_session(&caller)?;
-    let key = own_key(&state, session, &id).await?;
     let change = KeyFields::read(request).await?.into_update()?;
     let roles = change.roles.as_deref().unwrap_or_default();
     let scopes = change.scopes.as_deref().unwrap_or_default();
-    require_rights(session, roles, scopes)?;
+    require_rights(owner_session(&caller)?, roles, scopes)?;
     let keys = state.sessions.api_keys();
-    let changed = keys.update(key.id, change, rules(&caller)?).await?;
+    let changed = keys.update(key.id, change, &rules).await?;
     Ok(response::data(&ApiKeyView::of_change(changed)?))
 }
 
@@ -155,15 +143,13 @@ pub(super) async fn change(
 )]
 pub(super) async fn rotate(
     State(state): State<ApiState>,
-    caller: AuthenticatedCaller,
-    Path(id): Path<String>,
+    OwnKey { key, caller }: OwnKey,
+    KeyRules(rules): KeyRules,
     request: Request,
 ) -> Result<Response, Rejection> {
-    let session = owner_session(&caller)?;
-    let key = own_key(&state, session, &id).await?;
     let grace = fields::read_grace(request).await?;
-    let keys = state.sessions.api_keys();
-    let rotated = keys.rotate(key.id, grace, rules(&caller)?).await?;
+    let (keys, by) = (state.sessions.api_keys(), Some(caller.client.ip));
+    let rotated = keys.rotate(key.id, grace, &rules, by).await?;
     Ok(response::data(&NewSecretView::of_rotation(rotated)?))
 }
 
@@ -183,12 +169,10 @@ pub(super) async fn rotate(
 )]
 pub(super) async fn revoke(
     State(state): State<ApiState>,
-    caller: AuthenticatedCaller,
-    Path(id): Path<String>,
+    OwnKey { key, caller }: OwnKey,
 ) -> Result<Response, Rejection> {
-    let session = owner_session(&caller)?;
-    let key = own_key(&state, session, &id).await?;
-    state.sessions.api_keys().revoke(key.id).await?;
+    let by = Some(caller.client.ip);
+    state.sessions.api_keys().revoke(key.id, by).await?;
     Ok(response::no_content())
 }
 
@@ -204,20 +188,6 @@ fn owner_session(caller: &AuthenticatedCaller) -> Result<&Session, Rejection> {
             Reason::UserNotInDatabase,
         )),
     }
-}
-
-fn rules(caller: &AuthenticatedCaller) -> Result<&settings::ApiKeys, Rejection> {
-    let rules = caller.settings().api_keys.as_ref();
-    rules.ok_or(Refusal::NotFound.into())
-}
-
-/// Finds a key of the session's user.
-async fn own_key(state: &ApiState, session: &Session, id: &str) -> Result<ApiKey, Rejection> {
-    let id = ApiKeyId::parse(id).ok_or(Refusal::NotFound)?;
-    let key = state.sessions.api_keys().get(id).await?;
-    let is_own =
-        |key: &ApiKey| matches!(&key.owner, ApiKeyOwner::User(owner) if *owner == session.user);
-    key.filter(is_own).ok_or(Refusal::NotFound.into())
 }
 
 /// Rejects roles and scopes that the session does not have.

@@ -99,6 +99,7 @@ impl ApiKeyView {
         match change {
             ApiKeyChange::Changed(key) => Ok(ApiKeyView::of(&key)),
             ApiKeyChange::NotFound => Err(Refusal::NotFound.into()),
+            ApiKeyChange::LimitReached => Err(Refusal::KeyLimitReached.into()),
             ApiKeyChange::ExpiryRefused(fault) => Err(invalid_expiry(fault)),
         }
     }

@@ -10,6 +10,8 @@ use crate::auth::session::Millis;
 
 /// Maximum length of a service's name.
 const MAX_SERVICE: usize = 64;
+/// Maximum length of a user's ID, in bytes.
+const MAX_USER: usize = 255;
 
 /// On whose behalf a key acts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,7 +23,14 @@ pub enum ApiKeyOwner {
 }
 
 impl ApiKeyOwner {
-    /// The owner with a name of `[a-z0-9-]`, at most 64 characters.
+    /// The user with this ID, if it can be one.
+    pub fn user(id: &str) -> Option<ApiKeyOwner> {
+        let is_id = (1..=MAX_USER).contains(&id.len()) && !id.contains(char::is_control);
+        let is_user = is_id && !id.starts_with(SERVICE_PREFIX);
+        is_user.then(|| ApiKeyOwner::User(id.to_owned()))
+    }
+
+    /// The service with a name of `[a-z0-9-]`, at most 64 characters.
     pub fn service(name: &str) -> Option<ApiKeyOwner> {
         let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         let is_name = (1..=MAX_SERVICE).contains(&name.len()) && name.bytes().all(is_valid);
@@ -32,7 +41,7 @@ impl ApiKeyOwner {
     pub fn parse(user: &str) -> Option<ApiKeyOwner> {
         match user.strip_prefix(SERVICE_PREFIX) {
             Some(name) => ApiKeyOwner::service(name),
-            None => (!user.is_empty()).then(|| ApiKeyOwner::User(user.to_owned())),
+            None => ApiKeyOwner::user(user),
         }
     }
 }
@@ -131,6 +140,8 @@ mod tests {
             "service:a b",
             "service:é",
             &long,
+            "a\0b",
+            &"a".repeat(256),
         ] {
             assert_eq!(ApiKeyOwner::parse(bad), None, "{bad}");
         }

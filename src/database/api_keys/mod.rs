@@ -1,15 +1,17 @@
 //! API keys: rows and the statements that read them.
 
+mod quota;
 mod uses;
 mod writes;
 
 use std::net::IpAddr;
 
+pub use quota::ApiKeyQuota;
 use serde::de::DeserializeOwned;
 use sqlx::AssertSqlSafe;
 pub use uses::ApiKeyUse;
 pub(super) use writes::lock;
-pub use writes::{ApiKeyInsertion, ApiKeyUpdate};
+pub use writes::{ApiKeyInsertion, ApiKeyUpdate, ApiKeyUpdateOutcome};
 
 use super::sql::{Row, Statement};
 use super::{Database, Error};

@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use super::super::sql::Statement;
 use super::super::users::encode_list;
 use super::super::{Database, Error};
-use super::{StoredApiKey, read_api_key};
-use crate::auth::api_key::{ApiKeyId, ApiKeyOwner, ApiKeySecrets, SecretHash};
+use super::{ApiKeyQuota, StoredApiKey, read_api_key};
+use crate::auth::api_key::{ApiKeyId, ApiKeyOwner, ApiKeySecrets, ApiKeyStatus, SecretHash};
 use crate::auth::session::Millis;
 
 /// Outcome of [`Database::insert_api_key`].
@@ -16,6 +16,16 @@ pub enum ApiKeyInsertion {
     /// The user does not exist.
     NoOwner,
     /// The owner has as many active keys as are allowed.
+    LimitReached,
+}
+
+/// Outcome of [`Database::update_api_key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiKeyUpdateOutcome {
+    Updated,
+    /// There is no such key, or it is revoked.
+    NotFound,
+    /// It has expired, and its owner has as many active keys as are allowed.
     LimitReached,
 }
 
@@ -31,14 +41,15 @@ pub struct ApiKeyUpdate {
 }
 
 impl Database {
-    /// Adds a key, unless its owner has `max` active ones. Concurrent calls do not exceed `max`.
+    /// Adds a key, unless its owner has as many as are allowed, active or ended. Concurrent calls do not
+    /// exceed that. Of the ended keys, the oldest are deleted.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn insert_api_key(
         &self,
         new: &StoredApiKey,
-        max: u32,
+        quota: ApiKeyQuota,
     ) -> Result<ApiKeyInsertion, Error> {
         let key = &new.key;
         let mut transaction = self.pool.begin(&lock(&key.owner)).await?;
@@ -49,16 +60,7 @@ impl Database {
                 return Ok(ApiKeyInsertion::NoOwner);
             }
         }
-        let count = self.pool.sql(
-            "SELECT COUNT(*) FROM api_keys WHERE owner = $1 AND revoked_at IS NULL \
-             AND (expires_at IS NULL OR expires_at > $2)",
-        );
-        let count = count
-            .bind(key.owner.to_string())
-            .bind(key.created_at.cast_signed());
-        let rows = transaction.run(count).await?;
-        let active: i64 = rows.first().map_or(Ok(0), |row| row.get(0))?;
-        if active >= i64::from(max) {
+        if !self.make_room(&mut transaction, key, quota).await? {
             transaction.commit().await?;
             return Ok(ApiKeyInsertion::LimitReached);
         }
@@ -86,7 +88,8 @@ impl Database {
             .bind(key.expires_at.map(Millis::cast_signed))
     }
 
-    /// Changes a key that is not revoked, in one statement. Returns whether there is one.
+    /// Changes a key that is not revoked. One that has expired becomes active again only if its owner has
+    /// fewer than `max_active` keys that are.
     ///
     /// # Errors
     /// If the database fails.
@@ -94,10 +97,39 @@ impl Database {
         &self,
         id: ApiKeyId,
         change: &ApiKeyUpdate,
+        max_active: u32,
         now: Millis,
-    ) -> Result<bool, Error> {
-        let update = self
-            .pool
+    ) -> Result<ApiKeyUpdateOutcome, Error> {
+        let Some(StoredApiKey { key, .. }) = self.api_key(id).await? else {
+            return Ok(ApiKeyUpdateOutcome::NotFound);
+        };
+        let mut transaction = self.pool.begin(&lock(&key.owner)).await?;
+        let renews = change.expires_at.is_some() && key.status(now) == ApiKeyStatus::Expired;
+        if renews {
+            let (active, _) = self
+                .count_api_keys(&mut transaction, &key.owner, now)
+                .await?;
+            if active >= i64::from(max_active) {
+                transaction.commit().await?;
+                return Ok(ApiKeyUpdateOutcome::LimitReached);
+            }
+        }
+        let update = self.update_api_key_statement(id, change, now);
+        let updated = transaction.run(update).await?;
+        transaction.commit().await?;
+        Ok(match updated.is_empty() {
+            false => ApiKeyUpdateOutcome::Updated,
+            true => ApiKeyUpdateOutcome::NotFound,
+        })
+    }
+
+    fn update_api_key_statement(
+        &self,
+        id: ApiKeyId,
+        change: &ApiKeyUpdate,
+        now: Millis,
+    ) -> Statement {
+        self.pool
             .sql(
                 "UPDATE api_keys SET name = COALESCE($1, name), roles = COALESCE($2, roles), \
                  scopes = COALESCE($3, scopes), allowed_ips = COALESCE($4, allowed_ips), \
@@ -111,8 +143,7 @@ impl Database {
             .bind(change.expires_at.is_some())
             .bind(change.expires_at.flatten().map(Millis::cast_signed))
             .bind(now.cast_signed())
-            .bind(id.to_string());
-        Ok(!self.pool.write(update).await?.is_empty())
+            .bind(id.to_string())
     }
 
     /// Gives a key that is active another secret; the present one remains valid for `grace`

@@ -21,7 +21,7 @@ const WRITE_EVERY_CALLS: u64 = 15;
 const RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Changes since then are replayed.
-fn replayed_since(now: Millis) -> Millis {
+pub(super) fn replayed_since(now: Millis) -> Millis {
     now.saturating_sub(clock::millis(REPLAY_WINDOW))
 }
 

@@ -9,10 +9,12 @@ mod open_streams;
 mod record;
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use background::replayed_since;
 use ipnet::IpNet;
 pub(super) use lookup::lookup_of;
 use parking_lot::Mutex;
@@ -23,7 +25,9 @@ use super::row_lookup::RowLookup;
 use crate::auth::api_key::{ApiKey, ApiKeyId, ApiKeyOwner, ApiKeySecret, ApiKeySecrets};
 use crate::auth::session::{Millis, Session};
 use crate::clock;
-use crate::database::{ApiKeyInsertion, ApiKeyUse, Database, StoredApiKey};
+use crate::database::{
+    ApiKeyInsertion, ApiKeyQuota, ApiKeyUpdateOutcome, ApiKeyUse, Database, StoredApiKey,
+};
 pub use crate::database::{ApiKeyPage, ApiKeyQuery, ApiKeyUpdate};
 use crate::events::{Event, EventKind, Events};
 use crate::settings;
@@ -33,6 +37,8 @@ use crate::telemetry::metrics::Metrics;
 /// Longest time for which a replaced secret may remain valid.
 pub const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// Maximum number of ended keys of one owner.
+const MAX_ENDED: u32 = 1_000;
 /// How long a row is cached: that of an unknown key, and while the store is away every row.
 const CACHE_TTL: Duration = Duration::from_millis(500);
 
@@ -91,6 +97,8 @@ pub enum ApiKeyChange {
     Changed(Box<ApiKey>),
     /// There is no such key, or it is revoked.
     NotFound,
+    /// It has expired, and its owner has as many active keys as are allowed.
+    LimitReached,
     ExpiryRefused(ExpiryFault),
 }
 
@@ -145,14 +153,18 @@ impl ApiKeys {
         }
     }
 
-    fn report(&self, kind: EventKind, key: &ApiKey) {
+    fn report(&self, kind: EventKind, key: &ApiKey, by: Option<IpAddr>) {
         if let Some(events) = &self.events {
             let owner = key.owner.to_string();
-            events.record(Event::new(kind).user(&owner).api_key(key.id));
+            let event = Event::new(kind).user(&owner).api_key(key.id);
+            events.record(match by {
+                Some(ip) => event.ip(ip),
+                None => event,
+            });
         }
     }
 
-    /// Creates a key. Its secret is known to the caller alone.
+    /// Creates a key, by a client with this address. Its secret is known to the caller alone.
     ///
     /// # Errors
     /// When it is not certain that it exists.
@@ -160,6 +172,7 @@ impl ApiKeys {
         &self,
         new: NewApiKey,
         rules: &settings::ApiKeys,
+        by: Option<IpAddr>,
     ) -> Result<ApiKeyCreation, SessionError> {
         let now = clock::unix_millis();
         let expires_at = match check_expiry(new.expires_at, rules.max_ttl, now) {
@@ -185,10 +198,14 @@ impl ApiKeys {
             },
             secrets: ApiKeySecrets::new(secret.hash()),
         };
-        let inserted = self.database.insert_api_key(&row, rules.max_per_owner);
-        Ok(match inserted.await? {
+        let quota = ApiKeyQuota {
+            active: rules.max_per_owner,
+            ended: MAX_ENDED,
+            kept_since: replayed_since(now),
+        };
+        Ok(match self.database.insert_api_key(&row, quota).await? {
             ApiKeyInsertion::Inserted => {
-                self.report(EventKind::ApiKeyCreated, &row.key);
+                self.report(EventKind::ApiKeyCreated, &row.key, by);
                 ApiKeyCreation::Created(secret, Box::new(row.key))
             }
             ApiKeyInsertion::NoOwner => ApiKeyCreation::NoOwner,
@@ -232,18 +249,21 @@ impl ApiKeys {
             }
         }
         let unpublished = self.begin_change(&[id]);
-        if !self.database.update_api_key(id, &change, now).await? {
-            return Ok(ApiKeyChange::NotFound);
+        let max_active = rules.max_per_owner;
+        let updated = self.database.update_api_key(id, &change, max_active, now);
+        match updated.await? {
+            ApiKeyUpdateOutcome::Updated => unpublished.publish().await?,
+            ApiKeyUpdateOutcome::NotFound => return Ok(ApiKeyChange::NotFound),
+            ApiKeyUpdateOutcome::LimitReached => return Ok(ApiKeyChange::LimitReached),
         }
-        unpublished.publish().await?;
         let key = self.get(id).await?;
         Ok(key.map_or(ApiKeyChange::NotFound, |key| {
             ApiKeyChange::Changed(Box::new(key))
         }))
     }
 
-    /// Gives an active key another secret. The present one remains valid for `grace`, at most
-    /// [`MAX_GRACE`].
+    /// Gives an active key another secret, by a client with this address. The present one remains valid for
+    /// `grace`, at most [`MAX_GRACE`].
     ///
     /// # Errors
     /// When it is not certain which secrets are in force everywhere: the rotation can be repeated.
@@ -252,6 +272,7 @@ impl ApiKeys {
         id: ApiKeyId,
         grace: Duration,
         rules: &settings::ApiKeys,
+        by: Option<IpAddr>,
     ) -> Result<ApiKeyRotation, SessionError> {
         let now = clock::unix_millis();
         let grace = clock::millis(grace.min(MAX_GRACE));
@@ -263,7 +284,7 @@ impl ApiKeys {
         }
         let key = self.get(id).await;
         if let Ok(Some(key)) = &key {
-            self.report(EventKind::ApiKeyRotated, key);
+            self.report(EventKind::ApiKeyRotated, key, by);
         }
         // Also if the key cannot be read: the previous secret has ended.
         unpublished.publish().await?;
@@ -272,18 +293,23 @@ impl ApiKeys {
         }))
     }
 
-    /// Revokes a key for good. Returns whether it was active; `None`: there is none.
+    /// Revokes a key for good, by a client with this address. Returns whether it was active; `None`: there
+    /// is none.
     ///
     /// # Errors
     /// When it is not certain that it is revoked everywhere: the revocation can be repeated.
-    pub async fn revoke(&self, id: ApiKeyId) -> Result<Option<bool>, SessionError> {
+    pub async fn revoke(
+        &self,
+        id: ApiKeyId,
+        by: Option<IpAddr>,
+    ) -> Result<Option<bool>, SessionError> {
         let now = clock::unix_millis();
         let unpublished = self.begin_change(&[id]);
         let revoked = self.database.revoke_api_key(id, now).await?;
         if revoked == Some(true)
             && let Ok(Some(key)) = self.get(id).await
         {
-            self.report(EventKind::ApiKeyRevoked, &key);
+            self.report(EventKind::ApiKeyRevoked, &key, by);
         }
         // Also if it was revoked before: an earlier attempt may not have reached the store.
         if revoked.is_some() {
