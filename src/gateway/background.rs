@@ -15,8 +15,8 @@ use crate::telemetry::metrics::CleanUpStatus;
 const USE_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which changes of the providers' status are recorded.
 const STATUS_REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval at which changes of API keys are replayed to a store that may lack them.
-const API_KEY_REPLAY_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which changes of users and API keys are applied to a store that may lack them.
+const PENDING_CHANGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for exchanges of provider tokens.
 const EXCHANGE_TIME: Duration = Duration::from_secs(10);
 /// Interval at which expired data is removed and counted.
@@ -51,13 +51,9 @@ pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
         |services| async move { write_uses(&services).await },
     ));
     tokio::spawn(run_every(
-        API_KEY_REPLAY_INTERVAL,
+        PENDING_CHANGE_INTERVAL,
         services.clone(),
-        |services| async move {
-            if services.snapshot.load().settings.api_keys.is_some() {
-                services.sessions.replay_api_keys().await;
-            }
-        },
+        |services| async move { apply_pending_changes(&services).await },
     ));
     let snapshot = Arc::clone(&services.snapshot);
     let current = move || {
@@ -73,6 +69,14 @@ pub(super) fn start(services: &Services, listeners: &[Arc<ListenerState>]) {
     ));
     tokio::spawn(services.acme.clone().run(Arc::clone(&services.snapshot)));
     tokio::spawn(run_cleanups(services.clone(), listeners.to_vec()));
+}
+
+/// Applies changes that sessions and API keys may not follow yet.
+async fn apply_pending_changes(services: &Services) {
+    services.accounts.apply_pending_changes().await;
+    if services.snapshot.load().settings.api_keys.is_some() {
+        services.sessions.replay_api_keys().await;
+    }
 }
 
 /// Writes the uses of sessions, and rechecks those that their providers have to confirm.
@@ -122,6 +126,7 @@ pub(super) async fn flush_all(services: &Services) {
     services.store.return_all_units().await;
     services.store.report_admitted().await;
     services.sessions.flush_uses().await;
+    apply_pending_changes(services).await;
     services.events.flush();
     if let Err(error) = services.store.flush_journal().await {
         tracing::warn!(%error, "the latest events are in the log only");

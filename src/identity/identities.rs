@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::oidc::ProviderUser;
 use super::{AccountError, Accounts, UserIdentity, normalize};
@@ -16,7 +15,6 @@ use crate::events::{Event, EventKind};
 use crate::rejection::{CallbackFault, Refusal};
 use crate::settings::provider::UserStorage;
 use crate::settings::{Identity, IdentitySource, Reloadable};
-use crate::store::SessionListQuery;
 
 impl Accounts {
     /// Finds the user of an identity, or creates or joins one where the provider's settings permit it.
@@ -66,10 +64,12 @@ impl Accounts {
             return Err(CallbackFault::ProviderUserDisabled.into());
         }
         // The provider asserts other roles or scopes than before.
-        if user.updated_at >= now
-            && let Err(error) = self.sessions.update_api_keys_of(&user.id).await
-        {
-            tracing::warn!(%error, "the API keys of a user follow their new roles later");
+        if user.updated_at >= now {
+            let change = self.begin_change(&user.id);
+            // A failed attempt is repeated in the background.
+            if self.sessions.update_api_keys_of(&user.id).await.is_ok() {
+                change.complete();
+            }
         }
         Ok(user.with_permissions_of(&identity))
     }
@@ -100,6 +100,7 @@ impl Accounts {
             scopes: &claims.scopes,
         };
         let now = clock::unix_millis();
+        let change = self.begin_change(&row.id);
         let set = self.database.set_identity_permissions(&asserted, now);
         let is_changed = set.await?.is_some();
         let mapped = UserIdentity {
@@ -112,6 +113,7 @@ impl Accounts {
         if is_changed || *session.roles != *user.roles || *session.scopes != *user.scopes {
             self.sessions.update_identity(&user.id).await?;
         }
+        change.complete();
         Ok(())
     }
 
@@ -199,17 +201,25 @@ impl Accounts {
         let row = self.database.user(user).await?.ok_or(Refusal::NotFound)?;
         let linked = self.database.identities_of(user).await?;
         let identity = unlinked(ways.judge_unlinking(&row, linked, id))?;
-        let idle = settings.sessions.idle_timeout;
         // The sessions end first: until that is certain, the identity stays, and the request can be
         // repeated.
-        self.end_sessions_of(&identity, by, idle).await?;
+        self.end_sessions_of(&identity, by).await?;
         let now = clock::unix_millis();
+        let change = self.begin_change(user);
         let outcome = self.database.unlink_identity(user, id, ways, now).await?;
-        let identity = unlinked(outcome)?;
+        let identity = match unlinked(outcome) {
+            Ok(identity) => identity,
+            Err(refusal) => {
+                change.complete();
+                return Err(refusal.into());
+            }
+        };
         self.report_identity(EventKind::IdentityUnlinked, &identity, by.address());
         // Sessions opened in the meantime.
-        self.end_sessions_of(&identity, by, idle).await?;
-        Ok(self.sessions.update_identity(user).await?)
+        self.end_sessions_of(&identity, by).await?;
+        self.sessions.update_identity(user).await?;
+        change.complete();
+        Ok(())
     }
 
     /// Ends the sessions of sign-ins with an identity, except for the one that unlinks it.
@@ -217,28 +227,15 @@ impl Accounts {
         &self,
         identity: &UserIdentity,
         by: UnlinkedBy,
-        idle: Option<Duration>,
     ) -> Result<(), AccountError> {
-        let query = SessionListQuery {
-            status: None,
-            address: None,
-            idle,
-            limit: usize::MAX,
-            cursor: None,
-        };
-        let page = self.sessions.list(&identity.user, query).await?;
         let (kept, reason) = match by {
             UnlinkedBy::User(session, _) => (session, EndReason::Terminated),
             UnlinkedBy::Operator => (None, EndReason::Admin),
         };
-        for entry in page.entries {
-            let session = &entry.session;
-            if session.ended.is_none() && identity.is_of(session) && Some(session.id) != kept {
-                self.end_session(session, reason, by.address(), None)
-                    .await?;
-            }
-        }
-        Ok(())
+        let is_of_identity =
+            |session: &Session| identity.is_of(session) && Some(session.id) != kept;
+        self.end_sessions_where(&identity.user, is_of_identity, reason, by.address())
+            .await
     }
 
     fn report_identity(&self, kind: EventKind, identity: &UserIdentity, ip: Option<IpAddr>) {

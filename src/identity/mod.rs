@@ -19,6 +19,7 @@ mod sign_in;
 mod sign_in_attempt;
 mod sign_out;
 mod throttle;
+mod user_changes;
 mod users;
 
 use std::net::IpAddr;
@@ -41,6 +42,7 @@ pub use throttle::{
     address_key, failure_counter_keys, limit_address_key, sign_in_counter, sign_in_limits,
 };
 use tokio::sync::Semaphore;
+use user_changes::UnappliedChanges;
 pub use users::{AddUserError, CheckedPatch, CheckedUser, NewUser, UserPatch};
 
 use crate::auth::session::{Device, SessionToken};
@@ -61,6 +63,7 @@ pub struct Accounts {
     passwords: Passwords,
     flood_guard: Arc<FloodGuard>,
     abandon_permits: Arc<Semaphore>,
+    unapplied_changes: Arc<UnappliedChanges>,
     backend_client: CurrentBackendClient,
     pending_logouts: PendingLogouts,
     metrics: Arc<Metrics>,
@@ -115,6 +118,7 @@ impl Accounts {
             passwords: Passwords::new()?,
             flood_guard: Arc::new(FloodGuard::new()),
             abandon_permits: abandoned::new_permits(),
+            unapplied_changes: Arc::default(),
             backend_client: CurrentBackendClient::default(),
             pending_logouts: PendingLogouts::default(),
             metrics,

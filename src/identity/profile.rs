@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::sign_in::PasswordCheck;
 use super::throttle::FailureCounters;
+use super::user_changes::{NewPassword, UserChange};
 use super::{AccountError, Accounts, address_key, normalize, picture};
 use crate::auth::session::{EndReason, SessionId};
 use crate::clock;
@@ -85,7 +86,7 @@ impl Accounts {
         // The other sessions end first: until that is certain the current password stays, and the
         // request can be repeated.
         self.end_other_sessions(&user, asking).await?;
-        let user = self.replace_password(user, change, cost).await?;
+        let (user, unapplied) = self.replace_password(user, change, session, cost).await?;
         let event = Event::new(EventKind::PasswordChanged).user(&user.id).ip(ip);
         self.events.record(match session {
             Some(session) => event.session(session),
@@ -94,6 +95,7 @@ impl Accounts {
         // Sessions opened with the old password in the meantime.
         self.end_other_sessions(&user, asking).await?;
         self.store.invalidate_profile(&user.id).await?;
+        unapplied.complete();
         Ok(())
     }
 
@@ -111,14 +113,20 @@ impl Accounts {
     }
 
     /// Replaces the password hash, but not one that was set after the current one was compared. A
-    /// rehash of the same password by a sign-in does not count.
+    /// rehash of the same password by a sign-in does not count. All sessions but `kept` are to end then.
     async fn replace_password(
         &self,
         mut user: User,
         change: &PasswordChange,
+        kept: Option<SessionId>,
         cost: HashCost,
-    ) -> Result<User, AccountError> {
+    ) -> Result<(User, UserChange<'_>), AccountError> {
         let hash = self.hash_password(change.new.expose_secret(), cost).await?;
+        let password = NewPassword {
+            hash: hash.clone(),
+            kept,
+        };
+        let unapplied = self.begin_password_change(&user.id, Some(password));
         loop {
             let old = user.password_hash.as_deref();
             let old = old.ok_or(Refusal::InvalidCredentials)?;
@@ -127,7 +135,7 @@ impl Accounts {
                 .replace_password_hash(&user.id, old, &hash, Some(clock::unix_millis()))
                 .await?;
             if replaced {
-                return Ok(user);
+                return Ok((user, unapplied));
             }
             let current = change.current.expose_secret();
             user = self.reverify_password(&user.id, current, cost).await?;

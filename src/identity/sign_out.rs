@@ -9,7 +9,7 @@ use crate::events::{Event, EventKind};
 use crate::rejection::Refusal;
 use crate::sessions::SessionError;
 use crate::settings::Reloadable;
-use crate::store::{SessionEntry, StoreError};
+use crate::store::{SessionEntry, SessionListQuery, StoreError};
 
 impl Accounts {
     /// Ends one session. Returns `false` if it had already expired, by age or idle time.
@@ -47,6 +47,34 @@ impl Accounts {
             self.report_end(user, *id, reason, by);
         }
         Ok(ended.len())
+    }
+
+    /// Ends those of a user's sessions that `ends` selects.
+    ///
+    /// # Errors
+    /// The store could not confirm the ends.
+    pub(super) async fn end_sessions_where(
+        &self,
+        user: &str,
+        ends: impl Fn(&Session) -> bool,
+        reason: EndReason,
+        by: Option<IpAddr>,
+    ) -> Result<(), AccountError> {
+        let query = SessionListQuery {
+            status: None,
+            address: None,
+            idle: None,
+            limit: usize::MAX,
+            cursor: None,
+        };
+        let page = self.sessions.list(user, query).await?;
+        for entry in page.entries {
+            let session = &entry.session;
+            if session.ended.is_none() && ends(session) {
+                self.end_session(session, reason, by, None).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends one of a user's own sessions; another user's does not exist.

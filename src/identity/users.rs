@@ -2,6 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::user_changes::NewPassword;
 use super::{AccountError, Accounts, FieldErrors, normalize};
 use crate::auth::session::{EndReason, Millis};
 use crate::clock;
@@ -223,7 +224,7 @@ impl Accounts {
     ///
     /// # Errors
     /// `NOT_FOUND`, `USER_EXISTS`, or an unavailable store or database: the change may then have
-    /// been made in the database, and repeating it updates the sessions.
+    /// been made in the database. The sessions follow it when it is repeated, or in the background.
     pub async fn apply_change(&self, id: &str, patch: CheckedPatch) -> Result<User, AccountError> {
         let mut change = patch.change;
         if let Some(password) = &patch.password {
@@ -237,20 +238,27 @@ impl Accounts {
 
     async fn write_change(&self, id: &str, change: UserUpdate) -> Result<User, AccountError> {
         let changed = ChangeSummary::of(&change);
-        let user = match self
-            .database
-            .update_user(id, change, clock::unix_millis())
-            .await?
-        {
+        let password = change.password_hash.clone();
+        let password = password.map(|hash| NewPassword { hash, kept: None });
+        let unapplied = self.begin_password_change(id, password);
+        let now = clock::unix_millis();
+        let user = match self.database.update_user(id, change, now).await? {
             UserUpdateOutcome::Changed(user) => user,
-            UserUpdateOutcome::NotFound => return Err(Refusal::NotFound.into()),
-            UserUpdateOutcome::EmailTaken => return Err(Refusal::UserExists.into()),
+            UserUpdateOutcome::NotFound => {
+                unapplied.complete();
+                return Err(Refusal::NotFound.into());
+            }
+            UserUpdateOutcome::EmailTaken => {
+                unapplied.complete();
+                return Err(Refusal::UserExists.into());
+            }
         };
         self.report_change(&user, changed);
         // Both are done even if one fails: sessions may end without the store.
         let enforced = self.apply_to_sessions(&user, changed).await;
         self.store.invalidate_profile(id).await?;
         enforced?;
+        unapplied.complete();
         Ok(user)
     }
 

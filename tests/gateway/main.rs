@@ -148,6 +148,7 @@ mod unprocessed_requests;
 mod upgrade_failures;
 mod upgrades;
 mod upstreams;
+mod user_changes;
 mod user_prefixes;
 mod vectors;
 mod via;
