@@ -131,6 +131,7 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
     let identity = ctx.identity.as_ref().map(|identity| &identity.principal);
     let caller = ctx.caller.as_ref().or(identity);
     let session = caller.and_then(Principal::session);
+    let api_key = caller.and_then(Principal::api_key);
     let origin = ctx.client_origin.as_ref();
     let fields = |route: &Arc<Route>| {
         let rendered = &ctx.snapshot.route_fields;
@@ -156,8 +157,11 @@ fn access_record(ctx: &RequestContext, took: Duration) -> AccessRecord<'_> {
         credential: ctx.credential,
         source: caller.and_then(|caller| source_of(caller, &ctx.snapshot.settings)),
         user: ctx.user.as_deref().or(caller.map(Principal::user)),
-        session: ctx.session.or(session.map(|session| session.id)),
-        api_key: ctx.api_key.or(caller.and_then(Principal::api_key_id)),
+        session: ctx.session.as_ref().or(session.map(|session| &session.id)),
+        api_key: ctx
+            .api_key
+            .as_ref()
+            .or(api_key.map(|presented| &presented.id)),
         total: took,
         store: ctx.store_time,
         upstream_time: ctx.upstream_time,

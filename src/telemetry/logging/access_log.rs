@@ -62,8 +62,8 @@ pub struct AccessRecord<'a> {
     /// or an issuer.
     pub source: Option<&'a str>,
     pub user: Option<&'a str>,
-    pub session: Option<SessionId>,
-    pub api_key: Option<ApiKeyId>,
+    pub session: Option<&'a SessionId>,
+    pub api_key: Option<&'a ApiKeyId>,
     pub total: Duration,
     pub store: Duration,
     pub upstream_time: Option<Duration>,

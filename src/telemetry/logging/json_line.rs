@@ -1,7 +1,7 @@
 //! JSON format of the access log.
 
 use super::access_log::AccessRecord;
-use super::number::{write_address, write_number, write_seconds};
+use super::number::{three_digits, write_address, write_number, write_seconds};
 use super::timestamp;
 use crate::auth::credential::CredentialType;
 
@@ -10,8 +10,11 @@ use crate::auth::credential::CredentialType;
 pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
     timestamp::write(out, access.time);
-    out.extend_from_slice(b"\",\"kind\":\"access\"");
-    write_plain(out, b",\"request_id\":\"", access.request_id.as_bytes());
+    write_plain(
+        out,
+        b"\",\"kind\":\"access\",\"request_id\":\"",
+        access.request_id.as_bytes(),
+    );
     if let Some(id) = access.trace_id {
         write_plain(out, b",\"trace_id\":\"", id.as_bytes());
     }
@@ -27,8 +30,7 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     if let Some(dialect) = access.dialect {
         write_plain(out, b",\"dialect\":\"", dialect.as_str().as_bytes());
     }
-    out.extend_from_slice(b",\"status\":");
-    write_number(out, access.status.into());
+    write_status(out, access.status);
     write_rejection(out, access);
     match access.route_fields {
         Some(fields) => out.extend_from_slice(fields),
@@ -42,19 +44,36 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     if let Some(id) = access.api_key {
         write_plain(out, b",\"api_key_id\":\"", id.as_bytes());
     }
+    write_times(out, access);
+    write_bytes(out, access);
+    out.extend_from_slice(b"}\n");
+}
+
+fn write_times(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     out.extend_from_slice(b",\"duration_seconds\":");
     write_seconds(out, access.total);
-    out.extend_from_slice(b",\"store_seconds\":");
-    write_seconds(out, access.store);
+    if access.store.is_zero() {
+        // Most requests do not wait for the store.
+        out.extend_from_slice(b",\"store_seconds\":0.000000");
+    } else {
+        out.extend_from_slice(b",\"store_seconds\":");
+        write_seconds(out, access.store);
+    }
     if let Some(time) = access.upstream_time {
         out.extend_from_slice(b",\"upstream_seconds\":");
         write_seconds(out, time);
     }
-    out.extend_from_slice(b",\"bytes_received\":");
-    write_number(out, access.bytes_received);
-    out.extend_from_slice(b",\"bytes_sent\":");
+}
+
+fn write_bytes(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
+    if access.bytes_received == 0 {
+        out.extend_from_slice(b",\"bytes_received\":0,\"bytes_sent\":");
+    } else {
+        out.extend_from_slice(b",\"bytes_received\":");
+        write_number(out, access.bytes_received);
+        out.extend_from_slice(b",\"bytes_sent\":");
+    }
     write_number(out, access.bytes_sent);
-    out.extend_from_slice(b"}\n");
 }
 
 /// Writes the names of a route and an upstream.
@@ -71,7 +90,20 @@ fn write_credential(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
         Some(CredentialType::Token) => b",\"credential\":\"token\"",
         Some(CredentialType::ApiKey) => b",\"credential\":\"api_key\"",
     });
-    write_optional(out, b",\"source\":\"", access.source);
+    match access.source {
+        Some("database") => out.extend_from_slice(b",\"source\":\"database\""),
+        source => write_optional(out, b",\"source\":\"", source),
+    }
+}
+
+fn write_status(out: &mut Vec<u8>, status: u16) {
+    let mut field = *b",\"status\":000";
+    match field.last_chunk_mut() {
+        Some(digits) if (100..1000).contains(&status) => *digits = three_digits(status.into()),
+        // None was sent.
+        _ => return out.extend_from_slice(b",\"status\":0"),
+    }
+    out.extend_from_slice(&field);
 }
 
 fn write_rejection(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
@@ -80,7 +112,10 @@ fn write_rejection(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
         write_plain(out, b",\"code\":\"", code.as_bytes());
     }
     write_optional(out, b",\"reason\":\"", access.reason());
-    write_optional(out, b",\"limit\":\"", access.limit);
+    if let Some(limits) = access.limit {
+        // Names of letters, digits, ".", "_" and "-", with commas.
+        write_plain(out, b",\"limit\":\"", limits.as_bytes());
+    }
     if let Some(grounds) = access.grounds {
         write_optional(out, b",\"role\":\"", grounds.role.as_deref());
         write_optional(out, b",\"scope\":\"", grounds.scope.as_deref());
@@ -195,7 +230,7 @@ mod tests {
     #[test]
     fn absent_values_are_omitted_and_times_have_six_decimals() {
         let access = AccessRecord {
-            session: Some(SessionId([0xab; 32])),
+            session: Some(&SessionId([0xab; 32])),
             time: Duration::from_millis(1_790_000_000_007),
             client_ip: [192, 0, 2, 1].into(),
             total: Duration::from_nanos(1_000_123_500),
@@ -234,6 +269,7 @@ mod tests {
             ..RejectionDetails::default()
         };
         let trace_id = TraceId::read(&[b'a'; 32]);
+        let api_key = ApiKeyId::parse("0123456789abcdef");
         let access = AccessRecord {
             time: Duration::ZERO,
             request_id: &RequestId::keep_or_generate(Some(b"id")),
@@ -254,8 +290,8 @@ mod tests {
             credential: Some(CredentialType::ApiKey),
             source: Some("database"),
             user: Some("u"),
-            session: Some(SessionId([0; 32])),
-            api_key: ApiKeyId::parse("0123456789abcdef"),
+            session: Some(&SessionId([0; 32])),
+            api_key: api_key.as_ref(),
             total: Duration::from_millis(1500),
             store: Duration::from_micros(5),
             upstream_time: Some(Duration::from_nanos(999_999_500)),

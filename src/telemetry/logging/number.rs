@@ -36,19 +36,11 @@ const ZERO: u32 = b'0' as u32;
 const DOT: u32 = b'.' as u32;
 
 pub(super) fn write_number(out: &mut Vec<u8>, value: u64) {
-    match value {
-        // Most numbers of bytes received.
-        0 => out.push(b'0'),
-        _ => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-    }
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Writes a duration in seconds, with six decimals.
 pub(super) fn write_seconds(out: &mut Vec<u8>, time: Duration) {
-    if time.is_zero() {
-        // Most requests do not wait for the store.
-        return out.extend_from_slice(b"0.000000");
-    }
     let micros = (time.subsec_nanos() + 500) / 1000;
     let seconds = time.as_secs().saturating_add((micros / 1_000_000).into());
     let micros = micros % 1_000_000;

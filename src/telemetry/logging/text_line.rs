@@ -63,7 +63,7 @@ fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     for (name, value) in [
         ("dialect", access.dialect.map(Dialect::as_str)),
         ("trace_id", access.trace_id.map(TraceId::as_str)),
-        ("api_key_id", access.api_key.as_ref().map(ApiKeyId::as_str)),
+        ("api_key_id", access.api_key.map(ApiKeyId::as_str)),
         ("limit", access.limit),
         ("role", of(|grounds| &grounds.role)),
         ("scope", of(|grounds| &grounds.scope)),
@@ -165,7 +165,7 @@ mod tests {
             credential: Some(CredentialType::Token),
             source: Some("id\n"),
             user: Some("u\r"),
-            session: Some(SessionId([0xab; 32])),
+            session: Some(&SessionId([0xab; 32])),
             api_key: None,
             total: Duration::from_micros(1_500_007),
             store: Duration::from_micros(5),
