@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use super::Sessions;
+use super::{RecordedSession, Sessions};
 use crate::auth::api_key::{ApiKeyId, PresentedApiKey};
 use crate::auth::session::{Millis, SessionId};
 use crate::store::{Revocation, StoreError};
@@ -93,6 +93,13 @@ impl Sessions {
     /// Records a request as a use of its session, to be written later.
     pub fn record_request(&self, id: SessionId, at: Millis, address: IpAddr) {
         self.store.near_cache().record_request(id, at, address);
+    }
+
+    /// As [`Sessions::record_request`], without a look-up.
+    pub fn record_request_of(&self, session: &RecordedSession, at: Millis, address: IpAddr) {
+        self.store
+            .near_cache()
+            .record_request_of(session, at, address);
     }
 
     /// Records a request as a use of an API key, to be written later.

@@ -42,7 +42,7 @@ use crate::database::{self, Database};
 use crate::events::Events;
 use crate::settings::{self, SessionsOnOutage};
 use crate::store::Store;
-pub use crate::store::near_cache::ValidEntries;
+pub use crate::store::near_cache::{RecordedSession, ValidEntries};
 pub use crate::store::{
     REPORT_TTL, Revocation, SessionLookup, StoreError, UserHash, cut_off_covers, user_hash,
 };

@@ -13,6 +13,7 @@ use crate::auth::token::Claims;
 use crate::limits::Decision;
 use crate::pipeline::header_fields::FieldBuffer;
 use crate::routing::{IdentityHeaders, Route};
+use crate::sessions::RecordedSession;
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Subject {
     /// The token that was presented, if any.
     pub token: Option<Arc<Claims>>,
     pub credential_kind: CredentialKind,
+    /// Where the uses of the session or the API key are recorded, if a memo has the subject.
+    pub uses: OnceLock<RecordedSession>,
     /// The identity headers for an upstream, once a request has been forwarded.
     pub(in crate::pipeline) headers: OnceLock<RenderedIdentity>,
     /// The same for a front proxy, which receives every identity header.
@@ -64,6 +67,7 @@ impl Identity {
             principal,
             token,
             credential_kind,
+            uses: OnceLock::new(),
             headers: OnceLock::new(),
             complete_headers: OnceLock::new(),
         };

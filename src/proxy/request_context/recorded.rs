@@ -13,6 +13,9 @@ impl RequestContext {
             return;
         };
         let sessions = &self.worker.admission.sessions;
+        if let Some(session) = identity.uses.get() {
+            return sessions.record_request_of(session, identity.confirmed_at, origin.ip);
+        }
         match &identity.principal {
             Principal::Session(session) => {
                 sessions.record_request(session.id, identity.confirmed_at, origin.ip);

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, UnitWeighter};
-use uses::PendingUses;
+pub use uses::RecordedSession;
+use uses::{PendingUses, UnwrittenUses};
 use valid_entries::MarkStale;
 pub use valid_entries::ValidEntries;
 pub(super) use validity::ReadStamp;
@@ -47,6 +48,7 @@ struct CachedSession {
     /// Why the session is no longer valid; `None`: it is.
     ended: Option<Refusal>,
     last_access: AtomicU64,
+    uses: UnwrittenUses,
     read_at: Instant,
     /// Epoch of the entry; 0: the session may have changed since.
     epoch: AtomicU64,
@@ -219,9 +221,8 @@ impl NearCache {
             session: Some(session),
             ended,
             last_access: AtomicU64::new(last_access),
-            read_at: self.validity.now(),
             epoch: AtomicU64::new(epoch),
-            changed_at: AtomicU64::new(0),
+            ..CachedSession::stale(self.validity.now())
         });
         self.sessions.insert(id, Arc::clone(&entry));
         Some(entry)
@@ -260,10 +261,7 @@ impl NearCache {
                 let entry = CachedSession {
                     session,
                     ended: Some(Refusal::SessionRevoked),
-                    last_access: AtomicU64::new(0),
-                    read_at: self.validity.now(),
-                    epoch: AtomicU64::new(0),
-                    changed_at: AtomicU64::new(0),
+                    ..CachedSession::stale(self.validity.now())
                 };
                 self.sessions.insert(*id, Arc::new(entry));
             }

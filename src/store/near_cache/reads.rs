@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::{Query, QueryResult, SessionLookup, UserHash};
+use super::uses::UnwrittenUses;
 use super::validity::Fresh;
 use super::{CachedSession, CachedValue, MAX_AGE, NearCache, REFRESH_AFTER};
 use crate::auth::session::{Millis, Session, SessionId, SessionStatus};
@@ -203,6 +204,19 @@ impl NearCache {
 }
 
 impl CachedSession {
+    /// An entry without a record, which replaces no look-up.
+    pub(super) fn stale(read_at: Instant) -> CachedSession {
+        CachedSession {
+            session: None,
+            ended: None,
+            last_access: AtomicU64::new(0),
+            uses: UnwrittenUses::default(),
+            read_at,
+            epoch: AtomicU64::new(0),
+            changed_at: AtomicU64::new(0),
+        }
+    }
+
     /// The session's status at `now`, with its record and its latest use; `None` unless the entry is
     /// fresh.
     pub(super) fn fresh_status(

@@ -8,7 +8,7 @@ use quick_cache::Lifecycle;
 
 use super::super::{CacheKey, Query};
 use super::validity::ReadStamp;
-use super::{CachedSession, NearCache, REFRESH_AFTER};
+use super::{CachedSession, NearCache, REFRESH_AFTER, RecordedSession};
 use crate::auth::session::{Millis, Session, SessionId, SessionStatus};
 
 /// Entries by which the near cache accepts a credential. They are void once the cache would no longer
@@ -26,6 +26,14 @@ impl ValidEntries {
     /// The session's record.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.session.as_ref()?.session.as_ref()
+    }
+
+    /// The session, to record its uses.
+    pub fn recorded_session(&self) -> Option<RecordedSession> {
+        Some(RecordedSession {
+            id: self.session()?.id,
+            entry: self.session.clone()?,
+        })
     }
 }
 

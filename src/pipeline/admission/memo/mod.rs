@@ -300,6 +300,9 @@ impl Admission<'_> {
         if ages || !self.is_admitted(require, &identity) {
             return None;
         }
+        if let Some(session) = valid_by.recorded_session() {
+            identity.uses.get_or_init(|| session);
+        }
         let session = claimed.session();
         Some(Entry {
             route: Arc::clone(route),
