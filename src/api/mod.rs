@@ -11,6 +11,7 @@ mod body;
 mod caller;
 mod cors;
 mod identities;
+mod introspection;
 mod oidc;
 mod openapi;
 mod page;
@@ -32,6 +33,7 @@ use axum::body::Body;
 use axum::extract::Extension;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Collected};
 pub use response::ResponseInfo;
@@ -66,9 +68,18 @@ pub struct ApiState {
     pub count_open_streams: CountOpenStreams,
 }
 
-/// The caller as admission authenticated it: a request extension where [`needs_caller`](crate::routing::endpoints::needs_caller) says so.
+/// The caller as admission authenticated it: a request extension of endpoints that use
+/// credentials.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Option<Identity>, Rejection>);
+
+/// Verifies a token that a backend has received, as [`Admission::introspect`](crate::pipeline::admission::Admission::introspect)
+/// does: a request extension of the endpoint `introspect`.
+#[derive(Clone)]
+pub struct IntrospectToken(pub Arc<IntrospectTokenFn>);
+
+pub type IntrospectTokenFn =
+    dyn Fn(String) -> BoxFuture<'static, Result<Option<Identity>, Rejection>> + Send + Sync;
 
 /// The public endpoints, as a function from a request to its response.
 #[derive(Clone)]
@@ -163,6 +174,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(api_keys::list, api_keys::create))
         .routes(routes!(api_keys::show, api_keys::change, api_keys::revoke))
         .routes(routes!(api_keys::rotate))
+        .routes(routes!(introspection::introspect))
         .routes(routes!(health))
         .routes(routes!(openapi::show))
         .routes(routes!(jwks))

@@ -147,6 +147,7 @@ fn security(credential: CredentialUse) -> Value {
         CredentialUse::Ignored => json!([{}]),
         CredentialUse::Optional => iter::once(json!({})).chain(any).collect(),
         CredentialUse::Required => any.into_iter().collect(),
+        CredentialUse::ApiKey => json!([{"bearer": []}, {"basic": []}]),
     }
 }
 
@@ -245,9 +246,15 @@ fn complete_operation(method: &str, credential: CredentialUse, operation: &mut V
     match credential {
         CredentialUse::Ignored => {}
         CredentialUse::Optional => common.push(("401", "The credential is invalid")),
-        CredentialUse::Required => common.push(("401", "The credential is missing or invalid")),
+        CredentialUse::Required | CredentialUse::ApiKey => {
+            common.push(("401", "The credential is missing or invalid"));
+        }
     }
-    if changes && credential != CredentialUse::Ignored {
+    let takes_cookie = matches!(
+        credential,
+        CredentialUse::Optional | CredentialUse::Required
+    );
+    if changes && takes_cookie {
         common.push((
             "403",
             "Authenticated by cookie, but not from the same origin",
@@ -356,6 +363,10 @@ fn security_schemes() -> Value {
             "description": "`Session <session token>`, for programs without cookies",
         },
         "cookie": {"type": "apiKey", "in": "cookie", "name": "__Host-portcullis"},
+        "basic": {
+            "type": "http", "scheme": "basic",
+            "description": "An API key as the password; the user name is ignored",
+        },
     })
 }
 

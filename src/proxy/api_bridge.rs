@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 
 use super::local_response;
 use super::request_context::{RequestContext, measure_wait};
-use crate::api::{ApiResponse, Caller, ResponseInfo};
+use crate::api::{ApiResponse, Caller, IntrospectToken, ResponseInfo};
+use crate::clock;
 use crate::limits::Decision;
 use crate::pipeline::EndpointCall;
-use crate::pipeline::facts::RequestHead;
+use crate::pipeline::facts::{RequestFacts, RequestHead};
 use crate::pipeline::fields::Fields;
 use crate::pipeline::header_fields::FieldBuffer;
 use crate::pipeline::local_response::{LocalResponse, clearing_headers, rejection_headers};
 use crate::rejection::{Refusal, Rejection};
-use crate::routing::endpoints;
+use crate::routing::endpoints::{self, CredentialUse};
 
 /// Largest body in bytes that is read from any caller.
 const MAX_BODY: usize = 64 * 1024;
@@ -62,8 +63,14 @@ impl ApiCall {
         }
         extensions.insert(Arc::clone(&ctx.snapshot));
         extensions.insert(ctx.request_id.clone());
-        let is_authenticated =
-            endpoints::needs_caller(&ctx.method, below) && identify(ctx, head, extensions).await;
+        if below == endpoints::INTROSPECT
+            && let Some(introspect) = introspect_token(ctx)
+        {
+            extensions.insert(introspect);
+        }
+        let credential = endpoints::credential_use(&ctx.method, below);
+        let is_authenticated = credential != CredentialUse::Ignored
+            && identify(ctx, head, credential, extensions).await;
         let most = endpoints::max_body_bytes(below);
         // An anonymous caller's large body is not read.
         let is_read = is_authenticated || most <= MAX_BODY;
@@ -179,6 +186,7 @@ fn info_headers(
 async fn identify(
     ctx: &mut RequestContext,
     head: RequestHead<'_>,
+    credential: CredentialUse,
     extensions: &mut http::Extensions,
 ) -> bool {
     let current = Arc::clone(&ctx.snapshot);
@@ -187,7 +195,13 @@ async fn identify(
     let Some(facts) = ctx.facts(head, None) else {
         return false;
     };
-    let (found, waited) = measure_wait(pin!(admission.identify(&facts))).await;
+    let identifying = async {
+        match credential {
+            CredentialUse::ApiKey => admission.identify_by_api_key(&facts).await,
+            _ => admission.identify(&facts).await,
+        }
+    };
+    let (found, waited) = measure_wait(pin!(identifying)).await;
     ctx.store_time = waited;
     match found {
         Ok(identity) => {
@@ -206,4 +220,35 @@ async fn identify(
             false
         }
     }
+}
+
+/// Verifies tokens as if the client of the request had sent them.
+fn introspect_token(ctx: &RequestContext) -> Option<IntrospectToken> {
+    let origin = ctx.client_origin.clone()?;
+    let (worker, snapshot) = (Arc::clone(&ctx.worker), Arc::clone(&ctx.snapshot));
+    let (request_id, peer) = (ctx.request_id.clone(), Arc::clone(&ctx.arrival.peer));
+    let call = Arc::new((origin, worker, snapshot, request_id, peer));
+    Some(IntrospectToken(Arc::new(move |token: String| {
+        let call = Arc::clone(&call);
+        Box::pin(async move {
+            let (origin, worker, snapshot, request_id, peer) = &*call;
+            let facts = RequestFacts {
+                head: RequestHead {
+                    method: &Method::GET,
+                    version: Version::HTTP_11,
+                    path: "/",
+                    query: None,
+                    fields: Fields::new(&[]),
+                },
+                scheme: None,
+                host: None,
+                client: origin,
+                certificate: peer.certificate.as_ref(),
+                listener: peer.listener,
+                now: clock::unix_millis(),
+            };
+            let admission = worker.admission(snapshot, request_id);
+            admission.introspect(&token, &facts).await
+        })
+    })))
 }

@@ -67,6 +67,7 @@ reasons! {
     ApiKeyOwnerGone = "the owner of the API key is disabled or deleted",
     ApiKeyExpired = "the API key has expired",
     ApiKeyAddress = "the API key may not be used from this address",
+    NoApiKey = "no API key as bearer token or as the password of Basic",
     ApiKeyChange = "an API key may not change sessions, profile or keys",
     TokenExpired = "expired",
     WrongCertificate = "it is bound to another client certificate",

@@ -18,6 +18,9 @@ pub const CALLBACK: &str = "/auth/callback/{provider}";
 /// Where a provider requests logouts.
 pub const BACKCHANNEL_LOGOUT: &str = "/auth/backchannel-logout/{provider}";
 
+/// Where backends introspect tokens.
+pub const INTROSPECT: &str = "/introspect";
+
 /// Largest body of an endpoint, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 /// Largest profile picture, in bytes.
@@ -30,9 +33,11 @@ pub enum CredentialUse {
     Ignored,
     Optional,
     Required,
+    /// An API key, as bearer token or as the password of Basic, and no other credential.
+    ApiKey,
 }
 
-use CredentialUse::{Ignored, Optional, Required};
+use CredentialUse::{ApiKey, Ignored, Optional, Required};
 
 /// What kind of endpoint a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub enum EndpointKind {
     Identities,
     /// API keys that users create for themselves.
     ApiKeys,
+    /// Introspection of tokens by backends, which API keys authenticate.
+    Introspection,
     /// Sign-in at a provider.
     Provider,
     /// An HTML page.
@@ -64,7 +71,9 @@ pub struct Endpoint {
     pub methods: &'static [(Method, CredentialUse)],
 }
 
-use EndpointKind::{Api, ApiKeys, Identities, OwnPasswords, Page, Passwords, Provider, Users};
+use EndpointKind::{
+    Api, ApiKeys, Identities, Introspection, OwnPasswords, Page, Passwords, Provider, Users,
+};
 
 /// Which endpoints a configuration has beside those of every API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +86,8 @@ pub struct OfferedEndpoints {
     pub identities: bool,
     /// Whether users in the database create API keys.
     pub api_keys: bool,
+    /// Whether backends introspect tokens.
+    pub introspection: bool,
     /// Whether users can sign in at a provider.
     pub providers: bool,
 }
@@ -90,6 +101,7 @@ impl OfferedEndpoints {
             OwnPasswords => self.passwords && self.users,
             Identities => self.identities,
             ApiKeys => self.api_keys,
+            Introspection => self.introspection,
             // A backend has profiles of its own.
             Users => self.users || self.providers && !self.passwords,
             Provider => self.providers,
@@ -133,6 +145,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
         (Method::GET, Required), (Method::PATCH, Required), (Method::DELETE, Required),
     ]),
     endpoint("/api-keys/{id}/rotate", ApiKeys, &[(Method::POST, Required)]),
+    endpoint(INTROSPECT, Introspection, &[(Method::POST, ApiKey)]),
     endpoint("/health", Api, &[(Method::GET, Ignored)]),
     endpoint("/openapi.json", Api, &[(Method::GET, Ignored)]),
     endpoint("/jwks.json", Api, &[(Method::GET, Ignored)]),
@@ -177,15 +190,15 @@ pub fn find_below(path: &Path<'_>, prefix: &str, offered: OfferedEndpoints) -> O
     offered.includes(endpoint.kind).then_some(below)
 }
 
-/// Whether an endpoint's caller is authenticated before it is called.
-pub fn needs_caller(method: &Method, path: &str) -> bool {
+/// How the endpoint that is called uses credentials.
+pub fn credential_use(method: &Method, path: &str) -> CredentialUse {
     let method = match *method {
         Method::HEAD => &Method::GET,
         _ => method,
     };
     find(path)
         .and_then(|endpoint| endpoint.credential_use(method))
-        .is_some_and(|credential| credential != Ignored)
+        .unwrap_or(Ignored)
 }
 
 /// Largest body that an endpoint accepts, in bytes.
@@ -272,6 +285,7 @@ mod tests {
                 users,
                 identities: users && providers,
                 api_keys: false,
+                introspection: passwords && users,
                 providers,
             };
             find_below(&path, "/api/v1", offered).is_some()
@@ -289,6 +303,7 @@ mod tests {
             ("/profile", [true, false, true, false, true]),
             ("/profile/password", [true, false, true, false, true]),
             ("/profile/identities", [false, false, true, false, false]),
+            ("/introspect", [true, false, true, false, false]),
             ("/sign-in", [true, true, true, true, true]),
         ] {
             let found = [
@@ -314,27 +329,29 @@ mod tests {
     }
 
     #[test]
-    fn protected_endpoints_need_a_caller() {
+    fn endpoints_use_credentials() {
         for (method, path, expected) in [
-            (Method::POST, "/auth/logout", true),
-            (Method::POST, "/auth/login", false),
-            (Method::POST, "/auth/refresh", false),
-            (Method::GET, "/sessions", true),
-            (Method::HEAD, "/sessions/x", true),
-            (Method::DELETE, "/sessions/x", true),
-            (Method::POST, "/auth/logout-all", true),
-            (Method::GET, "/sessions/current", true),
-            (Method::OPTIONS, "/sessions", false),
-            (Method::PUT, "/profile", true),
-            (Method::PUT, "/profile/password", true),
-            (Method::GET, "/openapi.json", false),
-            (Method::GET, "/health", false),
-            (Method::GET, "/jwks.json", false),
-            (Method::HEAD, "/sign-in", true),
-            (Method::POST, "/sign-in", false),
-            (Method::POST, "/sign-out", true),
+            (Method::POST, "/auth/logout", Optional),
+            (Method::POST, "/auth/login", Ignored),
+            (Method::POST, "/auth/refresh", Ignored),
+            (Method::GET, "/sessions", Required),
+            (Method::HEAD, "/sessions/x", Required),
+            (Method::DELETE, "/sessions/x", Required),
+            (Method::POST, "/auth/logout-all", Required),
+            (Method::GET, "/sessions/current", Required),
+            (Method::OPTIONS, "/sessions", Ignored),
+            (Method::PUT, "/profile", Required),
+            (Method::PUT, "/profile/password", Required),
+            (Method::POST, "/introspect", ApiKey),
+            (Method::GET, "/introspect", Ignored),
+            (Method::GET, "/openapi.json", Ignored),
+            (Method::GET, "/health", Ignored),
+            (Method::GET, "/jwks.json", Ignored),
+            (Method::HEAD, "/sign-in", Optional),
+            (Method::POST, "/sign-in", Ignored),
+            (Method::POST, "/sign-out", Optional),
         ] {
-            assert_eq!(needs_caller(&method, path), expected, "{method} {path}");
+            assert_eq!(credential_use(&method, path), expected, "{method} {path}");
         }
     }
 }

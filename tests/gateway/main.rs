@@ -80,6 +80,8 @@ mod identity_headers;
 mod idle_timeouts;
 mod included_files;
 mod introspection;
+mod introspection_callers;
+mod introspection_endpoint;
 mod introspection_faults;
 mod introspection_of_signed_tokens;
 mod introspection_real_server;

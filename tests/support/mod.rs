@@ -21,6 +21,7 @@ pub mod grpc;
 pub mod history;
 pub mod http2;
 pub mod http2_upstream;
+pub mod introspection;
 pub mod issuer;
 pub mod key_calls;
 pub mod nodes;

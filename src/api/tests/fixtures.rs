@@ -78,6 +78,7 @@ pub(super) fn reloadable() -> Reloadable {
                 users: true,
                 identities: true,
                 api_keys: true,
+                introspection: true,
                 providers: false,
             },
         }),

@@ -37,7 +37,7 @@ use crate::pipeline::admission::{CredentialKind, Identity, Principal};
 use crate::pipeline::facts::Client;
 use crate::pipeline::snapshot::Snapshot;
 use crate::rejection::{Refusal, Rejection};
-use crate::routing::endpoints::needs_caller;
+use crate::routing::endpoints::{CredentialUse, credential_use};
 use crate::sessions::Sessions;
 use crate::settings::{self, Reloadable};
 use crate::store::Store;
@@ -188,8 +188,8 @@ impl TestGateway {
 
     /// Sends a request as the proxy does.
     async fn send(&self, mut request: Request<Body>) -> TestResponse {
-        let is_needed = needs_caller(request.method(), request.uri().path());
-        let caller = if is_needed {
+        let used = credential_use(request.method(), request.uri().path());
+        let caller = if used != CredentialUse::Ignored {
             Some(self.authenticate(request.headers()).await)
         } else {
             None

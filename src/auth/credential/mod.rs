@@ -2,12 +2,14 @@
 //!
 //! The first credential that was attempted decides; an invalid one never falls through to another.
 
+mod basic;
 mod bearer_form;
 mod credential_type;
 mod joined;
 
 use std::time::Duration;
 
+pub use basic::bearer_or_password;
 pub use bearer_form::{BearerForm, bearer_form};
 use cookie::{Cookie, SameSite as CookieSameSite};
 pub use credential_type::{AcceptedCredentials, CredentialType};
@@ -155,7 +157,7 @@ fn split_scheme(authorization: &[u8]) -> (&[u8], &[u8]) {
 /// Whether a text is a `token68` (RFC 9110, section 11.2).
 ///
 /// The loop has no early exit and accumulates bytes, not booleans, so that it is vectorized.
-fn is_token68(text: &str) -> bool {
+pub fn is_token68(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     let is_allowed = |byte: u8| {
         ((byte | 0x20).wrapping_sub(b'a') < 26)

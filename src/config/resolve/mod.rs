@@ -149,6 +149,7 @@ fn offered_endpoints(file: &File, context: &ResolveContext<'_>) -> OfferedEndpoi
         users,
         identities,
         api_keys: self_service && users,
+        introspection: file.api_keys.is_some(),
         providers: !identity.providers.is_empty(),
     }
 }

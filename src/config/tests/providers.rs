@@ -96,6 +96,7 @@ fn passwords_exist_beside_providers_only_where_their_source_is_written() {
             users,
             identities,
             api_keys: false,
+            introspection: false,
             providers: identity.contains("providers"),
         };
         assert_eq!(api.offered, expected, "{identity}");

@@ -39,6 +39,14 @@ impl Admission<'_> {
             .is_some_and(|keys| bearer_form(token, Some(&keys.prefix)) == BearerForm::ApiKey)
     }
 
+    /// Reads a bearer token, whose characters are checked.
+    pub(super) fn read_bearer<'t>(&self, token: &'t str) -> Result<Presented<'t>, CredentialFault> {
+        match self.is_api_key(token) {
+            true => self.read_api_key(token.as_bytes()),
+            false => Ok(Presented::Token(token)),
+        }
+    }
+
     pub(super) fn read_api_key(&self, key: &[u8]) -> Result<Presented<'static>, CredentialFault> {
         let parse = |key| PresentedApiKey::parse(key, &self.api_keys()?.prefix);
         let presented = std::str::from_utf8(key).ok().and_then(parse);
@@ -75,6 +83,7 @@ impl Admission<'_> {
     }
 
     fn report_refused_key(&self, facts: &RequestFacts<'_>, refused: &Rejection, reason: Reason) {
+        let Some(events) = self.events else { return };
         let event = Event::new(EventKind::ApiKeyRefused)
             .ip(facts.client.ip)
             .reason(reason.as_str())
@@ -83,7 +92,7 @@ impl Admission<'_> {
         // An invented ID is the client's text.
         let id = details.and_then(|details| details.api_key);
         let is_known = refused.refusal != Refusal::TokenInvalid;
-        self.events.record(match id.filter(|_| is_known) {
+        events.record(match id.filter(|_| is_known) {
             Some(id) => event.api_key(id),
             None => event,
         });

@@ -174,10 +174,7 @@ impl Admission<'_> {
             PresentedCredential::Cookie(token) => {
                 Ok(Presented::Session(token.id(), CredentialKind::Cookie))
             }
-            PresentedCredential::Bearer(token) if self.is_api_key(token) => {
-                self.read_api_key(token.as_bytes())
-            }
-            PresentedCredential::Bearer(token) => Ok(Presented::Token(token)),
+            PresentedCredential::Bearer(token) => self.read_bearer(token),
             PresentedCredential::ApiKey(key) => self.read_api_key(key),
         }
     }

@@ -93,10 +93,11 @@ impl Admission<'_> {
     }
 
     fn record_binding_mismatch(&self, session: &Session, ip: IpAddr, what: &'static str) {
+        let Some(events) = self.events else { return };
         let event = Event::new(EventKind::BindingMismatch)
             .user(&session.user)
             .session(session.id);
         let event = event.ip(ip).detail(what);
-        self.events.record(event.request(self.request_id));
+        events.record(event.request(self.request_id));
     }
 }

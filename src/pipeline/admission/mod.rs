@@ -22,6 +22,7 @@ mod claim;
 mod confirm;
 mod degraded;
 mod identity;
+mod introspection;
 mod memo;
 mod provider_token;
 mod rejection_details;
@@ -45,7 +46,8 @@ pub struct Admission<'a> {
     pub store: &'a Store,
     pub sessions: &'a Sessions,
     pub metrics: &'a Metrics,
-    pub events: &'a Events,
+    /// `None`: nothing is reported.
+    pub events: Option<&'a Events>,
     pub memo: &'a Memo,
     pub provider_tokens: &'a ProviderTokens,
     /// The request's identifier, for its events.
@@ -164,7 +166,14 @@ impl Admission<'_> {
     /// # Errors
     /// The credential is not valid, or the store cannot tell.
     pub async fn identify(&self, facts: &RequestFacts<'_>) -> Result<Option<Identity>, Rejection> {
-        let presented = self.read_credential(facts);
+        self.identify_by(self.read_credential(facts), facts).await
+    }
+
+    async fn identify_by(
+        &self,
+        presented: Result<Presented<'_>, CredentialFault>,
+        facts: &RequestFacts<'_>,
+    ) -> Result<Option<Identity>, Rejection> {
         let is_api_key = is_of_api_key(&presented);
         let started = clock::monotonic();
         let identified = match presented {

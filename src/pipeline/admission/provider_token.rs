@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Admission, Permit, Rejection};
-use crate::auth::session::Session;
+use crate::auth::session::{Millis, Session};
 use crate::identity::oidc::TokenContext;
 use crate::pipeline::facts::RequestFacts;
 use crate::rejection::{CallbackFault, Refusal};
@@ -68,13 +68,7 @@ impl Admission<'_> {
         let Some(context) = TokenContext::of(settings, providers, session) else {
             return Ok(None);
         };
-        if self
-            .provider_tokens
-            .has_lapsed(&context, session, facts.now)
-            .await
-        {
-            return Err(CallbackFault::SessionUnconfirmed.into());
-        }
+        self.require_confirmed(&context, session, facts.now).await?;
         let Some(field) = &permit.route.provider_token else {
             return Ok(None);
         };
@@ -86,6 +80,20 @@ impl Admission<'_> {
         };
         let value = field_value(&field.header, &token).ok_or(Refusal::Internal)?;
         Ok(Some((field.header.clone(), value)))
+    }
+
+    /// Rejects a session that its provider has not confirmed for too long.
+    pub(super) async fn require_confirmed(
+        &self,
+        context: &TokenContext,
+        session: &Arc<Session>,
+        now: Millis,
+    ) -> Result<(), Rejection> {
+        let lapsed = self.provider_tokens.has_lapsed(context, session, now);
+        match lapsed.await {
+            true => Err(CallbackFault::SessionUnconfirmed.into()),
+            false => Ok(()),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ impl AdmissionServices {
             store: &self.store,
             sessions: &self.sessions,
             metrics: &self.metrics,
-            events: &self.events,
+            events: Some(&self.events),
             memo: &self.memo,
             provider_tokens: &self.provider_tokens,
             request_id,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::Gateway;
+use crate::support::introspection;
 use crate::support::postgres::Postgres;
 use crate::support::provider::{Endpoint, Provider, Transfer, User};
 use crate::support::redis::Redis;
@@ -410,9 +411,16 @@ fn outage_of_the_provider_signs_no_user_out() {
 
 #[test]
 fn session_waits_for_its_provider_after_on_outage() {
-    for fixture in Fixture::each(with_recheck("1s", "1s")) {
+    let with_keys = |config| with_recheck("1s", "1s")(config).set("/api_keys", json!({}));
+    for fixture in Fixture::each(with_keys) {
         fixture.provider.set_rotation(false);
         let cookie = fixture.sign_in();
+        let backend = introspection::create_key(&fixture.gateways[0]);
+        let introspect = || {
+            let (_, token) = cookie.split_once('=').unwrap();
+            fixture.gateways[0].request(&introspection::call(token).bearer(&backend))
+        };
+        assert_eq!(introspect().assert_ok().json()["active"], true);
         fixture
             .provider
             .vary(Endpoint::Token, |reply| reply.refuse(401, "invalid_client"));
@@ -421,6 +429,7 @@ fn session_waits_for_its_provider_after_on_outage() {
             assert_eq!(response.header("set-cookie"), None);
             response.status == 503 && code(response) == "PROVIDER_UNAVAILABLE"
         });
+        introspect().assert_refused(503, "PROVIDER_UNAVAILABLE");
         fixture.provider.behave();
         fixture.await_response("200 at every gateway", AFTER_PAUSE, &cookie, is_ok);
     }

@@ -39,6 +39,18 @@ pub(crate) enum IntrospectionVerdict {
     Inactive,
 }
 
+impl Claims {
+    /// When the token expires; `None`: the server that verified it states no end.
+    pub fn stated_expiry(&self, now: Millis) -> Option<Millis> {
+        let is_stated = match self.source {
+            TokenSource::Own | TokenSource::Trusted(_) => true,
+            // A response that says nothing of it may have been cached for a while.
+            TokenSource::Introspected(_) => self.expires_at < now + WITHOUT_EXPIRY / 2,
+        };
+        is_stated.then_some(self.expires_at)
+    }
+}
+
 /// Key of a token in the blacklist and in caches, where nothing in the token names it: the SHA-256 of
 /// all of it, in hex.
 pub(crate) fn opaque_token_key(token: &str) -> String {

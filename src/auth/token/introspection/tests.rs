@@ -161,6 +161,10 @@ fn expired_token_is_reported_as_such_after_the_leeway() {
     }
     let without = claims(&rules(), &json!({"active": true, "sub": "ann"}));
     assert_eq!(without.expires_at, NOW + WITHOUT_EXPIRY);
+    assert_eq!(without.stated_expiry(NOW + 600_000), None);
+    let end = SECONDS + 365 * 24 * 60 * 60;
+    let with = claims(&rules(), &json!({"active": true, "sub": "ann", "exp": end}));
+    assert_eq!(with.stated_expiry(NOW), Some(end * 1000));
 }
 
 #[test]

@@ -227,7 +227,7 @@ impl Fixture {
             store: &self.store,
             sessions: &self.sessions,
             metrics: &self.metrics,
-            events: &self.events,
+            events: Some(&self.events),
             memo,
             provider_tokens: &self.provider_tokens,
             request_id: &RequestId::EMPTY,
