@@ -96,8 +96,11 @@ sessions:
 identity:
   builtin:
     registration: open
+api_keys:
+  self_service: true
 limits:
   per-user: {{ algorithm: sliding_window, limit: 5, window: 10s, key: user }}
+  per-key: {{ algorithm: token_bucket, limit: 60, window: 1m, key: token }}
 upstreams:
   echo:
     servers: [\"http://{upstream}\"]
@@ -105,6 +108,12 @@ routes:
   - name: public
     match: {{ prefix: /public }}
     auth: none
+    upstream: echo
+  - name: programs
+    match: {{ prefix: /jobs }}
+    auth: required
+    accept: [api_key]
+    limits: [per-key]
     upstream: echo
   - name: everything-else
     auth: required
@@ -196,6 +205,14 @@ curl -si -H 'X-Forwarded-Method: GET' -H 'X-Forwarded-Proto: http' -H 'X-Forward
 for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\n' -H "Authorization: Bearer $TOKEN" http://{bind}/hello; done
 # List your sessions.
 curl -s -H "Authorization: Bearer $TOKEN" http://{bind}/api/v1/sessions
+# Create an API key for a program. It is shown this once.
+KEY=$(curl -s -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"nightly job"}}' http://{bind}/api/v1/api-keys | sed 's/.*"key":"\([^"]*\)".*/\1/')
+# Use it. The upstream receives your identity, and the headers show the state of the key's own limit.
+curl -si -H "Authorization: Bearer $KEY" http://{bind}/jobs/nightly
+# Revoke it: 204. Its ID is the part between the underscores.
+curl -s -o /dev/null -w '%{{http_code}}\n' -X DELETE -H "Authorization: Bearer $TOKEN" "http://{bind}/api/v1/api-keys/$(echo "$KEY" | cut -d_ -f2)"
+# The key is rejected from now on: 401.
+curl -s -H "Authorization: Bearer $KEY" http://{bind}/jobs/nightly
 # Sign out: 204.
 curl -s -o /dev/null -w '%{{http_code}}\n' -X POST -H "Authorization: Bearer $TOKEN" http://{bind}/api/v1/auth/logout
 # The token is rejected from now on: 401.

@@ -64,12 +64,17 @@ fn printed_tour_works_line_by_line() {
         "what the echo saw: {all}"
     );
     assert!(position("\"sessions\"").is_some(), "{all}");
+    // Called with a key, which was revoked and refused.
+    let called = position("/jobs/nightly").expect(&all);
+    assert!(outputs[called].contains("per-key"), "{all}");
+    assert!(outputs[called + 1].contains("204"), "{all}");
+    assert!(outputs[called + 2].contains("TOKEN_REVOKED"), "{all}");
     // As a front proxy.
     assert!(all.contains("x-portcullis-code: OK"), "{all}");
     assert!(all.contains("x-portcullis-code: UNAUTHENTICATED"), "{all}");
-    let refused = ["SESSION_REVOKED", "TOKEN_REVOKED"]
+    let refused = outputs
         .iter()
-        .find_map(|code| position(code));
+        .rposition(|output| output.contains("SESSION_REVOKED") || output.contains("TOKEN_REVOKED"));
     assert!(
         refused.is_some_and(|last| last > position("\"sessions\"").unwrap()),
         "{all}"

@@ -58,7 +58,9 @@ fn readme_tour_works() {
             .unwrap_or_else(|| panic!("no {part} in {output}"))
     };
     assert!(at("access_token") < at("\"next_cursor\""));
-    assert!(at("\"next_cursor\"") < at("SESSION_REVOKED"));
+    assert!(at("\"next_cursor\"") < at("/jobs/nightly"));
+    assert!(at("/jobs/nightly") < at("TOKEN_REVOKED"));
+    assert!(at("TOKEN_REVOKED") < at("SESSION_REVOKED"));
 }
 
 #[test]

@@ -34,6 +34,10 @@ fn tour_works_embedded() {
     let gateway = Gateway::start(Config::new(upstream.address));
     let (status, output) = run_tour(&gateway, "/private/a");
     assert_eq!(status, Some(0), "{output}");
+    assert!(
+        output.contains("skipped: users do not create API keys"),
+        "{output}"
+    );
     // It reports the problem: this path requires no sign-in.
     let (status, output) = run_tour(&gateway, "/public/a");
     assert_eq!(status, Some(1), "{output}");
@@ -50,9 +54,11 @@ fn tour_works_on_redis_and_postgresql() {
     let config = Config::new(upstream.address)
         .store(&redis.url())
         .postgres(people.address, &database)
-        .set("/identity/builtin/registration", json!("closed"));
+        .set("/identity/builtin/registration", json!("closed"))
+        .set("/api_keys", json!({ "self_service": true }));
     let (status, output) = run_tour(&Gateway::start(config), "/private/a");
     assert_eq!(status, Some(0), "{output}");
+    assert!(output.contains("the key is rejected"), "{output}");
     let disabled = people.sql(&database, "SELECT disabled FROM users").unwrap();
     assert_eq!(disabled, "t", "nobody can sign in as the tour's user");
 }
