@@ -140,7 +140,7 @@ fn rate_limit_of_the_authority_is_respected() {
 #[test]
 fn hostile_directories_are_errors() {
     let upstream = Upstream::start();
-    let cases: [(Respond, &str); 6] = [
+    let cases: [(Respond, &str); 7] = [
         (
             |stream, _, _| write(stream, "302 Found", "location: http://127.0.0.2/\r\n", ""),
             "redirects to another address, which is not followed",
@@ -166,7 +166,11 @@ fn hostile_directories_are_errors() {
                 "/directory" => write(stream, "200 OK", "", &directory(&address.to_string())),
                 _ => write(stream, "500 Oops", "", "not JSON"),
             },
-            "error response from newNonce resource",
+            "the authority responds with status 500",
+        ),
+        (
+            |stream, _, _| write(stream, "503 Oops", "", "<html>"),
+            "the authority responds with status 503",
         ),
         (
             |stream, _, _| drop(stream.shutdown(std::net::Shutdown::Both)),
@@ -180,6 +184,23 @@ fn hostile_directories_are_errors() {
         assert!(logs.contains(expected), "{expected}: {logs}");
         assert!(orders(&gateway, "error") >= 1.0);
     }
+}
+
+/// As a proxy in front of the authority limits requests.
+#[test]
+fn rate_limit_without_a_reason_is_respected() {
+    let authority = FakeAuthority::start(|stream, _, _| {
+        write(stream, "429 Too Many Requests", "retry-after: 7200\r\n", "");
+    });
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(authority.config(&upstream));
+    let logs = gateway.wait_for_log("and there is no valid one");
+    assert!(
+        logs.contains("the authority responds with status 429"),
+        "{logs}"
+    );
+    assert!(logs.contains("\"retry_in_s\":7200"), "{logs}");
+    assert_eq!(orders(&gateway, "rate_limited"), 1.0);
 }
 
 #[test]

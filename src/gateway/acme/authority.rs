@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use instant_acme::{BodyWrapper, BytesResponse};
+use instant_acme::{BodyWrapper, BytesResponse, Problem};
 use parking_lot::Mutex;
 use url::Url;
 
@@ -40,7 +40,7 @@ pub(crate) enum AuthorityError {
     #[error("the authority redirects to another address, which is not followed")]
     Redirect,
     #[error("the authority responds with status {0}")]
-    Status(http::StatusCode),
+    Status(StatusCode),
     #[error("the authority does not respond")]
     Http(#[from] HttpError),
     #[error("the response is not the directory of an ACME server")]
@@ -54,6 +54,7 @@ impl AuthorityError {
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
             AuthorityError::Http(HttpError::Connect(_) | HttpError::Exchange(_)) => true,
+            AuthorityError::Status(StatusCode::TOO_MANY_REQUESTS) => true,
             AuthorityError::Status(status) => status.is_server_error(),
             _ => false,
         }
@@ -112,7 +113,11 @@ impl Authority {
         if !status.is_success() {
             *self.retry_after.lock() = requested_pause(&headers);
         }
-        let mut response = Response::new(received.read_body(MAX_BODY).await?);
+        let body = received.read_body(MAX_BODY).await?;
+        if !status.is_success() && !is_problem(&body) {
+            return Err(AuthorityError::Status(status));
+        }
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
@@ -135,6 +140,13 @@ impl instant_acme::HttpClient for Authority {
             }
         })
     }
+}
+
+/// Whether a body describes an error (RFC 8555, section 6.7). That of a proxy in front of the authority
+/// does not.
+fn is_problem(body: &[u8]) -> bool {
+    let problem = serde_json::from_slice::<Problem>(body);
+    problem.is_ok_and(|problem| problem.r#type.is_some() || problem.detail.is_some())
 }
 
 /// The pause that a response requests, in seconds or until a date (RFC 9110, section 10.2.3).

@@ -3,6 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
+use http::StatusCode;
+
+use super::authority::AuthorityError;
 use crate::clock;
 use crate::database;
 use crate::store::StoreError;
@@ -74,7 +77,15 @@ impl From<instant_acme::Error> for OrderFailure {
                 retry_after: Some(next.saturating_duration_since(clock::monotonic())),
                 ..OrderFailure::error("the authority has not completed the order")
             },
-            instant_acme::Error::Other(source) => OrderFailure::error(with_sources(&**source)),
+            instant_acme::Error::Other(source) => {
+                let outcome = match source.downcast_ref() {
+                    Some(AuthorityError::Status(StatusCode::TOO_MANY_REQUESTS)) => {
+                        AcmeOutcome::RateLimited
+                    }
+                    _ => AcmeOutcome::Error,
+                };
+                OrderFailure::new(outcome, &with_sources(&**source))
+            }
             _ => OrderFailure::error(with_sources(&error)),
         }
     }
@@ -142,6 +153,21 @@ mod tests {
             assert_eq!(failure.outcome, expected, "{name}");
             assert_eq!(failure.message, format!("{name}: no reason"));
             assert_eq!(failure.is_account_unknown, name == "accountDoesNotExist");
+        }
+    }
+
+    #[test]
+    fn statuses_without_a_problem_are_limits_or_errors() {
+        for (status, expected) in [
+            (StatusCode::TOO_MANY_REQUESTS, AcmeOutcome::RateLimited),
+            (StatusCode::SERVICE_UNAVAILABLE, AcmeOutcome::Error),
+            (StatusCode::FORBIDDEN, AcmeOutcome::Error),
+        ] {
+            let error = AuthorityError::Status(status);
+            let failure = OrderFailure::from(instant_acme::Error::Other(Box::new(error)));
+            assert_eq!(failure.outcome, expected, "{status}");
+            let message = format!("the authority responds with status {status}");
+            assert_eq!(failure.message, message);
         }
     }
 
