@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::acme::{config, orders, served, sql};
 use crate::support::client::Request;
+use crate::support::config::Config;
 use crate::support::gateway::Gateway;
 use crate::support::pebble::{Behavior, Pebble};
+use crate::support::ports;
 use crate::support::tls;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{eventually, within};
 
 const DOMAIN: &str = "shop.example";
+const OTHER_DOMAIN: &str = "other.example";
 const ORDERED: Duration = Duration::from_secs(120);
 
 /// An authority of the test's own, over HTTP on loopback.
@@ -47,13 +50,16 @@ impl FakeAuthority {
         FakeAuthority { address, orders }
     }
 
-    fn config(&self, upstream: &Upstream) -> crate::support::config::Config {
-        let acme = json!({
+    fn settings(&self, domain: &str) -> Value {
+        json!({
             "directory": format!("http://{}/directory", self.address),
             "accept_terms": true,
-            "domains": [DOMAIN],
-        });
-        config(upstream, &acme)
+            "domains": [domain],
+        })
+    }
+
+    fn config(&self, upstream: &Upstream) -> Config {
+        config(upstream, &self.settings(DOMAIN))
     }
 }
 
@@ -201,6 +207,55 @@ fn rate_limit_without_a_reason_is_respected() {
     );
     assert!(logs.contains("\"retry_in_s\":7200"), "{logs}");
     assert_eq!(orders(&gateway, "rate_limited"), 1.0);
+}
+
+/// An authority that needs more than a minute for what comes before an order.
+fn slow_authority() -> FakeAuthority {
+    FakeAuthority::start(|stream, path, address| {
+        std::thread::sleep(Duration::from_secs(20));
+        limit_orders(stream, path, address);
+    })
+}
+
+/// A gateway with a listener for each authority, the first of which is slow.
+fn beside_a_slow_authority(upstream: &Upstream, slow: &FakeAuthority, other: &Value) -> Config {
+    let mut config = slow.config(upstream);
+    let bind = ports::free().to_string();
+    config.add_listener(json!({ "bind": bind, "tls": { "acme": other } }));
+    config
+}
+
+#[test]
+fn slow_authority_delays_no_orders_at_another() {
+    let (slow, other) = (slow_authority(), FakeAuthority::start(limit_orders));
+    let upstream = Upstream::start();
+    let config = beside_a_slow_authority(&upstream, &slow, &other.settings(OTHER_DOMAIN));
+    let _gateway = Gateway::start(config);
+    within(ORDERED, "the other authority has an order", || {
+        (other.orders.load(Ordering::SeqCst) == 1).then_some(())
+    });
+    assert_eq!(slow.orders.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn certificates_are_served_while_an_authority_is_slow() {
+    let Some(mut pebble) = Pebble::reserve() else {
+        return;
+    };
+    let (slow, upstream) = (slow_authority(), Upstream::start());
+    let other = pebble.settings(&[OTHER_DOMAIN], "tls-alpn-01");
+    let config = beside_a_slow_authority(&upstream, &slow, &other);
+    let address = config.listener(2);
+    pebble.start(&Behavior {
+        tls: Some(address),
+        ..Behavior::default()
+    });
+    let root = pebble.root();
+    let _gateway = Gateway::start(config);
+    within(ORDERED, "the certificate is served", || {
+        served(address, OTHER_DOMAIN, &root)
+    });
+    assert_eq!(slow.orders.load(Ordering::SeqCst), 0);
 }
 
 #[test]

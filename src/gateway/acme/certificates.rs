@@ -47,9 +47,8 @@ impl Certificates {
         }
     }
 
-    /// Reads what has changed in the database; `None`: it does not respond.
-    pub(super) async fn refresh(&self, settings: &Reloadable) -> Option<States> {
-        let keys = settings.encryption.as_ref()?;
+    /// Reads the states of the certificates; `None`: the database does not respond.
+    pub(super) async fn states(&self) -> Option<States> {
         let states = self.database.acme_certificate_states().await;
         let states = states.map_err(|error| {
             let error = with_sources(&error);
@@ -59,7 +58,13 @@ impl Certificates {
             let name = (state.directory.clone(), state.domain.clone());
             (name, state)
         });
-        let states = States(named.collect());
+        Some(States(named.collect()))
+    }
+
+    /// Reads what has changed in the database; `None`: it does not respond.
+    pub(super) async fn refresh(&self, settings: &Reloadable) -> Option<States> {
+        let keys = settings.encryption.as_ref()?;
+        let states = self.states().await?;
         for wanted in wanted(settings) {
             let version = states.get(&wanted).map_or(0, |state| state.version);
             let known = self.known.lock().get(&wanted).map(|known| known.version);

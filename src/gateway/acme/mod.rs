@@ -2,6 +2,7 @@
 //!
 //! One gateway at a time orders with an account, under a lease in the database. Every gateway reads the
 //! certificates from there, and any of them responds to the authority's challenges, from the store.
+//! Orders are tasks of their own, so that an authority that is slow delays no other one.
 
 mod account;
 mod authority;
@@ -10,6 +11,7 @@ mod failure;
 mod order;
 mod orders;
 mod probe;
+mod running_orders;
 mod schedule;
 mod wanted;
 
@@ -23,6 +25,7 @@ use tokio::time::timeout;
 
 use self::certificates::Certificates;
 use self::orders::Orders;
+use self::running_orders::RunningOrders;
 use self::wanted::{Wanted, wanted};
 use crate::database::Database;
 use crate::events::Events;
@@ -41,13 +44,15 @@ const SHORT_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Acme {
     certificates: Arc<Certificates>,
     orders: Arc<Orders>,
-    reloaded: Arc<Notify>,
+    /// Notified of a reload, and of a new certificate.
+    changed: Arc<Notify>,
 }
 
 impl Acme {
     pub fn new(database: Database, store: Store, events: Events, metrics: Arc<Metrics>) -> Acme {
         let certificates = Certificates::new(database.clone(), Arc::clone(&metrics));
         let certificates = Arc::new(certificates);
+        let changed = Arc::new(Notify::new());
         Acme {
             orders: Arc::new(Orders {
                 database,
@@ -55,9 +60,10 @@ impl Acme {
                 events,
                 metrics,
                 certificates: Arc::clone(&certificates),
+                changed: Arc::clone(&changed),
             }),
             certificates,
-            reloaded: Arc::default(),
+            changed,
         }
     }
 
@@ -77,34 +83,35 @@ impl Acme {
 
     /// Orders what a configuration that is in force lacks, without waiting for the interval.
     pub(super) fn wake(&self) {
-        self.reloaded.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Orders and renews certificates until the process ends.
+    /// Reads, orders and renews certificates until the process ends.
     pub(super) async fn run(self, snapshot: Arc<ArcSwap<Snapshot>>) {
+        let mut running = RunningOrders::default();
         loop {
-            let current = snapshot.load_full();
-            let pause = self.keep(&current.settings).await;
-            // A reload may have put another configuration in force meanwhile.
-            self.certificates.serve(&snapshot.load().settings);
-            let _ = timeout(pause, self.reloaded.notified()).await;
+            let pause = self.keep(&snapshot, &mut running).await;
+            let _ = timeout(pause, self.changed.notified()).await;
         }
     }
 
-    /// Orders what is due; returns the pause until the next look.
-    async fn keep(&self, settings: &Reloadable) -> Duration {
-        let (Some(keys), true) = (&settings.encryption, has_acme(settings)) else {
+    /// Serves what there is and starts the orders of what is due; returns the pause until the next look.
+    async fn keep(&self, snapshot: &ArcSwap<Snapshot>, running: &mut RunningOrders) -> Duration {
+        let current = snapshot.load_full();
+        let settings = &current.settings;
+        if settings.encryption.is_none() || !has_acme(settings) {
             return INTERVAL;
-        };
+        }
         let Some(states) = self.certificates.refresh(settings).await else {
             return INTERVAL;
         };
-        self.certificates.serve(settings);
+        // A reload may have put another configuration in force meanwhile.
+        self.certificates.serve(&snapshot.load().settings);
         let now = self.orders.store.clock();
         let is_due = |one: &Wanted| schedule::is_due(states.get(one), now);
         for group in wanted::by_account(settings) {
             if group.domains.iter().any(is_due) {
-                self.orders.order(&group, keys, settings).await;
+                running.start(&self.orders, group, &current);
             }
         }
         let renewals = wanted(settings).into_iter().map(|one| {

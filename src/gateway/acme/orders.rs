@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::account;
@@ -32,24 +33,24 @@ pub(super) struct Orders {
     pub(super) events: Events,
     pub(super) metrics: Arc<Metrics>,
     pub(super) certificates: Arc<Certificates>,
+    /// Notified of a certificate that was issued.
+    pub(super) changed: Arc<Notify>,
 }
 
 /// With what an account orders.
 struct OrderContext<'a> {
     group: &'a WantedFromAccount,
     keys: &'a KeyRing,
-    settings: &'a Reloadable,
     authority: Authority,
 }
 
 impl Orders {
     /// Orders what is due with an account, unless another gateway is about to.
-    pub(super) async fn order(
-        &self,
-        group: &WantedFromAccount,
-        keys: &KeyRing,
-        settings: &Reloadable,
-    ) {
+    pub(super) async fn order(&self, group: &WantedFromAccount, settings: &Reloadable) {
+        // Without, the configuration is not valid.
+        let Some(keys) = &settings.encryption else {
+            return;
+        };
         let authority = match Authority::new(&group.settings) {
             Ok(authority) => authority,
             Err(error) => {
@@ -60,7 +61,6 @@ impl Orders {
         let context = OrderContext {
             group,
             keys,
-            settings,
             authority,
         };
         let (now, lease) = (self.store.clock(), millis(LEASE));
@@ -102,7 +102,7 @@ impl Orders {
 
     async fn order_due(&self, context: &OrderContext<'_>) {
         // Another gateway may have ordered until the lease was acquired.
-        let Some(states) = self.certificates.refresh(context.settings).await else {
+        let Some(states) = self.certificates.states().await else {
             return;
         };
         let now = self.store.clock();
@@ -193,8 +193,7 @@ impl Orders {
             not_after = issued.parsed.not_after(),
             "a certificate was issued"
         );
-        self.certificates.refresh(context.settings).await;
-        self.certificates.serve(context.settings);
+        self.changed.notify_one();
         Ok(())
     }
 
