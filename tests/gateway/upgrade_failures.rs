@@ -1,6 +1,7 @@
 //! A new process that does not start changes nothing, and the reason is printed and logged.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -13,6 +14,7 @@ use crate::support::upgrade::{
 };
 use crate::support::upstream::Upstream;
 use crate::support::wait::eventually;
+use crate::support::websocket::WebSocketClient;
 
 /// A gateway whose process must stay the same.
 struct Fixture {
@@ -119,11 +121,11 @@ fn binaries_that_do_not_start_change_nothing() {
         ("kill -KILL $$", "signal: 9"),
         ("printf garbage >&0; exec sleep 60", "malformed"),
         (
-            "printf '{\"version\":2,\"message\":{}}' >&0",
-            "speaks version 2 of the handover",
+            "printf '{\"version\":3,\"message\":{}}' >&0",
+            "speaks version 3 of the handover",
         ),
         (
-            "printf '{\"version\":1,\"message\":\"released\"}' >&0",
+            "printf '{\"version\":2,\"message\":\"released\"}' >&0",
             "another message than expected",
         ),
     ] {
@@ -173,16 +175,20 @@ fn second_upgrade_is_refused_while_one_is_in_progress() {
     fixture.gateway.get("/public/a").assert_ok();
 }
 
-/// Starts an upgrade, and terminates the gateway while the new process starts.
-fn terminate_while_a_successor_starts(gateway: &mut Gateway) {
+/// Starts an upgrade to a slow binary, and waits until that runs.
+fn begin_upgrade(gateway: &Gateway) {
     let started = gateway.config.folder().join("started");
     signal(gateway.pid(), "USR2");
     eventually("it has begun", || started.exists().then_some(()));
+}
+
+/// Terminates the gateway while the new process starts.
+fn terminate_while_a_successor_starts(gateway: &mut Gateway) {
+    begin_upgrade(gateway);
     gateway.sigterm();
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
-/// The new process has been offered the sockets, which stay open with it.
 #[test]
 fn terminated_gateway_takes_its_starting_successor_with_it() {
     let mut fixture = Fixture::start();
@@ -192,6 +198,34 @@ fn terminated_gateway_takes_its_starting_successor_with_it() {
     eventually("nothing listens", || TcpListener::bind(public).ok());
 }
 
+/// A gateway that is killed cannot end the new process, which has no sockets yet.
+#[test]
+fn killed_gateway_leaves_no_sockets_with_its_starting_successor() {
+    let mut fixture = Fixture::start();
+    install_slow(&fixture.gateway, "");
+    begin_upgrade(&fixture.gateway);
+    signal(fixture.gateway.pid(), "KILL");
+    fixture.gateway.wait_exit();
+    let public = fixture.gateway.public;
+    eventually("nothing listens", || TcpListener::bind(public).ok());
+}
+
+#[test]
+fn successor_that_ends_while_its_predecessor_drains_is_no_zombie() {
+    let mut fixture = Fixture::start();
+    let gateway = &mut fixture.gateway;
+    gateway.reload("applied", |config| {
+        config.put("/shutdown", json!({ "grace": "10m" }));
+    });
+    let socket = WebSocketClient::open(gateway.public, "/public/ws", &[]);
+    let _open = socket.ok().unwrap();
+    let successor = upgrade(gateway);
+    signal(successor, "KILL");
+    let process = PathBuf::from(format!("/proc/{successor}"));
+    eventually("it is gone", || (!process.exists()).then_some(()));
+    assert!(gateway.is_running());
+}
+
 #[test]
 fn successor_without_predecessor_does_not_serve() {
     let mut fixture = Fixture::start();
@@ -199,7 +233,7 @@ fn successor_without_predecessor_does_not_serve() {
     terminate_while_a_successor_starts(&mut fixture.gateway);
     let gateway = fixture.gateway;
     std::fs::write(gateway.config.folder().join("go"), "").unwrap();
-    gateway.wait_for_log("the running gateway was not notified");
+    gateway.wait_for_log("the running gateway cannot be asked for its sockets");
     let public = gateway.public;
     eventually("nothing listens", || TcpListener::bind(public).ok());
 }

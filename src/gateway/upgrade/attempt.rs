@@ -25,6 +25,8 @@ pub(super) struct Attempt {
     outcome: oneshot::Receiver<AttemptOutcome>,
 }
 
+/// The sockets of this gateway, and their descriptors.
+type Offer = (Vec<OfferedSocket>, Vec<OwnedFd>);
 /// The new process, or why it does not serve.
 type AttemptOutcome = Result<Successor, Vec<String>>;
 
@@ -49,11 +51,21 @@ impl Attempt {
         std::thread::Builder::new()
             .name("upgrade".to_owned())
             .spawn(move || {
-                let outcome = perform(own, other, offer, &started);
+                let mut child = match spawn(other) {
+                    Ok(child) => child,
+                    Err(error) => {
+                        let _ = sender.send(Err(vec![format!("{error:#}")]));
+                        return;
+                    }
+                };
+                started.get_or_init(|| child.id());
+                let outcome = perform(&mut child, own, offer);
                 if let Err(Ok(successor)) = sender.send(outcome) {
                     // This gateway is being terminated, and the new process is part of it.
                     terminate(successor.process);
                 }
+                // While this gateway drains, a successor that ends must not stay a zombie.
+                let _ = child.wait();
             })
             .context("a thread could not be started")?;
         Ok(Attempt {
@@ -68,8 +80,8 @@ impl Attempt {
         (&mut self.outcome).await.unwrap_or_else(|_| ended())
     }
 
-    /// Gives up, and ends the new process: the sockets that it was offered are open for as long as
-    /// it is alive, although it may never take them.
+    /// Gives up, and ends the new process: sockets that it was offered are open for as long as it is
+    /// alive, although it may never take them.
     pub(super) fn cancel(&self) {
         self.channel.close();
         if let Some(process) = self.process.get() {
@@ -99,23 +111,11 @@ fn terminate(process: u32) {
     }
 }
 
-/// Starts the new process, offers it the sockets, and waits until it serves.
-fn perform(
-    channel: Channel,
-    other: OwnedFd,
-    (sockets, descriptors): (Vec<OfferedSocket>, Vec<OwnedFd>),
-    started: &OnceLock<u32>,
-) -> AttemptOutcome {
+/// Offers the sockets to the new process, and waits until it serves.
+fn perform(child: &mut Child, channel: Channel, offer: Offer) -> AttemptOutcome {
     let one = |error: String| Err(vec![error]);
-    let mut child = match spawn(other) {
-        Ok(child) => child,
-        Err(error) => return one(format!("{error:#}")),
-    };
-    started.get_or_init(|| child.id());
-    let descriptors: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
-    let sent = channel.send(&Message::Offer { sockets }, &descriptors);
-    let received = sent.and_then(|()| channel.receive(START_TIMEOUT));
-    if let Ok((Message::Serving { taken }, _)) = received {
+    let received = hand_over(&channel, offer);
+    if let Ok(Message::Serving { taken }) = received {
         return Ok(Successor {
             process: child.id(),
             taken,
@@ -124,9 +124,9 @@ fn perform(
         });
     }
     channel.close();
-    let status = end(&mut child);
+    let status = end(child);
     match received {
-        Ok((Message::Failed { errors }, _)) if !errors.is_empty() => Err(errors),
+        Ok(Message::Failed { errors }) if !errors.is_empty() => Err(errors),
         Ok(_) => one("the new process sent another message than expected".to_owned()),
         Err(HandoverError::Closed) => one(match status {
             Some(status) => format!("the new process ended before it served: {status}"),
@@ -138,6 +138,25 @@ fn perform(
         }
         Err(error) => one(format!("the sockets could not be handed over: {error}")),
     }
+}
+
+/// Sends the offer once the new process requests it, and returns the message after it. A process that
+/// hangs before has none of the sockets, so they close with this gateway.
+fn hand_over(channel: &Channel, (sockets, descriptors): Offer) -> Result<Message, HandoverError> {
+    let deadline = clock::monotonic() + START_TIMEOUT;
+    let receive = || {
+        let left = deadline.saturating_duration_since(clock::monotonic());
+        // Zero is not a time limit.
+        let received = channel.receive(left.max(Duration::from_millis(1)));
+        received.map(|(message, _)| message)
+    };
+    let first = receive()?;
+    if first != Message::Request {
+        return Ok(first);
+    }
+    let descriptors: Vec<_> = descriptors.iter().map(OwnedFd::as_fd).collect();
+    channel.send(&Message::Offer { sockets }, &descriptors)?;
+    receive()
 }
 
 /// Starts the binary that is now at the path of this process, with the same arguments.

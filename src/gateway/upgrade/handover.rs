@@ -18,7 +18,7 @@ use crate::gateway::sockets::HeldBy;
 use crate::settings::BindAddress;
 
 /// Version of the messages. Gateways of different versions do not hand over to each other.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Maximum size of a message, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 /// Maximum number of sockets; the kernel passes up to 253 with one message.
@@ -31,6 +31,8 @@ pub(super) struct Channel(OwnedFd);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
+    /// From the successor: it is a gateway that takes sockets.
+    Request,
     /// From the predecessor: the sockets that come with the message.
     Offer { sockets: Vec<OfferedSocket> },
     /// From the successor: it serves. The indices are those of the sockets that it has taken.
@@ -259,12 +261,12 @@ mod tests {
             (&b"{}"[..], "malformed"),
             (b"\xff\x00", "malformed"),
             (deep.as_bytes(), "malformed"),
-            (br#"{"version":1,"message":"other"}"#, "malformed"),
+            (br#"{"version":2,"message":"other"}"#, "malformed"),
             (
-                br#"{"version":1,"message":{"serving":{"taken":[-1]}}}"#,
+                br#"{"version":2,"message":{"serving":{"taken":[-1]}}}"#,
                 "malformed",
             ),
-            (br#"{"version":2,"message":{"new":true}}"#, "version 2"),
+            (br#"{"version":3,"message":{"new":true}}"#, "version 3"),
         ] {
             let (one, other) = channels();
             send_bytes(&one, bytes);

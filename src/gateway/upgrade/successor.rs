@@ -45,10 +45,12 @@ impl Predecessor {
             peer.pid.as_raw_nonzero(),
             peer.uid.as_raw(),
         );
-        let channel = stdin.as_fd().try_clone_to_owned()?;
+        let channel = Channel::from_descriptor(stdin.as_fd().try_clone_to_owned()?);
         // Nothing else reads messages of the channel.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        Ok(Some(Predecessor(Channel::from_descriptor(channel))))
+        let requested = channel.send(&Message::Request, &[]);
+        requested.context("the running gateway cannot be asked for its sockets")?;
+        Ok(Some(Predecessor(channel)))
     }
 
     /// Receives the sockets of the predecessor.
