@@ -81,6 +81,17 @@ fn hostile_peers_are_rejected_and_block_nothing() {
     upgrade(&gateway);
 }
 
+#[test]
+fn flood_does_not_fill_the_log() {
+    let (gateway, path, _redis) = start();
+    for _ in 0..300 {
+        send(&path, b"\n");
+    }
+    let logs = gateway.wait_for_log("a request to the control socket was rejected");
+    let lines = logs.matches("a request to the control socket").count();
+    assert!(lines < 100, "{lines}");
+}
+
 fn as_other_user(program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(arguments).uid(OTHER_USER).gid(OTHER_USER);

@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -25,6 +27,10 @@ use super::{Outcome, UpgradeRequest};
 const MAX_CONNECTIONS: usize = 8;
 /// How long a request, or the reading of its reply, may take.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rejections that are logged at once.
+const LOG_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+/// Interval at which another one is.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The listening control socket.
 #[derive(Debug)]
@@ -119,8 +125,25 @@ pub(in crate::gateway) fn serve(
     Ok(tokio::spawn(accept(listener, upgrades)).abort_handle())
 }
 
+/// Logs rejections, of which a peer can cause any number.
+struct RejectionLog(DefaultDirectRateLimiter);
+
+impl RejectionLog {
+    fn new() -> RejectionLog {
+        let quota = Quota::with_period(LOG_INTERVAL).unwrap_or(Quota::per_minute(NonZeroU32::MIN));
+        RejectionLog(RateLimiter::direct(quota.allow_burst(LOG_BURST)))
+    }
+
+    fn record(&self, reason: &str) {
+        if self.0.check().is_ok() {
+            tracing::warn!("a request to the control socket was rejected: {reason}");
+        }
+    }
+}
+
 async fn accept(listener: UnixListener, upgrades: mpsc::Sender<UpgradeRequest>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let log = Arc::new(RejectionLog::new());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -131,19 +154,23 @@ async fn accept(listener: UnixListener, upgrades: mpsc::Sender<UpgradeRequest>) 
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::warn!("the control socket has too many connections");
+            log.record("there are too many at once");
             continue;
         };
-        let upgrades = upgrades.clone();
+        let (upgrades, log) = (upgrades.clone(), Arc::clone(&log));
         tokio::spawn(async move {
             let _slot = slot;
-            serve_connection(stream, upgrades).await;
+            serve_connection(stream, upgrades, &log).await;
         });
     }
 }
 
 /// Serves one request.
-async fn serve_connection(mut stream: UnixStream, upgrades: mpsc::Sender<UpgradeRequest>) {
+async fn serve_connection(
+    mut stream: UnixStream,
+    upgrades: mpsc::Sender<UpgradeRequest>,
+    log: &RejectionLog,
+) {
     let request = match authorize(&stream) {
         Ok(()) => read_request(&mut stream).await,
         Err(reason) => Err(reason),
@@ -151,7 +178,7 @@ async fn serve_connection(mut stream: UnixStream, upgrades: mpsc::Sender<Upgrade
     let reply = match request {
         Ok(request) => Reply::from(perform(request, upgrades).await),
         Err(reason) => {
-            tracing::warn!("a request to the control socket was rejected: {reason}");
+            log.record(&reason);
             Reply::Failed {
                 errors: vec![reason],
             }
