@@ -180,6 +180,12 @@ fn health_command_exit_status_reports_readiness() {
             "{problem}"
         );
     }
+    for scheme in ["http", "ftp"] {
+        let wrong = format!("{scheme}://user:hunter2@{address}");
+        let (status, _, problem) = run(&["health", "--admin", &wrong]);
+        assert_eq!(status, 2, "{problem}");
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
     gateway.sigterm();
     eventually("it is not ready", || {
         let (status, _, problem) = run(&["health", "--admin", &url]);
