@@ -5,9 +5,10 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
+use super::Cli;
 use super::admin_client::RequestError;
-use super::{Cli, output};
 use crate::config::Diagnostics;
+use crate::telemetry::printable::sanitize_line;
 
 /// Several errors, one per line.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,6 @@ pub(super) fn print_error_line(line: &str) {
     let _ = writeln!(
         std::io::stderr().lock(),
         "portcullis: {}",
-        output::sanitize_line(line)
+        sanitize_line(line)
     );
 }

@@ -4,7 +4,8 @@ use http::Method;
 use serde_json::{Map, Value};
 
 use super::admin_client::{AdminClient, RequestError};
-use super::{output, print_error_line};
+use super::print_error_line;
+use crate::telemetry::printable::sanitize_line;
 
 /// Maximum page size of the API.
 const MAX_PAGE: usize = 100;
@@ -77,7 +78,7 @@ impl Listing {
     /// Prints how to list the rest, if there is any.
     pub(super) fn print_next_page_hint(&self) {
         if let Some(cursor) = &self.next {
-            let cursor = output::sanitize_line(cursor);
+            let cursor = sanitize_line(cursor);
             print_error_line(&format!(
                 "there are more; use --limit, or --cursor {cursor}"
             ));

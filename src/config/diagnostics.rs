@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::telemetry::printable::sanitize_line;
+
 /// Position in one of the files of a configuration. Ordered by the order of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -89,10 +91,11 @@ impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (diagnostic, is_warning)) in self.all().into_iter().enumerate() {
             let Position { line, column, .. } = diagnostic.position;
-            let file = self.file(diagnostic.position).display();
+            let file = self.file(diagnostic.position).display().to_string();
+            let file = sanitize_line(&file);
             let separator = if index > 0 { "\n" } else { "" };
             let severity = if is_warning { "warning: " } else { "" };
-            let message = &diagnostic.message;
+            let message = sanitize_line(&diagnostic.message);
             write!(f, "{separator}{file}:{line}:{column}: {severity}{message}")?;
         }
         Ok(())
@@ -136,4 +139,25 @@ pub(super) fn did_you_mean<'a>(
 ) -> String {
     nearest_match(wrong, candidates)
         .map_or_else(String::new, |near| format!(", did you mean \"{near}\"?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_is_one_line_that_controls_no_terminal() {
+        let diagnostic = |message: &str| Diagnostic {
+            position: Position::START,
+            message: message.to_owned(),
+        };
+        let errors = vec![diagnostic("unknown key \"a\r\n::warning::b\"")];
+        let diagnostics = Diagnostics::new(vec!["a\u{1b}.yaml".into()], errors);
+        let diagnostics = diagnostics.with_warnings(vec![diagnostic("\u{202e}\u{9b}31m")]);
+        assert_eq!(
+            diagnostics.to_string(),
+            "a\\u{1b}.yaml:1:1: unknown key \"a\\u{d}\\u{a}::warning::b\"\n\
+             a\\u{1b}.yaml:1:1: warning: \\u{202e}\\u{9b}31m"
+        );
+    }
 }

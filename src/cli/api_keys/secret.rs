@@ -10,6 +10,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::cli::{keys, output, print};
+use crate::telemetry::printable::sanitize_line;
 
 /// Options for the output of a new secret.
 #[derive(Debug, Args)]
@@ -48,7 +49,7 @@ impl SecretOutput<'_> {
         let Some(mut file) = self.file else {
             return print(&match self.args.json {
                 true => output::json(&response),
-                false => format!("{}\n", output::sanitize_line(&secret)),
+                false => format!("{}\n", sanitize_line(&secret)),
             });
         };
         let written = writeln!(file, "{}", secret.as_str()).and_then(|()| file.sync_all());

@@ -14,6 +14,7 @@ use super::{ErrorLines, print, print_error_line};
 use crate::database::Database;
 use crate::settings::{Server, ServerAddress, Settings, Upstream};
 use crate::store::{self, Severity};
+use crate::telemetry::printable::sanitize_line;
 
 /// Tests the store, the database, the upstreams, the certificate authorities, the introspection endpoints
 /// and the providers. Successes are printed to standard output. Warnings do not fail the command; problems that would stop the gateway do.
@@ -60,7 +61,8 @@ pub(super) fn run(settings: &Settings) -> anyhow::Result<()> {
 
 fn report(severity: Severity, message: &str, errors: &mut Vec<String>) -> anyhow::Result<()> {
     match severity {
-        Severity::Ok => return print(&format!("{message}\n")),
+        // May contain text of another server.
+        Severity::Ok => return print(&format!("{}\n", sanitize_line(message))),
         Severity::Warning => print_error_line(&format!("warning: {message}")),
         Severity::Error => errors.push(message.to_owned()),
     }

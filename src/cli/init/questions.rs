@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::GivenChoices;
 use super::choices::{self, Choices, PublicUrl, SignIn, TlsChoice};
-use crate::cli::output;
+use crate::telemetry::printable::sanitize_line;
 
 /// Maximum length of a choice, in bytes.
 const MAX_CHOICE: u64 = 4096;
@@ -167,7 +167,7 @@ fn print_to_terminal(text: &str) {
 
 fn clean(line: &str) -> String {
     match line.strip_suffix('\n') {
-        Some(line) => output::sanitize_line(line) + "\n",
-        None => output::sanitize_line(line),
+        Some(line) => sanitize_line(line) + "\n",
+        None => sanitize_line(line),
     }
 }

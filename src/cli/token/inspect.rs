@@ -8,6 +8,7 @@ use crate::auth::token::Inspection;
 use crate::cli::{ConfigArgs, output, print};
 use crate::clock;
 use crate::config::Purpose;
+use crate::telemetry::printable::sanitize_line;
 
 /// Maximum length of a token, in bytes; `limits.head` does not allow more.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -55,7 +56,7 @@ fn describe(inspection: &Inspection) -> String {
                 .to_owned()
         }
         None => "accepted by keys, claims and time".to_owned(),
-        Some(reason) => format!("refused: {}", output::sanitize_line(&reason.to_string())),
+        Some(reason) => format!("refused: {}", sanitize_line(&reason.to_string())),
     };
     format!(
         "header  {}\nclaims  {}\nverdict {verdict}\n",

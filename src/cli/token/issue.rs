@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::admin_client::{self, Needs};
 use super::super::{ConfigArgs, output, print};
+use crate::telemetry::printable::sanitize_line;
 
 /// `portcullis token issue`.
 #[derive(Debug, Args)]
@@ -35,5 +36,5 @@ pub(super) fn run(args: &IssueArgs) -> anyhow::Result<()> {
     }
     let token = issued.get("access_token").and_then(Value::as_str);
     let token = token.context("the response has no access token")?;
-    print(&format!("{}\n", output::sanitize_line(token)))
+    print(&format!("{}\n", sanitize_line(token)))
 }

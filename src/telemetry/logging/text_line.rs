@@ -10,9 +10,9 @@ use super::number::{write_address, write_number, write_seconds};
 use super::timestamp;
 use crate::auth::api_key::ApiKeyId;
 use crate::auth::credential::CredentialType;
-use crate::auth::token::is_invisible;
 use crate::rejection::RejectionDetails;
 use crate::telemetry::metrics::Dialect;
+use crate::telemetry::printable::is_unsafe_for_terminal;
 use crate::telemetry::trace_id::TraceId;
 
 /// Writes a line of the access log.
@@ -79,7 +79,7 @@ fn write_refusal(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
 /// Escapes text with characters that could start a new line, control a terminal, hide themselves, or
 /// change the direction of text.
 fn printable(text: &str) -> Cow<'_, str> {
-    if text.chars().any(|c| c.is_control() || is_invisible(c)) {
+    if text.chars().any(is_unsafe_for_terminal) {
         text.escape_default().to_string().into()
     } else {
         text.into()
@@ -125,7 +125,7 @@ mod tests {
                 ..AccessRecord::default()
             };
             let line = line(&access);
-            let is_raw = |c: &char| c.is_control() || is_invisible(*c);
+            let is_raw = |c: &char| is_unsafe_for_terminal(*c);
             assert_eq!(line.chars().filter(is_raw).count(), 1, "{line:?}");
         }
     }
