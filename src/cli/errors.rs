@@ -43,6 +43,14 @@ pub(super) fn report_error(error: &anyhow::Error) {
     }
 }
 
+/// Prints the warnings about a valid configuration.
+pub(super) fn print_warnings(diagnostics: &Diagnostics) {
+    if !diagnostics.warnings.is_empty() {
+        // A failure to print them does not make the file invalid.
+        let _ = writeln!(std::io::stderr().lock(), "{diagnostics}");
+    }
+}
+
 /// Returns the lines that describe an error.
 pub(super) fn error_lines(error: &anyhow::Error) -> Vec<String> {
     if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {

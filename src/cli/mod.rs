@@ -33,7 +33,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use errors::{ErrorLines, error_lines, print_error_line, report_error, wrong_usage};
+use errors::{
+    ErrorLines, error_lines, print_error_line, print_warnings, report_error, wrong_usage,
+};
 
 use crate::config::{self, ConfigSource, Purpose};
 use crate::settings::Settings;

@@ -71,14 +71,15 @@ pub fn parse(text: &str, path: &Path) -> Result<Settings, Diagnostics> {
 }
 
 /// Checks the text of a configuration file as `portcullis check` does, without needing its secrets.
+/// Returns the warnings.
 ///
 /// # Errors
 ///
 /// All errors of the file, in file order.
-pub fn check(text: &str, path: &Path) -> Result<(), Diagnostics> {
+pub fn check(text: &str, path: &Path) -> Result<Diagnostics, Diagnostics> {
     let environment = |name: &str| std::env::var(name).ok();
     let (outcome, _) = read(text, path, &environment, Purpose::Check);
-    outcome.map(|_| ())
+    outcome.map(|resolved| resolved.warnings)
 }
 
 /// Checks the text of a configuration file, with `look_up` as the environment.

@@ -111,6 +111,18 @@ fn choices_are_read_in_order_and_again_if_invalid() {
 }
 
 #[test]
+fn backend_at_the_address_of_the_gateway_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = init(folder.path(), &["--upstream", "http://127.0.0.1:8080"], "");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(": warning: this is a listener of the gateway itself"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn options_replace_all_questions() {
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/files");
     let tls = format!("{0}/site.pem,{0}/site.key", files.display());
@@ -148,12 +160,10 @@ fn options_replace_all_questions() {
             "",
         );
         assert!(output.status.success(), "{}", stderr(&output));
-        assert_eq!(stderr(&output), "");
-        assert!(
-            stdout(&output).contains("  export OIDC_SECRET="),
-            "{}",
-            stdout(&output)
-        );
+        // The warning below, and no question.
+        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+        let printed = stdout(&output);
+        assert!(printed.contains("  export OIDC_SECRET="), "{printed}");
         let text = fs::read_to_string(folder.path().join("portcullis.yaml")).unwrap();
         assert!(text.contains(line), "{line}{text}");
         assert!(text.contains("      client_id: \"a b$$c\"\n"), "{text}");

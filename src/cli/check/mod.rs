@@ -2,12 +2,10 @@
 
 mod report;
 
-use std::io::Write as _;
-
 use clap::{Args, ValueEnum};
 use report::entries;
 
-use super::{ConfigArgs, ErrorLines, connect, print, wrong_usage};
+use super::{ConfigArgs, ErrorLines, connect, print, print_warnings, wrong_usage};
 use crate::config::{self, Loaded, Purpose};
 
 /// `portcullis check`.
@@ -46,10 +44,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let valid = format!("{}: valid\n", source.path().display());
     if args.format == Format::Text {
         let (settings, warnings) = outcome?;
-        // A failure to print warnings does not make the file invalid.
-        if !warnings.warnings.is_empty() {
-            let _ = writeln!(std::io::stderr().lock(), "{warnings}");
-        }
+        print_warnings(&warnings);
         print(&valid)?;
         return match args.connect {
             true => connect::run(&settings),

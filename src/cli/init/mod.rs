@@ -15,7 +15,7 @@ use questions::Questions;
 use zeroize::Zeroizing;
 
 use super::keys::{self, Algorithm};
-use super::print;
+use super::{print, print_warnings};
 use crate::config;
 
 /// `portcullis init`.
@@ -89,14 +89,15 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
     let mut created = Vec::new();
     let outcome = write_secrets(folder, &secrets, &mut created)
         .and_then(|()| Ok(config::check(&text, path)?))
-        .and_then(|()| write_config(path, &text, args.force));
-    if let Err(error) = outcome {
+        .and_then(|warnings| write_config(path, &text, args.force).map(|()| warnings));
+    let warnings = outcome.inspect_err(|_| {
         for file in &created {
             // The error that is returned is the one to report.
             let _ = std::fs::remove_file(file);
         }
-        return Err(error);
-    }
+    })?;
+    // Such as a backend at the address of the gateway.
+    print_warnings(&warnings);
     print(&summary(&choices, path, &secrets, &created))
 }
 

@@ -150,6 +150,10 @@ impl<R: BufRead> Questions<R> {
         let mut input = (&mut self.input).take(MAX_CHOICE);
         let length = input.read_line(&mut line);
         let length = length.context("cannot read a choice from standard input")?;
+        if length == 0 {
+            // No input has ended the line.
+            print_to_terminal("\n");
+        }
         let choice = match line.trim() {
             "" => *default,
             choice => choice,
