@@ -20,7 +20,7 @@ pub(super) struct UpgradeArgs {
 /// Requests an upgrade from the running gateway, and prints its outcome.
 pub(super) fn run(args: &UpgradeArgs) -> anyhow::Result<()> {
     // Only the path of the control socket is needed.
-    let settings = args.config.load(Purpose::Explain)?;
+    let settings = args.config.load(Purpose::Show)?;
     let path = settings.boot.control_socket.context(
         "admin.control_socket is not configured; SIGUSR2 to the gateway also starts an upgrade",
     )?;

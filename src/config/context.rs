@@ -158,6 +158,19 @@ impl ResolveContext<'_> {
         }
     }
 
+    /// Whether a private key and its certificate are read. If not, only their paths are resolved.
+    pub(super) fn reads_key_pair(&mut self, location: &ConfigPath, cert: &str, key: &str) -> bool {
+        let is_read = self.purpose.reads_file(&location.key("key"));
+        for (name, path) in [("cert", cert), ("key", key)] {
+            if !is_read {
+                let location = location.key(name);
+                let path = self.resolve_path(&location, path);
+                self.resolved_paths.push((location, path));
+            }
+        }
+        is_read
+    }
+
     /// Whether a secret is neither available nor needed. `location` is the value, or the path of the
     /// file that contains it.
     pub(super) fn lacks_secret(&self, location: &ConfigPath, is_file: bool) -> bool {

@@ -51,7 +51,7 @@ pub fn load_watched(source: &ConfigSource, purpose: Purpose) -> Loaded {
 ///
 /// All errors of its files, in file order.
 pub fn show(source: &ConfigSource) -> Result<EffectiveConfig, Diagnostics> {
-    let (outcome, _) = read_source(source, Purpose::Explain);
+    let (outcome, _) = read_source(source, Purpose::Show);
     let Resolved { parsed, paths, .. } = outcome?;
     Ok(EffectiveConfig::new(
         &parsed.file,

@@ -45,9 +45,9 @@ pub(super) fn subschema<'a>(root: &'a Value, path: &ConfigPath) -> &'a Value {
     property.or_else(element).unwrap_or(&Value::Null)
 }
 
-/// Whether the value at this path is a secret, by its type or as the credential in a header.
+/// Whether the value at this path is a secret, by its type or as a header that may have a credential.
 pub(super) fn is_secret(root: &Value, path: &ConfigPath) -> bool {
-    if is_credential_header(path) {
+    if is_credential_header(path) || is_matched_header(path) {
         return true;
     }
     let part = subschema(root, path);
@@ -55,6 +55,12 @@ pub(super) fn is_secret(root: &Value, path: &ConfigPath) -> bool {
     let alternatives = alternatives.and_then(Value::as_array);
     let mut all = alternatives.into_iter().flatten().chain([part]);
     all.any(|part| part.get("$ref").and_then(Value::as_str) == Some("#/$defs/Secret"))
+}
+
+/// Whether this is a header on which a route matches. Its value may be a secret that a proxy in front adds.
+pub(super) fn is_matched_header(location: &ConfigPath) -> bool {
+    let parent = location.parent();
+    parent.is_some_and(|parent| parent.pointer().ends_with("/match/headers"))
 }
 
 /// Whether this is a header to set whose name shows that it has a credential.

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 
 use super::document::ConfigPath;
+use super::schema::is_matched_header;
 
 /// What a configuration is loaded for. Secrets that this does not need may be missing; settings then
 /// have random values in their place.
@@ -16,7 +17,9 @@ pub enum Purpose {
     Check,
     /// As `Check`, and to connect to the store and the database.
     Connect,
-    /// To show or explain the file. Needs no secret.
+    /// To show the file, or to use a setting that is not secret. Needs no secret.
+    Show,
+    /// To explain what the gateway would do. Needs the values that routes match on.
     Explain,
     /// To work on the database.
     Database,
@@ -33,13 +36,16 @@ pub enum Purpose {
 impl Purpose {
     /// Whether the secret at this path is needed.
     pub(super) fn needs(self, location: &ConfigPath) -> bool {
+        if is_matched_header(location) {
+            return matches!(self, Purpose::Serve | Purpose::Explain);
+        }
         let introspection = ConfigPath::root().key("tokens").key("introspection");
         if location.is_within(&introspection) {
             return matches!(self, Purpose::Serve | Purpose::Connect);
         }
         let sections: &[&str] = match self {
             Purpose::Serve => return true,
-            Purpose::Check | Purpose::Explain => &[],
+            Purpose::Check | Purpose::Show | Purpose::Explain => &[],
             Purpose::Connect | Purpose::Sessions => &["store", "database"],
             Purpose::Database => &["database"],
             Purpose::IssueTokens => &["store", "database", "tokens"],

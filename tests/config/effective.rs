@@ -115,7 +115,9 @@ fn secrets_are_references_to_variables() {
     );
     let text = text.replace(
         "upstream: app }",
-        "upstream: app, request_headers: { set: { X-Api-Key: hunter2, X-Plain: \"$${a\", X-Other: \"${SHOW_TEXT}\" } } }",
+        "upstream: app, match: { headers: { X-Origin-Verify: hunter2, X-Stage: \"${SHOW_TEXT}\" } }, \
+         request_headers: { set: { X-Api-Key: hunter2, X-Plain: \"$${a\", X-Other: \"${SHOW_TEXT}\" } } }, \
+         { name: other, upstream: app, match: { headers: { X-Origin-Verify: hunter3, X-Stage: \"${SHOW_TEXT}\" } } }",
     );
     let text = text.replace("redis://ann:hunter2@a$$b", "redis://ann:hunter2@a");
     // The admin token is too short.
@@ -132,13 +134,14 @@ fn secrets_are_references_to_variables() {
         "  url: \"postgres://app:${MASKED}@${SHOW_TEXT}/app\"\n",
         "  max_per_user: 3\n",
         "  key: \"${MASKED}\"\n",
+        "        X-Origin-Verify: \"${MASKED}\"\n        X-Stage: \"${SHOW_TEXT}\"\n",
         "        X-Api-Key: \"${MASKED}\"\n",
         "        X-Plain: \"$${a\"\n",
         "        X-Other: \"${SHOW_TEXT}\"\n",
     ] {
         assert!(shown.contains(line), "{line}{shown}");
     }
-    for secret in ["hunter2", "0123456789abcdef", "MDEyMz"] {
+    for secret in ["hunter2", "hunter3", "0123456789abcdef", "MDEyMz"] {
         assert!(!shown.contains(secret), "{shown}");
     }
     assert_stable(&shown);

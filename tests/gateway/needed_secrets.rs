@@ -14,11 +14,12 @@ const ANN: &str = "ann@example.com";
 const REDIS_PASSWORD: &str = "a-redis-password";
 
 /// Variables of the configuration, with their values.
-const VARIABLES: [(&str, &str); 4] = [
+const VARIABLES: [(&str, &str); 5] = [
     ("TEST_ADMIN_TOKEN", ADMIN_TOKEN),
     ("TEST_SIGNING_SECRET", SECRET),
     ("TEST_STORE_PASSWORD", REDIS_PASSWORD),
     ("TEST_DATABASE_PASSWORD", postgres::PASSWORD),
+    ("TEST_PROXY_SECRET", "a-secret-of-the-proxy-in-front"),
 ];
 
 /// Runs a command with some of the variables set.
@@ -53,7 +54,15 @@ fn assert_needs(config: &Config, words: &[&str], needed: &[&str]) {
 }
 
 fn with_variables(config: Config) -> Config {
+    let of_proxy = json!({
+        "name": "proxy", "match": { "headers": { "X-Origin-Verify": "${TEST_PROXY_SECRET}" } },
+        "upstream": "echo",
+    });
+    let missing = "/run/secrets/not-on-this-machine.pem";
+    let tls = json!({ "certificates": [{ "cert": missing, "key": missing }] });
     config
+        .route(of_proxy)
+        .set("/listeners/0/tls", tls)
         .set("/admin/token", json!("${TEST_ADMIN_TOKEN}"))
         .set("/tokens/signing/secret", json!("${TEST_SIGNING_SECRET}"))
         .set(
@@ -91,14 +100,17 @@ fn commands_work_without_other_secrets() {
     assert_needs(&config, &["users", "list"], &[database]);
     assert_needs(&config, &["users", "show", ANN], &[store, database]);
     assert_needs(&config, &["sessions", "list"], &[store, database]);
-    assert_needs(&config, &["explain", "GET", "/private/a"], &[]);
+    let proxy = "TEST_PROXY_SECRET";
+    assert_needs(&config, &["explain", "GET", "/private/a"], &[proxy]);
     assert_needs(&config, &["config", "show"], &[]);
     let (status, text) = run_with(&config, &["run"], &[]);
     assert_eq!(status, Some(1));
     for (name, _) in VARIABLES {
         assert!(text.contains(name), "{name}: {text}");
     }
-    assert!(text.contains("not-on-this-machine"), "{text}");
+    for file in ["not-on-this-machine", "not-on-this-machine.pem"] {
+        assert!(text.contains(&format!("/run/secrets/{file}:")), "{text}");
+    }
 }
 
 #[test]

@@ -163,7 +163,11 @@ fn server_tls(
     }
     let (mut chains, mut expiries) = (Some(Vec::new()), Vec::new());
     for (index, pair) in raw.certificates.iter().enumerate() {
-        let chain = key_pair(&pair.cert, &pair.key, &certificates.item(index), context);
+        let location = certificates.item(index);
+        if !context.reads_key_pair(&location, &pair.cert, &pair.key) {
+            continue;
+        }
+        let chain = key_pair(&pair.cert, &pair.key, &location, context);
         expiries.extend(chain.as_ref().map(|chain| CertificateExpiry {
             file: pair.cert.clone(),
             not_after: chain.not_after(),

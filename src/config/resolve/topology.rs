@@ -247,7 +247,9 @@ fn tls(
     let client = match (&files.cert, &files.key) {
         (None, None) => None,
         (Some(cert), Some(key)) => {
-            listeners::key_pair(cert, key, &location, context)?;
+            if context.reads_key_pair(&location, cert, key) {
+                listeners::key_pair(cert, key, &location, context)?;
+            }
             Some((
                 context.resolve_path(&location.key("cert"), cert),
                 context.resolve_path(&location.key("key"), key),

@@ -191,6 +191,7 @@ pub(super) fn upstream_tls(
     };
     let client = match (&raw.cert, &raw.key) {
         (None, None) => None,
+        (Some(cert), Some(key)) if !context.reads_key_pair(location, cert, key) => None,
         (Some(cert), Some(key)) => {
             super::listeners::key_pair(cert, key, location, context)?;
             let cert = context.read_file(&location.key("cert"), cert)?;

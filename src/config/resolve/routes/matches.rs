@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue, Method};
+use secrecy::ExposeSecret as _;
 
 use super::super::headers::header_name_at_key;
 use crate::config::context::ResolveContext;
 use crate::config::diagnostics::did_you_mean;
 use crate::config::document::ConfigPath;
 use crate::config::file::routing::route as file;
+use crate::config::secrets;
 use crate::routing::{HostPattern, Match, PathPattern};
 
 /// Resolves the match of a route.
@@ -61,7 +63,12 @@ fn header_matches(
         if headers.iter().any(|(other, _)| *other == name) {
             context.error_at_key(&location, format!("\"{name}\" is already matched on"));
         }
-        match HeaderValue::from_str(value) {
+        let value = match context.lacks_secret(&location, false) {
+            // Differs from that of any other route.
+            true => HeaderValue::from_str(secrets::stand_in().expose_secret()),
+            false => HeaderValue::from_str(value),
+        };
+        match value {
             Ok(value) => headers.push((name, value)),
             Err(_) => context.error(
                 &location,
