@@ -15,11 +15,13 @@ RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
 COPY src src
 # The placeholders above have newer timestamps than the real files: touch these, so that cargo rebuilds.
 RUN find src -type f -exec touch {} + && cargo build --release --locked --bin portcullis
-RUN mkdir -p /rootfs/var/lib/portcullis /rootfs/etc/portcullis
+RUN mkdir /empty
 
 # Contains glibc, libgcc and root certificates; no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build --chown=65532:65532 /rootfs/ /
+# Each folder by its own path: a copy to / would give /etc and /var to the gateway's user as well.
+COPY --from=build /empty /etc/portcullis
+COPY --from=build --chown=65532:65532 /empty /var/lib/portcullis
 COPY --from=build /build/target/release/portcullis /usr/local/bin/portcullis
 # The location of `sqlite:portcullis.db`, and the only folder that the gateway writes to; mount a volume to
 # persist users. The root file system may be read-only, and no capability is needed.
