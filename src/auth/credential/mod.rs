@@ -247,11 +247,12 @@ pub fn session_cookie(rules: &CookieRules, token: &SessionToken, max_age: Durati
 /// Builds the `Set-Cookie` values that delete the session cookie in every form that a browser may
 /// have: with and without `Domain`, and under both default names if it has one of them.
 pub fn clearing_cookies(rules: &CookieRules) -> Vec<HeaderValue> {
-    let names: Vec<&str> = if DEFAULT_NAMES.contains(&rules.name.as_str()) {
-        DEFAULT_NAMES.to_vec()
-    } else {
-        vec![&rules.name]
-    };
+    // The name in use comes first: nginx passes on one cookie of an authorizer.
+    let name = rules.name.as_str();
+    let mut names = vec![name];
+    if DEFAULT_NAMES.contains(&name) {
+        names.extend(DEFAULT_NAMES.iter().filter(|other| **other != name));
+    }
     let mut cookies = Vec::new();
     for name in names {
         // Accepted only with `Path=/` and without `Domain` (RFC 6265bis, section 4.1.3.2).

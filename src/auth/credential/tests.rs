@@ -270,10 +270,10 @@ fn cookie_is_cleared_with_matching_attributes() {
     assert_eq!(
         cleared(plain_rules()),
         [
-            format!("{NAME}=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0"),
             "portcullis=; HttpOnly; SameSite=Strict; Path=/app; Max-Age=0".to_owned(),
             "portcullis=; HttpOnly; SameSite=Strict; Path=/app; Domain=example.com; Max-Age=0"
                 .to_owned(),
+            format!("{NAME}=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0"),
         ]
     );
     assert_eq!(
