@@ -86,7 +86,11 @@ impl RequestFacts<'_> {
     pub fn is_upgrade(&self) -> bool {
         match self.listener {
             ListenerId::Public(_) => self.head.is_upgrade(),
-            ListenerId::ForwardAuth => self.head.fields.has(FieldKind::SecWebsocketKey),
+            ListenerId::ForwardAuth => {
+                let fields = self.head.fields;
+                // On HTTP/2 there is no key (RFC 8441, section 5.1).
+                fields.has(FieldKind::SecWebsocketKey) || fields.has(FieldKind::SecWebsocketVersion)
+            }
         }
     }
 

@@ -32,6 +32,7 @@ pub enum FieldKind {
     SecFetchMode,
     SecFetchSite,
     SecWebsocketKey,
+    SecWebsocketVersion,
     SetCookie,
     Te,
     Traceparent,
@@ -95,6 +96,7 @@ const NAMES: [(&str, FieldKind); KNOWN] = {
         ("x-forwarded-method", XForwardedMethod),
         ("proxy-authenticate", ProxyAuthenticate),
         ("proxy-authorization", ProxyAuthorization),
+        ("sec-websocket-version", SecWebsocketVersion),
         ("access-control-request-method", AccessControlRequestMethod),
         (
             "access-control-request-headers",
@@ -104,7 +106,7 @@ const NAMES: [(&str, FieldKind); KNOWN] = {
 };
 
 /// The number of names.
-const KNOWN: usize = 38;
+const KNOWN: usize = 39;
 
 /// Number of slots in which names are looked up.
 const SLOTS: usize = 128;
