@@ -20,7 +20,7 @@ static EMPTY: HeaderValue = HeaderValue::from_static("");
 #[derive(Debug)]
 pub struct FrontProxyHead {
     identity: Option<Identity>,
-    /// The assertion, and the credentials that are returned.
+    /// The assertion, the provider's token, and the credentials that are returned.
     further: FieldBuffer,
 }
 
@@ -48,6 +48,12 @@ impl FrontProxyHead {
                 None => EMPTY.clone(),
             };
             further.push((ASSERTION, value));
+        }
+        if let Some(field) = &route.provider_token
+            && field.header != header::AUTHORIZATION
+        {
+            let token = provider_token(permit).unwrap_or_else(|| EMPTY.clone());
+            further.push((field.header.clone(), token));
         }
         let forward_auth = settings.forward_auth.as_ref();
         if forward_auth.is_some_and(|it| it.return_credentials) {
@@ -87,17 +93,21 @@ pub(super) fn credentials(
     };
     let route = &permit.route;
     let bearer_passes = route.auth == Auth::None || route.forward_credentials;
-    let provider_token = permit.provider_token.as_deref();
-    let provider_token = provider_token.filter(|(name, _)| *name == header::AUTHORIZATION);
-    let authorization = match provider_token {
-        Some((_, token)) => Some(token.clone()),
-        None if hygiene::withholds_authorization(fields, bearer_passes) => None,
-        None => first(FieldKind::Authorization),
+    let authorization = match &route.provider_token {
+        // The client's own is dropped, whether or not there is a token.
+        Some(field) if field.header == header::AUTHORIZATION => provider_token(permit),
+        _ if hygiene::withholds_authorization(fields, bearer_passes) => None,
+        _ => first(FieldKind::Authorization),
     };
     [
         (header::COOKIE, cookie),
         (header::AUTHORIZATION, authorization),
     ]
+}
+
+fn provider_token(permit: &Permit) -> Option<HeaderValue> {
+    let token = permit.provider_token.as_deref();
+    token.map(|(_, token)| token.clone())
 }
 
 /// Whether a field of the original request may be mistaken for one that only the gateway writes: every

@@ -34,12 +34,6 @@ impl FrontProxyHead {
         let is_credential =
             |name: &HeaderName| [header::COOKIE, header::AUTHORIZATION].contains(name);
         written.retain(|(name, _)| !is_credential(name));
-        let provider_token = permit.provider_token.as_deref();
-        written.extend(
-            provider_token
-                .filter(|(name, _)| !is_credential(name))
-                .cloned(),
-        );
         for (name, value) in written {
             match value.is_empty() {
                 true => edits.removed.push(name),
@@ -47,7 +41,7 @@ impl FrontProxyHead {
             }
         }
         edits.replace_credentials(permit, fields, settings);
-        edits.remove_forbidden(all, fields);
+        edits.remove_forbidden(permit, fields, settings);
         edits
     }
 }
@@ -70,10 +64,11 @@ impl RequestEdits {
     }
 
     /// Removes the fields that the gateway would not forward either.
-    fn remove_forbidden(&mut self, identity: &NameSet, fields: Fields<'_>) {
-        let edited = NameSet::default();
+    fn remove_forbidden(&mut self, permit: &Permit, fields: Fields<'_>, settings: &Reloadable) {
+        let provider_token = permit.route.provider_token.iter();
+        let edited: NameSet = provider_token.map(|field| field.header.clone()).collect();
         // A front proxy reports the client, as a trusted peer of the gateway does.
-        let forbidden = ForbiddenNames::new(identity, &edited, true);
+        let forbidden = ForbiddenNames::new(&settings.identity_header_names, &edited, true);
         for field in fields.iter().filter(|field| forbidden.contains(field)) {
             let Ok(name) = HeaderName::from_bytes(field.name) else {
                 continue;

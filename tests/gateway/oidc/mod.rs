@@ -3,6 +3,7 @@
 mod callback_rules;
 mod certified_provider;
 mod client_keys;
+mod front_proxy_tokens;
 mod id_token_rules;
 mod in_a_browser;
 mod interrupted_exchanges;
