@@ -6,8 +6,9 @@ use crate::pipeline::local_response::LocalResponse;
 use crate::pipeline::own_field::PORTCULLIS_STATUS;
 use crate::telemetry::metrics::Dialect;
 
-/// Gives a response the status that a front proxy of this dialect understands. nginx turns every other
-/// status than 2xx, 401 and 403 into 500, so that it receives the real one in `X-Portcullis-Status`.
+/// Gives a response the form that a front proxy of this dialect understands. nginx turns every other status
+/// than 2xx, 401 and 403 into 500, so that it receives the real one in `X-Portcullis-Status`; and it drops
+/// every body, and with it the connection.
 pub fn adapt(response: &mut LocalResponse, dialect: Dialect) {
     let real = response.status;
     if dialect != Dialect::AuthRequest || real == StatusCode::OK {
@@ -24,6 +25,7 @@ pub fn adapt(response: &mut LocalResponse, dialect: Dialect) {
         false => real,
     };
     response.add(&PORTCULLIS_STATUS.name, &HeaderValue::from(real.as_u16()));
+    response.leave_out_body();
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use http::Version;
 use ipnet::IpNet;
 
 use super::local_response::reject;
@@ -42,11 +41,10 @@ pub(super) async fn decide_call(
     host: Option<(&str, &str)>,
 ) -> LocalResponse {
     ctx.record_call(call, host);
-    let dialect = match admit_call(ctx, call.path) {
+    let dialect = match admit_call(ctx) {
         Ok(dialect) => dialect,
         Err(rejection) => return reject(ctx, call, rejection, None),
     };
-    ctx.dialect = Some(dialect);
     let snapshot = Arc::clone(&ctx.snapshot);
     let settings = &snapshot.settings;
     let identity = &settings.identity_header_names;
@@ -55,10 +53,10 @@ pub(super) async fn decide_call(
 }
 
 /// The dialect of a call of a peer that may query.
-fn admit_call(ctx: &RequestContext, path: &str) -> Result<Dialect, Rejection> {
+fn admit_call(ctx: &RequestContext) -> Result<Dialect, Rejection> {
     check_peer(ctx)?;
     let unknown = || Rejection::new(Refusal::NotFound, Reason::UnknownCall);
-    forward_auth::dialect_of(path).ok_or_else(unknown)
+    ctx.dialect.ok_or_else(unknown)
 }
 
 /// The proxies that report the client of a request.
@@ -81,8 +79,8 @@ pub(super) async fn decide(
     let method = ctx.method.clone();
     let head = RequestHead {
         method: &method,
-        // That of the original request is not known, and does not matter.
-        version: Version::HTTP_11,
+        // That of the original request is not known. By this one, the number of fields is checked.
+        version: call.version,
         path: request.path,
         query: request.query,
         fields: call.fields,

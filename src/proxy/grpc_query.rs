@@ -13,7 +13,7 @@ use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::{FieldKind, FieldList, Fields};
 use crate::pipeline::header_fields::FieldBuffer;
 use crate::pipeline::local_response::{AllowedRequest, LocalResponse};
-use crate::rejection::{Reason, Refusal, Rejection};
+use crate::rejection::{Refusal, Rejection};
 use crate::telemetry::metrics::Dialect;
 use crate::telemetry::request_id::{RequestId, X_REQUEST_ID};
 
@@ -65,13 +65,9 @@ fn check_size<'m>(ctx: &RequestContext, list: FieldList<'m>) -> Result<FieldList
         return Err(Refusal::Internal.into());
     };
     let size: usize = list.iter().map(|it| it.name.len() + it.value.len()).sum();
-    match () {
-        () if list.len() > listener.limits.fields => Err(Rejection::new(
-            Refusal::HeadersTooLarge,
-            Reason::TooManyFields,
-        )),
-        () if size > listener.limits.head => Err(Refusal::HeadersTooLarge.into()),
-        () => Ok(list),
+    match size > listener.limits.head {
+        true => Err(Refusal::HeadersTooLarge.into()),
+        false => Ok(list),
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::connection::head::{HeadRejection, Outline};
+use super::connection::head::Outline;
 use super::listener::Peer;
+use super::local_response::RejectedHead;
 use super::open_streams::OpenStreams;
 use super::open_streams::stream_control::CloseReason;
 use super::request_context::RequestContext;
@@ -71,20 +72,25 @@ impl Worker {
     pub fn log_rejected_head(
         &self,
         peer: &Peer,
-        fault: HeadRejection,
-        request_id: &RequestId,
+        head: &RejectedHead<'_>,
         outline: &Outline,
         bytes_sent: u64,
     ) {
+        let fault = head.fault;
         let status = fault.refusal.status().as_u16();
         self.metrics.count_refused_head(fault.refusal);
         self.metrics
             .requests
             .with_label_values(&[NO_ROUTE, "OTHER", fault.refusal.status().as_str()])
             .inc();
+        if let Some(dialect) = head.dialect {
+            self.metrics
+                .count_forward_auth(dialect, Some(fault.refusal));
+        }
         self.access_log.write(&AccessRecord {
             time: clock::since_epoch(clock::system_time()),
-            request_id,
+            request_id: head.request_id,
+            dialect: head.dialect,
             client_ip: peer.ip,
             method: outline.method.as_ref(),
             host: &outline.host,

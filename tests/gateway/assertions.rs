@@ -4,14 +4,20 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 
+use crate::support::calls::Dialect;
 use crate::support::client::Request;
 use crate::support::config::Config;
+use crate::support::ext_authz::Query;
 use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::tokens;
 use crate::support::upstream::Upstream;
 
 /// A gateway that signs with a key pair, and whose private and optional routes assert.
 fn gateway() -> Gateway {
+    Gateway::start(config())
+}
+
+fn config() -> Config {
     let mut config = Config::new(Upstream::start().address);
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let key = config.write_beside("signing.pem", pair.serialize_pem());
@@ -21,7 +27,7 @@ fn gateway() -> Gateway {
     );
     config.put("/routes/0/assertion", json!(true));
     config.put("/routes/1/assertion", json!(true));
-    Gateway::start(config)
+    config
 }
 
 fn assertion(gateway: &Gateway, user: &SignedIn) -> String {
@@ -91,4 +97,39 @@ fn assertion_is_no_credential_and_needs_a_principal() {
         let echo = gateway.request(&forged).echo();
         assert_eq!(echo.header("x-portcullis-assertion"), None);
     }
+}
+
+#[test]
+fn upstream_of_a_front_proxy_can_verify_it() {
+    let behind = json!({ "name": "behind", "match": { "prefix": "/behind" }, "auth": "required",
+        "assertion": true });
+    let gateway = Gateway::start(config().forward_auth().route(behind));
+    let ann = gateway.register("ann@example.com");
+    let authorizer = gateway.config.authorizer();
+    let verify_for = |text: &str, audience: &str| {
+        let claims = verify(&gateway, text, audience).unwrap();
+        assert_eq!(claims["sub"], ann.user.as_str());
+    };
+    // The audience is the upstream, or the route that has none.
+    for (path, audience) in [("/private/a", "echo"), ("/behind/a", "behind")] {
+        for dialect in Dialect::ALL {
+            let response = gateway.query(&dialect.get(path).cookie(&ann.cookie));
+            response.assert_allowed(dialect);
+            let all = response.all("x-portcullis-assertion");
+            assert_eq!(all.len(), 1, "{response:?}");
+            verify_for(all[0], audience);
+        }
+        let query = Query::get(path).header("cookie", &ann.cookie);
+        verify_for(
+            &query.send(authorizer).set["x-portcullis-assertion"],
+            audience,
+        );
+    }
+    for dialect in Dialect::ALL {
+        let response = gateway.query(&dialect.get("/optional/a"));
+        response.assert_allowed(dialect);
+        assert_eq!(response.all("x-portcullis-assertion"), [""], "{dialect:?}");
+    }
+    let forged = Query::get("/optional/a").header("x-portcullis-assertion", "forged");
+    assert!(forged.send(authorizer).removes("x-portcullis-assertion"));
 }

@@ -115,7 +115,7 @@ impl BoundTokenFixture {
     }
 }
 
-fn hash_of(certificate: &Certificate) -> String {
+pub(crate) fn hash_of(certificate: &Certificate) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(&certificate.der))
 }
 

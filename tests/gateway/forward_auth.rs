@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use crate::support::calls::{CLIENT, Dialect};
 use crate::support::client::{Client, Request, Response};
 use crate::support::config::Config;
+use crate::support::ext_authz::Query;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
 
 /// The names of all identity headers of the configuration below.
 const IDENTITY: [&str; 6] = [
@@ -136,13 +138,14 @@ fn rejections_have_the_status_that_the_front_proxy_understands() {
 #[test]
 fn body_follows_accept_and_is_not_that_of_the_original_method() {
     let fixture = fixture(|config| config);
-    for dialect in Dialect::ALL {
+    let html = |dialect: Dialect| dialect.get("/private/a").header("Accept", "text/html");
+    for dialect in [Dialect::ForwardAuth, Dialect::ExtAuthz] {
         let json = fixture.gateway.query(&dialect.get("/private/a"));
         assert_eq!(json.code(), "UNAUTHENTICATED", "{dialect:?}");
-        let page = fixture
-            .gateway
-            .query(&dialect.get("/private/a").header("Accept", "text/html"));
+        let page = fixture.gateway.query(&html(dialect));
         assert!(page.text().starts_with("<!DOCTYPE html>"), "{dialect:?}");
+    }
+    for dialect in Dialect::ALL {
         // A response to HEAD has no body, and one to a call about a HEAD has.
         let mut client = Client::connect(fixture.gateway.config.authorizer());
         for _ in 0..2 {
@@ -156,7 +159,7 @@ fn body_follows_accept_and_is_not_that_of_the_original_method() {
             head.assert_denied(dialect, 401, "UNAUTHENTICATED");
             assert_eq!(
                 head.body.is_empty(),
-                dialect == Dialect::ExtAuthz,
+                dialect != Dialect::ForwardAuth,
                 "{dialect:?}"
             );
         }
@@ -169,6 +172,29 @@ fn body_follows_accept_and_is_not_that_of_the_original_method() {
             .gateway
             .query(&grpc)
             .assert_denied(dialect, 401, "UNAUTHENTICATED");
+    }
+}
+
+/// nginx drops every body, and with it the connection that the body came by.
+#[test]
+fn rejection_for_nginx_has_no_body() {
+    let fixture = fixture(|config| config.set("/routes/0/on_unauthenticated", json!("redirect")));
+    let dialect = Dialect::AuthRequest;
+    let mut client = Client::connect(fixture.gateway.config.authorizer());
+    for (call, status) in [
+        (dialect.get("/private/a"), 401),
+        (dialect.get("/private/a").header("Accept", "text/html"), 303),
+        (dialect.get("/optional/a").bearer("nonsense"), 401),
+        (dialect.get("/nowhere").header("Accept", "text/html"), 404),
+        (dialect.get("/public//a"), 400),
+        (dialect.get("/public/a").header("X_User_Id", "forged"), 400),
+    ] {
+        let response = client.request(&call);
+        assert_eq!(response.status, dialect.status(status), "{response:?}");
+        assert_eq!(response.header("content-length"), Some("0"), "{response:?}");
+        assert_eq!(response.header("content-type"), None, "{response:?}");
+        assert!(response.header("x-portcullis-code").is_some());
+        assert_eq!(response.all("cache-control"), ["no-store"], "{response:?}");
     }
 }
 
@@ -235,6 +261,40 @@ fn known_session_costs_no_round_trip() {
     assert_eq!(lookups(), before);
 }
 
+/// A gateway may be asked about a request that it has forwarded itself.
+#[test]
+fn query_is_no_loop() {
+    let fixture = fixture(|config| config);
+    let echo = fixture.gateway.get("/public/a").echo();
+    let via = echo.header("via").unwrap();
+    for dialect in Dialect::ALL {
+        let call = dialect.get("/public/a").header("Via", &via);
+        fixture.gateway.query(&call).assert_allowed(dialect);
+    }
+}
+
+#[test]
+fn queries_are_uses_of_their_session() {
+    let fixture = fixture(|config| config);
+    let alice = fixture.gateway.register("alice@example.com");
+    for dialect in Dialect::ALL {
+        let call = dialect.get("/private/a").cookie(&alice.cookie);
+        fixture.gateway.query(&call).assert_allowed(dialect);
+    }
+    let verdict = Query::get("/private/a").header("cookie", &alice.cookie);
+    let verdict = verdict.send(fixture.gateway.config.authorizer());
+    assert!(verdict.is_allowed(), "{verdict:?}");
+    let path = format!("/admin/sessions?user={}", alice.user);
+    let session = eventually("the uses are written", || {
+        let list = fixture.gateway.admin(Request::get(&path)).data();
+        let session = list["sessions"][0].clone();
+        (session["request_count"] == 4).then_some(session)
+    });
+    let addresses = session["ip_addresses"].as_array().unwrap();
+    assert!(addresses.contains(&json!(CLIENT)), "{session}");
+    assert_eq!(session["live_connections"], 0, "{session}");
+}
+
 #[test]
 fn only_trusted_peers_are_heard_and_only_on_the_paths_of_dialects() {
     let mut fixture = fixture(limited);
@@ -258,8 +318,18 @@ fn only_trusted_peers_are_heard_and_only_on_the_paths_of_dialects() {
     let before = charged(&fixture.gateway);
     for dialect in Dialect::ALL {
         let response = fixture.gateway.query(&dialect.get("/public/a"));
-        response.assert_refused(403, "FORBIDDEN");
+        response.assert_denied(dialect, 403, "FORBIDDEN");
+        let dialect = format!("dialect=\"{}\"", dialect.name());
+        let labels = [&*dialect, "outcome=\"forbidden\""];
+        let counted = fixture
+            .gateway
+            .metric("portcullis_forward_auth_total", &labels);
+        assert!((counted - 1.0).abs() < 0.1, "{labels:?}: {counted}");
     }
+    fixture
+        .gateway
+        .query(&Request::get("/other"))
+        .assert_refused(403, "FORBIDDEN");
     assert_eq!(charged(&fixture.gateway), before);
     fixture.gateway.reload("applied", |config| {
         config.put("/forward_auth/trusted_proxies", json!(["127.0.0.0/8"]));
@@ -284,7 +354,7 @@ fn decisions_are_logged_and_counted() {
         assert_eq!(response.header("x-request-id"), Some(&*id));
         fixture.gateway.query(&call);
         let id = format!("\"request_id\":\"{id}\"");
-        crate::support::wait::eventually("both lines", || {
+        eventually("both lines", || {
             (fixture.gateway.logs().matches(&id).count() == 2).then_some(())
         });
         let logs = fixture.gateway.logs();
@@ -317,5 +387,20 @@ fn decisions_are_logged_and_counted() {
             assert!((counted - 1.0).abs() < 0.1, "{labels:?}: {counted}");
         }
     }
+    // The log has the status that the client is meant to receive, and the trace of the request.
+    let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let unknown = Dialect::AuthRequest
+        .get("/nowhere")
+        .header("X-Request-ID", "call-unknown")
+        .header("traceparent", &format!("00-{trace}-{span}-01"));
+    fixture.gateway.query(&unknown);
+    let line = eventually("the call is logged", || {
+        let mut lines = fixture.gateway.events().into_iter();
+        lines.find(|line| line["request_id"] == "call-unknown")
+    });
+    assert_eq!(
+        (&line["status"], &line["trace_id"]),
+        (&json!(404), &json!(trace))
+    );
     assert!(!fixture.gateway.logs().contains("secret=1"));
 }

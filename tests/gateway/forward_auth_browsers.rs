@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::support::calls::Dialect;
 use crate::support::client::{Request, Response};
 use crate::support::config::Config;
+use crate::support::ext_authz::Query;
 use crate::support::gateway::Gateway;
 use crate::support::upstream::Upstream;
 
@@ -42,6 +43,7 @@ impl Fixture {
                 Some("UNAUTHENTICATED")
             );
             assert_eq!(response.header("cache-control"), Some("no-store"));
+            assert!(response.header("www-authenticate").is_some(), "{dialect:?}");
         }
     }
 }
@@ -149,6 +151,15 @@ fn websocket_of_another_origin_is_refused() {
                 "https://evil.example",
                 true,
             ),
+            // By HTTP/2, there is no key.
+            (
+                dialect
+                    .get("/private/ws")
+                    .header("Sec-WebSocket-Version", "13")
+                    .cookie(&alice.cookie),
+                "https://evil.example",
+                false,
+            ),
             (
                 dialect.get("/private/a").cookie(&alice.cookie),
                 "https://evil.example",
@@ -226,4 +237,75 @@ fn own_endpoints_are_no_destination_of_a_front_proxy() {
         let response = fixture.gateway.query(&login);
         response.assert_denied(dialect, 404, "ROUTE_NOT_FOUND");
     }
+}
+
+/// The front proxy asks about a path that it should forward to the gateway.
+#[test]
+fn paths_of_own_endpoints_are_decided_by_the_routes() {
+    let all = json!({ "name": "all", "match": { "prefix": "/" }, "upstream": "echo",
+        "on_unauthenticated": "redirect" });
+    let fixture = fixture(|config| config.route(all));
+    let alice = fixture.gateway.register("alice@example.com");
+    for dialect in Dialect::ALL {
+        for path in [
+            "/api/v1/sign-in",
+            "/api/v1/profile",
+            "/.well-known/oauth-protected-resource",
+        ] {
+            let call = dialect.get(path);
+            let response = fixture.gateway.query(&call);
+            response.assert_denied(dialect, 401, "UNAUTHENTICATED");
+            let response = fixture.gateway.query(&call.cookie(&alice.cookie));
+            response.assert_allowed(dialect);
+        }
+        // The page is not redirected to itself.
+        let page = fixture.open(dialect, "/api/v1/sign-in?return_to=%2Fa");
+        page.assert_denied(dialect, 401, "UNAUTHENTICATED");
+        assert_eq!(page.header("location"), None, "{dialect:?}");
+    }
+}
+
+/// OAuth clients find the authorization servers of a route (RFC 9728, section 5.1).
+#[test]
+fn challenge_names_the_metadata_of_the_requested_host() {
+    let resource = json!({ "name": "tools", "match": { "prefix": "/tools" }, "upstream": "echo",
+        "oauth_resource": true, "require": { "scopes": ["tools"] } });
+    let metadata =
+        "resource_metadata=\"https://shop.example/.well-known/oauth-protected-resource/tools\"";
+    let fixture = fixture(|config| config.route(resource));
+    let alice = fixture.gateway.register("alice@example.com");
+    for dialect in Dialect::ALL {
+        for (call, status, code, error) in [
+            (dialect.get("/tools/a"), 401, "UNAUTHENTICATED", ""),
+            (
+                dialect.get("/tools/a").bearer("nonsense"),
+                401,
+                "TOKEN_INVALID",
+                "error=\"invalid_token\"",
+            ),
+            (
+                dialect.get("/tools/a").bearer(&alice.access_token),
+                403,
+                "FORBIDDEN",
+                "error=\"insufficient_scope\", scope=\"tools\"",
+            ),
+        ] {
+            let response = fixture.gateway.query(&call);
+            response.assert_denied(dialect, status, code);
+            let challenge = response.header("www-authenticate").unwrap();
+            assert!(challenge.contains(error), "{challenge}");
+            assert!(challenge.ends_with(metadata), "{challenge}");
+        }
+        // The front proxy forwards requests for the metadata to the gateway, without a query.
+        let metadata = dialect.get("/.well-known/oauth-protected-resource/tools");
+        let metadata = fixture.gateway.query(&metadata);
+        metadata.assert_denied(dialect, 404, "ROUTE_NOT_FOUND");
+        // A route that is no resource.
+        let other = fixture.gateway.query(&dialect.get("/private/a"));
+        let challenge = other.header("www-authenticate").unwrap();
+        assert_eq!(challenge, "Bearer realm=\"portcullis\"");
+    }
+    let verdict = Query::get("/tools/a").send(fixture.gateway.config.authorizer());
+    let challenge = format!("Bearer realm=\"portcullis\", {metadata}");
+    assert_eq!(verdict.all("www-authenticate"), [challenge]);
 }

@@ -8,6 +8,7 @@ use crate::support::client::{Client, Request, Response};
 use crate::support::config::Config;
 use crate::support::gateway::{Gateway, SignedIn};
 use crate::support::upstream::Upstream;
+use crate::support::wait::eventually;
 
 struct Fixture {
     gateway: Gateway,
@@ -41,6 +42,19 @@ impl Fixture {
         assert_eq!(spent(), before);
         response
     }
+
+    /// Checks what the log, and a body, name as the reason of a response.
+    #[track_caller]
+    fn assert_reason(&self, response: &Response, reason: &str) {
+        let id = response.header("x-request-id").unwrap();
+        let line = eventually("the call is logged", || {
+            let mut lines = self.gateway.events().into_iter();
+            lines.find(|line| line["request_id"] == id)
+        });
+        assert_eq!(line["reason"], reason, "{line}");
+        let text = response.text();
+        assert!(text.is_empty() || text.contains(reason), "{text}");
+    }
 }
 
 #[test]
@@ -61,7 +75,7 @@ fn every_naming_field_is_present_exactly_once() {
     ] {
         let repeated = dialect.get("/private/a").header(name, value);
         let response = fixture.assert_malformed(dialect, repeated);
-        assert!(response.text().contains(&format!("{name} is repeated.")));
+        fixture.assert_reason(&response, &format!("{name} is repeated."));
         let text = String::from_utf8(dialect.get("/private/a").to_bytes()).unwrap();
         let without = text
             .split_inclusive("\r\n")
@@ -70,7 +84,7 @@ fn every_naming_field_is_present_exactly_once() {
         client.send(without.collect::<String>());
         let response = client.read_response();
         response.assert_denied(dialect, 400, "BAD_REQUEST");
-        assert!(response.text().contains(&format!("{name} is missing.")));
+        fixture.assert_reason(&response, &format!("{name} is missing."));
     }
     for dialect in Dialect::ALL {
         fixture.assert_malformed(dialect, dialect.call_without_client("GET", "/private/a"));
@@ -80,6 +94,25 @@ fn every_naming_field_is_present_exactly_once() {
         if dialect != Dialect::ExtAuthz {
             fixture.assert_malformed(dialect, absolute);
         }
+    }
+}
+
+#[test]
+fn client_is_the_last_hop_that_is_no_trusted_proxy() {
+    let fixture = fixture();
+    for dialect in Dialect::ALL {
+        let call = dialect.call_without_client("GET", "/public/a");
+        let call = call.header("X-Forwarded-For", "203.0.113.9, 192.0.2.8");
+        let response = fixture
+            .gateway
+            .query(&call.header("X-Forwarded-For", "127.0.0.1"));
+        response.assert_allowed(dialect);
+        let id = response.header("x-request-id").unwrap();
+        let line = eventually("the call is logged", || {
+            let mut lines = fixture.gateway.events().into_iter();
+            lines.find(|line| line["request_id"] == id)
+        });
+        assert_eq!(line["client_ip"], "192.0.2.8", "{line}");
     }
 }
 

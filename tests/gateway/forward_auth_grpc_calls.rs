@@ -118,6 +118,31 @@ fn malformed_request_is_denied_and_spends_nothing() {
 }
 
 #[test]
+fn attributes_replace_no_malformed_field() {
+    let authorizer = Authorizer::start(with_limit);
+    let query = Query::get("/public/a");
+    for (name, query) in [
+        (
+            "garbled client of a peer",
+            query
+                .clone()
+                .header("x-forwarded-for", "unknown")
+                .source("192.0.2.8"),
+        ),
+        (
+            "fragment apart",
+            query.clone().vary(|http| http.fragment = "b".to_owned()),
+        ),
+        ("two lists", query.clone().raw(&[]).header("x-a", "1")),
+    ] {
+        let verdict = authorizer.query(&query);
+        let found = (verdict.status, verdict.code);
+        assert_eq!(found, (400, 3), "{name}: {verdict:?}");
+    }
+    assert_eq!(left(&authorizer, "192.0.2.7"), "99");
+}
+
+#[test]
 fn oversized_call_is_denied() {
     let authorizer = Authorizer::start(with_limit);
     let body = Query::get("/public/a").vary(|http| http.fragment = "a".repeat(2 << 20));
@@ -165,6 +190,18 @@ fn health_is_reported() {
     assert_eq!(reply.status, 200);
     assert_eq!(reply.outcome_field("grpc-status"), Some("0"));
     assert_eq!(reply.body, [0, 0, 0, 0, 2, 8, 1]);
+}
+
+#[test]
+fn gateway_that_drains_is_reported_as_not_serving() {
+    let shutdown = json!({ "delay": "60s" });
+    let authorizer = Authorizer::start(|config| config.set("/shutdown", shutdown));
+    authorizer.gateway.sigterm();
+    eventually("the gateway is not serving", || {
+        let reply = call(authorizer.address, HEALTH, &[0; 5]);
+        (reply.body == [0, 0, 0, 0, 2, 8, 2]).then_some(())
+    });
+    assert!(authorizer.query(&Query::get("/public/a")).is_allowed());
 }
 
 #[test]

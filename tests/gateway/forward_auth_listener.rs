@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::bound_tokens::hash_of;
 use crate::support::calls::Dialect;
 use crate::support::client::{Client, Request};
 use crate::support::config::Config;
@@ -132,6 +133,16 @@ fn client_certificate_is_required_beside_the_address() {
     client
         .request(&dialect.get("/public/a"))
         .assert_allowed(dialect);
+    // The certificate is that of the front proxy: no token is bound to it.
+    let token = gateway.register("alice@example.com").access_token;
+    let mut claims = modified_claims(&token, &json!({}));
+    claims["cnf"] = json!({ "x5t#S256": hash_of(&own) });
+    let call = dialect.get("/private/a");
+    client
+        .request(&call.clone().bearer(&token))
+        .assert_allowed(dialect);
+    let response = client.request(&call.bearer(&hs256(&claims)));
+    response.assert_denied(dialect, 401, "TOKEN_INVALID");
     // Without a certificate, the handshake or the first read fails.
     let without = tls::client(&server, &["http/1.1"]);
     let refused = connect(&without).and_then(|mut client| {
@@ -144,7 +155,7 @@ fn client_certificate_is_required_beside_the_address() {
     });
     let mut client = connect(&with).unwrap();
     let response = client.request(&dialect.get("/public/a"));
-    response.assert_refused(403, "FORBIDDEN");
+    response.assert_denied(dialect, 403, "FORBIDDEN");
 }
 
 #[test]

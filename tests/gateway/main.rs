@@ -61,6 +61,7 @@ mod forward_auth_calls;
 mod forward_auth_forged;
 mod forward_auth_grpc;
 mod forward_auth_grpc_calls;
+mod forward_auth_heads;
 mod forward_auth_listener;
 mod forward_auth_outage;
 mod forward_auth_proxies;

@@ -126,6 +126,8 @@ impl Response {
     fn assert_is_for_front_proxy(&self, dialect: Dialect) -> &Response {
         assert_eq!(self.all("cache-control"), ["no-store"], "{dialect:?}");
         assert_eq!(self.all("x-request-id").len(), 1, "{dialect:?}");
+        // That is the front proxy's.
+        assert_eq!(self.header("strict-transport-security"), None);
         self
     }
 }

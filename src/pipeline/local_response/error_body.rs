@@ -23,6 +23,8 @@ pub(super) enum ErrorFormat {
     /// RFC 9457.
     Problem,
     Html,
+    /// No body, for a front proxy that would drop it.
+    Bodiless,
 }
 
 impl ErrorFormat {
@@ -65,6 +67,8 @@ impl ErrorFormat {
         static JSON: LazyLock<RenderedFields> = LazyLock::new(|| head("application/json"));
         static PROBLEM: LazyLock<RenderedFields> =
             LazyLock::new(|| head("application/problem+json"));
+        static BODILESS: LazyLock<RenderedFields> =
+            LazyLock::new(|| rendered(vec![(header::CACHE_CONTROL, NO_STORE.clone())]));
         static PLAIN_PAGE: LazyLock<RenderedFields> = LazyLock::new(|| page_head(None));
         static INLINE_LOGO: LazyLock<RenderedFields> =
             LazyLock::new(|| page_head(Some(&Logo::Inline(String::new()))));
@@ -73,6 +77,7 @@ impl ErrorFormat {
         match (self, logo) {
             (ErrorFormat::Json, _) => &JSON,
             (ErrorFormat::Problem, _) => &PROBLEM,
+            (ErrorFormat::Bodiless, _) => &BODILESS,
             (ErrorFormat::Html, None) => &PLAIN_PAGE,
             (ErrorFormat::Html, Some(Logo::Inline(_))) => &INLINE_LOGO,
             (ErrorFormat::Html, Some(Logo::Path(_))) => &LINKED_LOGO,
@@ -166,6 +171,7 @@ impl ErrorResponse {
                 write_violated_policies(out, rejection);
                 out.push(b'}');
             }
+            ErrorFormat::Bodiless => {}
         }
     }
 }

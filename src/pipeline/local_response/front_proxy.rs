@@ -3,6 +3,7 @@
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 
+use super::error_body::ErrorFormat;
 use super::{
     Content, FieldBuffer, LocalResponse, RejectedRequest, ResponseContext, clearing_headers, error,
     names_token_error, redirect_to_sign_in, sign_in, write_challenge,
@@ -81,6 +82,13 @@ impl LocalResponse {
             is_trailers_only: false,
             headers: FieldBuffer::new(),
             content: Content::Allowed(request),
+        }
+    }
+
+    /// Leaves out the body, for a front proxy that would drop it.
+    pub fn leave_out_body(&mut self) {
+        if let Content::Error(error) = &mut self.content {
+            error.format = ErrorFormat::Bodiless;
         }
     }
 

@@ -69,6 +69,7 @@ async fn serve_request(connection: &mut Connection) -> After {
     let Some(head) = head else {
         return After::Gone;
     };
+    head.settle();
     let arrival = Arrival::next(&client.peer, &client.control);
     let mut ctx = RequestContext::new(arrival, Arc::clone(&proxy.worker));
     match decide(head, &mut ctx).await {

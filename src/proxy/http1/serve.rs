@@ -7,10 +7,12 @@ use tokio::sync::watch;
 use super::client::Client;
 use super::future_pool;
 use super::request::After;
+use crate::forward_auth;
+use crate::proxy::WorkerProxy;
 use crate::proxy::connection::head::{Head, HeadRejection};
 use crate::proxy::connection::{HeadError, HeadLimits};
-use crate::proxy::{WorkerProxy, local_response};
-use crate::settings::ConnectionLimits;
+use crate::proxy::local_response::{self, RejectedHead};
+use crate::settings::{ConnectionLimits, ListenerId};
 use crate::telemetry::request_id::RequestId;
 
 /// A client connection, and what serves it.
@@ -65,14 +67,20 @@ pub(in crate::proxy) async fn serve(
 
 /// Responds to a head that never became a request, and closes.
 async fn reject_head(client: &mut Client, fault: HeadRejection, proxy: &WorkerProxy) {
-    let request_id = RequestId::generate();
-    let outline = client.outline();
-    let body = local_response::write_early_response(client.out(), fault.refusal, &request_id);
+    let (worker, peer) = (&proxy.worker, Arc::clone(&client.peer));
+    let (snapshot, outline) = (worker.snapshot(), client.outline());
+    let front_proxy = snapshot.settings.forward_auth.as_ref();
+    let front_proxy = front_proxy.filter(|_| peer.listener == ListenerId::ForwardAuth);
+    let head = RejectedHead {
+        fault,
+        request_id: &RequestId::generate(),
+        front_proxy,
+        dialect: front_proxy.and_then(|_| forward_auth::dialect_of(&outline.path)),
+    };
+    let body = local_response::write_early_response(client.out(), &head);
     // The client may have closed the connection.
     let sent = client.flush_coalesced().await;
     let body = sent.map_or(0, |()| body as u64);
-    let peer = Arc::clone(&client.peer);
-    let worker = &proxy.worker;
-    worker.log_rejected_head(&peer, fault, &request_id, &outline, body);
+    worker.log_rejected_head(&peer, &head, &outline, body);
     client.close(true).await;
 }

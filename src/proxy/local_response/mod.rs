@@ -13,7 +13,7 @@ use crate::rejection::Rejection;
 mod early;
 mod http1;
 
-pub use early::write_early_response;
+pub use early::{RejectedHead, write_early_response};
 pub(super) use http1::{Persistence, write};
 
 /// An unread request body up to this size is drained, so that the connection can be kept; a larger

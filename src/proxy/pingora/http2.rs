@@ -23,8 +23,10 @@ use crate::proxy::connection::{DownstreamConnection, RefusalReport};
 use crate::proxy::grpc;
 use crate::proxy::http1::timer_wheel::{Deadline, Ticks};
 use crate::proxy::listener::{ListenerState, Peer, drain};
+use crate::proxy::local_response::RejectedHead;
 use crate::proxy::open_streams::stream_control::StreamControl;
 use crate::proxy::request_context::Arrival;
+use crate::settings::ListenerId;
 use crate::telemetry::metrics::ConnectionRefusal;
 use crate::telemetry::request_id::RequestId;
 
@@ -40,6 +42,11 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// Number of malformed requests that ends a connection.
 const MAX_REJECTED_STREAMS: usize = 32;
+
+/// Number of calls that a front proxy may have given up before they are accepted. Its clients cause
+/// that by resetting their requests, which must not end the connection that carries the calls about
+/// those of others. Of other clients h2 accepts 20.
+const MAX_RESET_CALLS: usize = 4096;
 
 /// Bytes of one response that h2 buffers while the socket is blocked.
 const SEND_BUFFER: usize = 32 * 1024;
@@ -76,7 +83,13 @@ impl ListenerState {
         connection.report_refusals(RefusalReport::new(move |fault| {
             // The client has not received it.
             let request_id = RequestId::generate();
-            worker.log_rejected_head(&of, fault, &request_id, &Outline::default(), 0);
+            let head = RejectedHead {
+                fault,
+                request_id: &request_id,
+                front_proxy: None,
+                dialect: None,
+            };
+            worker.log_rejected_head(&of, &head, &Outline::default(), 0);
         }));
         let http2 = &self.settings.http2;
         let mut options = default_h2_options();
@@ -86,6 +99,9 @@ impl ListenerState {
             .initial_window_size(http2.stream_window)
             .initial_connection_window_size(http2.connection_window)
             .max_send_buffer_size(SEND_BUFFER);
+        if peer.listener == ListenerId::ForwardAuth {
+            options.max_pending_accept_reset_streams(MAX_RESET_CALLS);
+        }
         let gate = Arc::new(Http2Connection {
             peer,
             worker_proxy: proxy,

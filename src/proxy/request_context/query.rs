@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use super::RequestContext;
 use super::text::RequestText;
-use crate::forward_auth::OriginalRequest;
+use crate::forward_auth::{self, OriginalRequest};
 use crate::pipeline::admission::Permit;
 use crate::pipeline::facts::RequestHead;
 use crate::pipeline::fields::{FieldKind, Fields};
@@ -24,7 +24,7 @@ impl RequestContext {
         settings.filter(|_| self.is_query())
     }
 
-    /// Records a call that names no request yet.
+    /// Records a call that names no request yet, and its dialect by its path.
     pub(in crate::proxy) fn record_call(
         &mut self,
         call: RequestHead<'_>,
@@ -32,6 +32,7 @@ impl RequestContext {
     ) {
         self.method = call.method.clone();
         self.text = RequestText::new(host, call.path);
+        self.dialect = forward_auth::dialect_of(call.path);
         self.request_id = RequestId::keep_or_generate(call.fields.first(FieldKind::XRequestId));
     }
 

@@ -49,8 +49,7 @@ impl HeadLines {
         fields::give_list(std::mem::replace(&mut self.positions, fields));
     }
 
-    /// Removes the fields of a request that are about the client's connection alone, before any other
-    /// code reads them.
+    /// See [`Head::settle`](super::Head::settle).
     pub(super) fn settle(&mut self, is_upgrade: bool) {
         if self.connection.nominates || self.kinds.intersects(ABOUT_CONNECTION) {
             self.remove_connection_fields(is_upgrade);

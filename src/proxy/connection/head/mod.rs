@@ -335,7 +335,6 @@ impl HeadReader {
         head.upgrade &= self.is_get && !head.lines.http_10 && head.body == BodyFraming::None;
         // A client that speaks HTTP/1.0 understands no interim response (RFC 9110, section 10.1.1).
         head.expects_continue = self.expects > 0 && !head.lines.http_10;
-        head.lines.settle(head.upgrade);
         Ok(Progress::Complete)
     }
 }

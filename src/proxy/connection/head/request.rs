@@ -7,8 +7,7 @@ use crate::routing::HostName;
 /// A request head: its lines, and what the reader found in them.
 #[derive(Debug, Default)]
 pub struct Head {
-    /// From the request line on, with the target in origin form, and without the fields that are about
-    /// the client's connection alone.
+    /// From the request line on, with the target in origin form.
     pub lines: HeadLines,
     pub body: BodyFraming,
     /// The request asks for an upgrade to WebSocket, the only supported protocol.
@@ -35,6 +34,12 @@ pub enum BodyFraming {
 }
 
 impl Head {
+    /// Removes the fields that are about the client's connection alone, before any rule reads them. Not
+    /// those of a front proxy's call, which are fields of a request that the gateway does not forward.
+    pub fn settle(&mut self) {
+        self.lines.settle(self.upgrade);
+    }
+
     pub fn method(&self) -> &[u8] {
         slice(&self.lines.bytes, 0, self.method_end)
     }

@@ -19,7 +19,9 @@ fn whole(text: &str) -> (Head, Vec<u8>) {
     let mut reader = HeadReader::new(MAX_FIELDS);
     reader.extend(text.as_bytes());
     assert_eq!(reader.read(), Ok(Progress::Complete), "{text:?}");
-    reader.finish()
+    let (mut head, rest) = reader.finish();
+    head.settle();
+    (head, rest)
 }
 
 fn refused(text: &str, refusal: Refusal) {
@@ -376,7 +378,8 @@ proptest! {
         }
         prop_assert_eq!(outcome, read(&text), "in pieces");
         prop_assume!(outcome == Ok(Progress::Complete));
-        let (head, _) = reader.finish();
+        let (mut head, _) = reader.finish();
+        head.settle();
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut fields);
         prop_assert!(request.parse(&head.lines.bytes).unwrap().is_complete());
