@@ -167,6 +167,31 @@ fn client_does_not_choose_the_question() {
     });
 }
 
+/// The gateway decides about the host that the backend receives.
+#[test]
+fn no_spelling_of_a_host_passes_another_one() {
+    let hosts = [
+        "evil.example, localhost",
+        "localhost, evil.example",
+        "evil.example,localhost",
+        "localhost?evil.example",
+        "localhost#evil.example",
+        "localhost@evil.example",
+        "localhost\\evil.example",
+        "localhost:80:80",
+    ];
+    behind(|program, deployment| {
+        for host in hosts {
+            let request = Request::get("/public/other-host").header("Host", host);
+            let response = deployment.request(&request);
+            // Caddy has a 200 of its own for hosts that it does not know.
+            let is_refused = response.status != 200 || response.body.is_empty();
+            assert!(is_refused, "{program:?} {host}: {response:?}");
+        }
+        assert!(!deployment.backend.has_seen("other-host"), "{program:?}");
+    });
+}
+
 #[test]
 fn no_spelling_of_a_path_passes_another_route() {
     let targets = [

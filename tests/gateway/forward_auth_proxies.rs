@@ -153,6 +153,17 @@ fn browsers_sign_in_and_return() {
 }
 
 #[test]
+fn browsers_are_sent_to_the_page_of_the_backend() {
+    behind(|program, deployment| {
+        let mut visitor = Visitor::trusting(deployment.proxy.certificate());
+        let origin = format!("https://{NAME}:{}", deployment.proxy.address.port());
+        let visit = visitor.open(&format!("{origin}/own/a?b"));
+        let expected = format!("{origin}/public/login?next=%2Fown%2Fa%3Fb");
+        assert_eq!(visit.url.as_str(), expected, "{program:?}: {visit:?}");
+    });
+}
+
+#[test]
 fn requests_reach_the_backend_unchanged() {
     behind(|program, deployment| {
         let ann = deployment.gateway.register("ann@example.com");
@@ -220,6 +231,58 @@ fn websockets_and_event_streams_pass() {
         client.read_until("hello");
         assert_eq!(deployment.backend.publish("second event"), 1);
         client.read_until("second event");
+    });
+}
+
+#[test]
+fn websocket_of_http2_comes_from_its_own_origin() {
+    behind(|program, deployment| {
+        let ann = deployment.gateway.register("ann@example.com");
+        let client = deployment.proxy.connect_http2();
+        let (status, text) = client.request("GET", "/public/a", &[]);
+        assert_eq!(status, 200, "{program:?}: {text}");
+        let open = |origin: &str| {
+            let headers = [("cookie", &*ann.cookie), ("origin", origin)];
+            client.open_websocket("/private/ws", &headers)
+        };
+        let (own, other) = (format!("https://{NAME}"), "https://evil.example");
+        // The others accept none.
+        let accepts = program == AuthProgram::Haproxy;
+        assert_eq!(open(&own), accepts.then_some(200), "{program:?}");
+        assert_eq!(open(other), accepts.then_some(403), "{program:?}");
+    });
+}
+
+/// Over another protocol, such as HTTP/2 in clear, requests would pass that the gateway does not see.
+#[test]
+fn only_websockets_are_passed_on_as_upgrades() {
+    let h2c = "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n";
+    let websocket = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    behind(|program, deployment| {
+        for lines in [
+            h2c,
+            &format!("{h2c}{websocket}"),
+            &format!("{websocket}{h2c}"),
+            &websocket.replace("websocket\r\n", "websocket, h2c\r\n"),
+            &websocket.replace(": websocket", ": h2c, websocket"),
+        ] {
+            let head = format!("GET /public/a HTTP/1.1\r\nHost: {NAME}\r\n");
+            let connection = "Connection: Upgrade, HTTP2-Settings\r\n";
+            let mut client = deployment.proxy.connect();
+            client.send(format!("{head}{connection}{lines}\r\n"));
+            let response = client.read_response();
+            if response.status != 200 {
+                assert!(
+                    (400..500).contains(&response.status),
+                    "{program:?}: {response:?}"
+                );
+                continue;
+            }
+            let passed = response.echo().all("upgrade").concat();
+            let is_websocket = passed.is_empty() || passed.eq_ignore_ascii_case("websocket");
+            assert!(is_websocket, "{program:?} {lines}: {passed}");
+        }
     });
 }
 

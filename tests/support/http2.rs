@@ -109,6 +109,29 @@ impl Http2 {
         })
     }
 
+    /// Opens a WebSocket (RFC 8441) and returns the status of the response; `None`: the server, which has
+    /// responded before, accepts none.
+    pub fn open_websocket(&self, path: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        let mut request = Request::builder()
+            .method("CONNECT")
+            .uri(format!("https://localhost{path}"))
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        self.runtime.block_on(async {
+            let mut sender = self.sender.clone().ready().await.unwrap();
+            if !sender.is_extended_connect_protocol_enabled() {
+                return None;
+            }
+            let (reply, _upload) = sender.send_request(request, false).unwrap();
+            let reply = tokio::time::timeout(TIMEOUT, reply).await.unwrap();
+            Some(reply.unwrap().status().as_u16())
+        })
+    }
+
     /// Sends a request whose body goes on, and reads the head of its response.
     pub fn open_with_upload(
         &self,
