@@ -37,7 +37,9 @@ impl ApiKeyId {
     /// Parses the 16 characters of an ID.
     pub fn parse(text: &str) -> Option<ApiKeyId> {
         let id: [u8; ID_LENGTH] = text.as_bytes().try_into().ok()?;
-        let is_valid = id.iter().all(|byte| ID_ALPHABET.contains(byte));
+        // By ranges, not by a search in the alphabet: this is done for every request.
+        let is_valid = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z');
+        let is_valid = id.iter().all(is_valid);
         is_valid.then_some(ApiKeyId(id))
     }
 
