@@ -14,6 +14,7 @@ ROUTES = [
     ("limited", "required", ["spent"]),
     ("denied", "required", ["spent-leased"]),
 ]
+ADMIN_TOKEN = "a token for the bench only"
 BY_USER = {"algorithm": "sliding_window", "window": "1m", "key": "user", "limit": 1_000_000_000}
 
 
@@ -28,7 +29,7 @@ class Gateway:
         self.database = None
         self.config = {
             "listeners": [{"bind": f"127.0.0.1:{self.port}"}],
-            "admin": {"bind": f"127.0.0.1:{self.admin}"},
+            "admin": {"bind": f"127.0.0.1:{self.admin}", "token": ADMIN_TOKEN},
             "store": {"url": store, "timeout": "1s"},
             "tokens": {
                 "access_ttl": "24h",
@@ -40,6 +41,7 @@ class Gateway:
                 "registration": "open",
                 "sign_in_limits": {"attempts_per_address": {"limit": 1000000, "window": "1m"}},
             }},
+            "api_keys": {},
             "limits": {
                 "wide": {**BY_USER, "consistency": "exact"},
                 "leased": {**BY_USER, "consistency": "leased"},

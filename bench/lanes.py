@@ -23,11 +23,12 @@ DENIED = "Portcullis, denied (429), exact limit"
 DENIED_LEASED = "Portcullis, denied (429), leased limit"
 UNAUTHENTICATED = "Portcullis, no credential (401)"
 QUERY = "Portcullis, known session, query of a front proxy"
+KEY = "Portcullis, known API key"
 TLS = "Portcullis, known session, HTTP/2 with TLS"
 SIGNED = {name: f"Portcullis, known session, {name} token" for name in users.ISSUER["algorithms"]}
 NAMES = [
     DIRECT, NGINX, PLAIN, FLOOR, LUA, NODE, OPEN, KNOWN, LEASED, EXACT, COLD, DENIED, DENIED_LEASED,
-    UNAUTHENTICATED, QUERY,
+    UNAUTHENTICATED, QUERY, KEY,
     *SIGNED.values(), BARE_TLS, TLS,
 ]
 # More sessions than a gateway can serve in a second.
@@ -103,6 +104,9 @@ class Starting:
             return Lane(name, port, "/open", process)
         if name == UNAUTHENTICATED:
             return Lane(name, port, "/known", process, refused=True)
+        if name == KEY:
+            keys = self.once("keys", lambda: self.bench.create_keys(gateway, self.options.users))
+            return self.warmed(Lane(name, port, "/known", process, keys, self.redis))
         self.once("users", lambda: self.sign_in(self.redis_port, self.options.users))
         if name == QUERY:
             fields = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import users
 from builds import Binaries, arguments as common_arguments, words as build_words  # noqa: F401
-from gateway import Gateway, config_folder
+from gateway import ADMIN_TOKEN, Gateway, config_folder
 from processes import (  # noqa: F401
     TIMEOUT, ROOT, Pinning, Process, Processes, Unavailable, allow_files, connections_allowed,
     free_port, missing, need, need_cores, pinned,
@@ -184,6 +184,22 @@ class Bench(Processes):
             tokens = list(pool.map(register, range(count)))
         file = self.folder / "tokens"
         file.write_text("\n".join(tokens) + "\n")
+        return file
+
+    def create_keys(self, gateway, count):
+        """Creates API keys, each of a service of its own; writes one per line and returns the file."""
+
+        def create(number):
+            body = json.dumps({"service": f"bench-{number}", "name": "bench"})
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{gateway.admin}/admin/api-keys", body.encode(),
+                {"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN_TOKEN}"},
+            )
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)["data"]["key"]
+
+        file = self.folder / f"keys-{gateway.port}"
+        file.write_text("".join(f"{create(number)}\n" for number in range(count)))
         return file
 
     def certificate(self):

@@ -11,6 +11,7 @@ COUNTED = {
     lanes.LEASED: "known session, leased limit", lanes.EXACT: "exact limit",
     lanes.COLD: "cold", lanes.DENIED: "denied, exact limit", lanes.DENIED_LEASED: "denied",
     lanes.UNAUTHENTICATED: "no credential", lanes.QUERY: "known session, front proxy",
+    lanes.KEY: "known API key",
 }
 
 
