@@ -99,7 +99,10 @@ fn unusable_server_is_reported_with_the_reason() {
     let fixture = fixture();
     let missing = ports::free();
     for (url, reason) in [
-        (format!("redis://{missing}"), "it cannot be used"),
+        (
+            format!("redis://{missing}"),
+            "it cannot be used: connection refused",
+        ),
         (
             format!("redis://:hunter2@{}", fixture.redis.address),
             "it cannot be used: ",

@@ -33,7 +33,10 @@ impl From<RedisError> for ExchangeError {
     fn from(error: RedisError) -> ExchangeError {
         use ServerErrorKind as S;
         let write_refusal = write_refusal_code(&error);
-        let code = match find_tls_error(&error).or_else(|| denied_command(&error)) {
+        let description = find_tls_error(&error)
+            .or_else(|| io_error_kind(&error))
+            .or_else(|| denied_command(&error));
+        let code = match description {
             Some(description) => description,
             None => write_refusal
                 .or_else(|| error.code())
@@ -112,6 +115,13 @@ fn find_tls_error(error: &RedisError) -> Option<String> {
         cause = inner.source();
     }
     None
+}
+
+/// Names the kind of an I/O error, such as "connection refused".
+fn io_error_kind(error: &RedisError) -> Option<String> {
+    let shared = Error::source(error)?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    let kind = shared.downcast_ref::<std::io::Error>()?.kind();
+    (kind != std::io::ErrorKind::Other).then(|| kind.to_string())
 }
 
 /// Extracts the command that an ACL denies from the server's message: `... the 'get' command`.
