@@ -28,8 +28,9 @@ pub(super) fn check(file: &File, settings: &Settings, context: &mut ResolveConte
         .idle_timeout
         .is_some_and(|idle| idle > sessions.ttl)
     {
-        let message = "no effect, because \"ttl\" is shorter and ends every session first; set it \
-                       below \"ttl\" or to null";
+        // The key may not be in the file: the default is a day.
+        let message = "\"idle_timeout\" has no effect, because \"ttl\" is shorter and ends every \
+                       session first; set it below \"ttl\" or to null";
         context.warn(&root.key("sessions").key("idle_timeout"), message);
     }
     if settings.reloadable.api.is_none() {
