@@ -117,7 +117,7 @@ fn two_credentials_are_ambiguous() {
 }
 
 /// Fields by which one of the dialects names the original request.
-const ORIGINAL: [(&str, &str); 9] = [
+const ORIGINAL: [(&str, &str); 11] = [
     ("X-Original-URL", "https://localhost/public/a"),
     ("X-Original-Method", "OPTIONS"),
     ("X-Original-URI", "/public/a"),
@@ -126,6 +126,8 @@ const ORIGINAL: [(&str, &str); 9] = [
     ("X-Forwarded-Host", "evil.example"),
     ("X-Forwarded-Proto", "http"),
     ("X-Forwarded-For", "203.0.113.9"),
+    ("X-Forwarded-Port", "203.0.113.9"),
+    ("X-Real-IP", "203.0.113.9"),
     ("X-Rewrite-URL", "/public/a"),
 ];
 
@@ -145,6 +147,10 @@ fn client_does_not_choose_the_question() {
         assert_eq!(echo.all("host"), ["localhost"], "{program:?}");
         for name in ["x-forwarded-uri", "x-forwarded-method"] {
             assert_eq!(echo.all(name).concat(), "", "{program:?}: {name}");
+        }
+        // Traefik sets both itself.
+        for name in ["x-real-ip", "x-forwarded-port"] {
+            assert_ne!(echo.all(name).concat(), "203.0.113.9", "{program:?}");
         }
         // The client of the log is this machine.
         let is_spoofed = |event: &serde_json::Value| event["client_ip"] == json!("203.0.113.9");

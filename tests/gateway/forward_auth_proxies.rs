@@ -1,13 +1,14 @@
 //! nginx, HAProxy, Caddy, Traefik and Envoy ask the gateway about each request, with the files of
 //! `deploy/proxies/forward-auth` as they are shipped.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::client::{Request, Response};
 use crate::support::forward_auth_deployment::{Deployment, assert_identity, behind, config};
 use crate::support::forward_auth_proxy::AuthProgram;
 use crate::support::front_proxy::NAME;
 use crate::support::gateway::{PASSWORD, run};
+use crate::support::key_calls::create;
 use crate::support::redis::Redis;
 use crate::support::upstream::Upstream;
 use crate::support::visitor::Visitor;
@@ -50,6 +51,45 @@ fn backend_receives_the_identity_and_the_client_the_limits() {
         assert_eq!(echo.all("authorization").concat(), "", "{program:?}");
         let anonymous = deployment.request(&Request::get("/optional/a")).echo();
         assert_identity(program, &anonymous.0, None);
+    });
+}
+
+#[test]
+fn backend_receives_the_owner_of_a_key_without_the_key() {
+    behind(|program, deployment| {
+        let ann = deployment.gateway.register("ann@example.com");
+        let key = create(&deployment.gateway, &ann, &json!({ "name": "laptop" }));
+        for request in [
+            Request::get("/private/a").header("X-API-Key", &key.secret),
+            Request::get("/private/a").bearer(&key.secret),
+        ] {
+            let echo = deployment.request(&request).echo();
+            assert_eq!(echo.all("x-user-id"), [&*ann.user], "{program:?}");
+            for name in ["x-api-key", "authorization", "x-session-id"] {
+                assert_eq!(echo.all(name).concat(), "", "{program:?}: {name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn oauth_client_of_another_origin_finds_the_authorization_server() {
+    behind(|program, deployment| {
+        let request = Request::get("/resource/a").header("Origin", "https://spa.example");
+        let rejected = deployment.request(&request);
+        assert_rejected(program, &rejected, 401, "UNAUTHENTICATED");
+        let origin = rejected.all("access-control-allow-origin");
+        assert_eq!(origin, ["https://spa.example"], "{program:?}");
+        let challenge = rejected.all("www-authenticate").join(", ");
+        let metadata = "/.well-known/oauth-protected-resource/resource";
+        let url = format!("\"https://{NAME}{metadata}\"");
+        assert!(challenge.contains(&url), "{program:?}: {challenge}");
+        let metadata = deployment.request(&Request::get(metadata)).json();
+        assert_eq!(
+            metadata["authorization_servers"],
+            json!(["https://id.example"])
+        );
+        assert_eq!(metadata["resource"], format!("https://{NAME}/resource"));
     });
 }
 
@@ -326,6 +366,10 @@ fn nothing_passes_without_a_verdict() {
         for target in ["/public/unauthorized", "/private/unauthorized"] {
             let response = deployment.request(&Request::get(target));
             assert!(response.status >= 500, "{program:?}: {response:?}");
+            if matches!(program, AuthProgram::Nginx | AuthProgram::Haproxy) {
+                assert_eq!(response.status, 503, "{program:?}: {response:?}");
+                assert!(response.numeric_header("retry-after") > 0, "{program:?}");
+            }
         }
         assert!(!deployment.backend.has_seen("unauthorized"), "{program:?}");
     });

@@ -95,7 +95,20 @@ pub fn config(backend: &Upstream) -> Config {
     }
     config.put("/routes/0/on_unauthenticated", json!("redirect"));
     config.put("/routes/0/limits", json!(["many"]));
+    config.put(
+        "/api_keys",
+        json!({ "self_service": true, "header": "X-API-Key" }),
+    );
     config
+        .route(json!({
+            "name": "resource", "match": { "prefix": "/resource" }, "auth": "required",
+            "oauth_resource": true, "cors": { "origins": ["https://spa.example"] },
+        }))
+        .set(
+            "/tokens/introspection",
+            json!([{ "name": "corp", "prefix": "corp_", "issuer": "https://id.example",
+                "client_id": "a", "client_secret": "b", "url": "http://127.0.0.1:1/introspect" }]),
+        )
         .route(json!({
             "name": "admin", "match": { "prefix": "/admin" }, "auth": "required",
             "require": { "roles": ["admin"] },
@@ -120,14 +133,20 @@ pub fn behind(check: impl Fn(AuthProgram, &Deployment)) {
     }
 }
 
-/// Identity headers of a request at the backend: a program may send empty ones.
+/// Identity headers of a request at the backend: a program may send empty ones. Routes of [`config`] have no
+/// assertion.
 #[track_caller]
 pub fn assert_identity(program: AuthProgram, echo: &Value, user: Option<&SignedIn>) {
     let expected = match user {
-        Some(user) => [&*user.user, "ann@example.com", &*user.session],
-        None => [""; 3],
+        Some(user) => [&*user.user, "ann@example.com", &*user.session, ""],
+        None => [""; 4],
     };
-    let names = ["x-user-id", "x-user-email", "x-session-id"];
+    let names = [
+        "x-user-id",
+        "x-user-email",
+        "x-session-id",
+        "x-portcullis-assertion",
+    ];
     let headers = echo["headers"].as_array().unwrap();
     // Caddy passes on the names of placeholders that have no value.
     let placeholder = headers

@@ -20,6 +20,13 @@ pub enum AuthProgram {
     EnvoyGrpc,
 }
 
+/// Files beside those of [`AuthProgram::file`] that they include.
+const INCLUDED: [&str; 3] = [
+    "portcullis.lua",
+    "portcullis-server.conf",
+    "portcullis-location.conf",
+];
+
 /// Where the parts of a deployment listen, in place of the ports of the files.
 pub struct Addresses {
     pub gateway: SocketAddr,
@@ -94,11 +101,10 @@ impl AuthProgram {
         let certificate = tls::certificate(NAME);
         front_proxy::write_certificate(&certificate, folder.path());
         let shipped = shipped();
-        std::fs::copy(
-            shipped.join("portcullis.lua"),
-            folder.path().join("portcullis.lua"),
-        )
-        .unwrap();
+        for name in INCLUDED {
+            let file = std::fs::read_to_string(shipped.join(name)).unwrap();
+            std::fs::write(folder.path().join(name), with_key_header(&file)).unwrap();
+        }
         let file = std::fs::read_to_string(shipped.join(self.file())).unwrap();
         let adapted = self.adapt(&file, parts, address, folder.path());
         let file = folder.path().join("proxy.yaml");
@@ -114,10 +120,11 @@ impl AuthProgram {
         Some(proxy)
     }
 
-    /// Replaces the addresses and paths of the shipped file, and adds what a main file has around it.
+    /// Replaces the addresses and paths of the shipped file, uncomments the line for `api_keys.header`, and
+    /// adds what a main file has around it.
     fn adapt(self, file: &str, parts: &Addresses, address: SocketAddr, folder: &Path) -> String {
         let folder = folder.to_str().unwrap();
-        let mut file = file.to_owned();
+        let mut file = with_key_header(file);
         for (shipped, part) in [
             (9191, parts.authorizer),
             (8080, parts.gateway),
@@ -165,6 +172,15 @@ impl AuthProgram {
             }
         }
     }
+}
+
+/// Uncomments the line for `api_keys.header`.
+fn with_key_header(file: &str) -> String {
+    let uncomment = |line: &str| match line.strip_suffix(" # api_keys.header") {
+        Some(marked) => marked.replacen("# ", "", 1) + "\n",
+        None => format!("{line}\n"),
+    };
+    file.lines().map(uncomment).collect()
 }
 
 fn shipped() -> PathBuf {

@@ -84,7 +84,8 @@ end
 core.register_action("portcullis", { "http-req" }, function(txn, url, names)
     txn:set_priv(nil)
     local response = core.httpclient():get({ url = url, headers = original_request(txn), timeout = TIMEOUT_MS })
-    if response == nil or response.status == nil or response.status < 200 then
+    -- A response without the code is not the gateway's: HAProxy itself says so that it does not reach it.
+    if response == nil or response.headers == nil or response.headers["x-portcullis-code"] == nil then
         return reject_unknown(txn)
     end
     if response.status ~= 200 then
