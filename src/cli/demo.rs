@@ -98,6 +98,7 @@ identity:
     registration: open
 api_keys:
   self_service: true
+  header: X-API-Key
 limits:
   per-user: {{ algorithm: sliding_window, limit: 5, window: 10s, key: user }}
   per-key: {{ algorithm: token_bucket, limit: 60, window: 1m, key: token }}
@@ -207,8 +208,8 @@ for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\n' -H "Authorizat
 curl -s -H "Authorization: Bearer $TOKEN" http://{bind}/api/v1/sessions
 # Create an API key for a program. It is shown this once.
 KEY=$(curl -s -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"name":"nightly job"}}' http://{bind}/api/v1/api-keys | sed 's/.*"key":"\([^"]*\)".*/\1/')
-# Use it. The upstream receives your identity, and the headers show the state of the key's own limit.
-curl -si -H "Authorization: Bearer $KEY" http://{bind}/jobs/nightly
+# Use it, in a header of its own or as a bearer token. The upstream receives your identity, and the headers show the state of the key's own limit.
+curl -si -H "X-API-Key: $KEY" http://{bind}/jobs/nightly
 # Revoke it: 204. Its ID is the part between the underscores.
 curl -s -o /dev/null -w '%{{http_code}}\n' -X DELETE -H "Authorization: Bearer $TOKEN" "http://{bind}/api/v1/api-keys/$(echo "$KEY" | cut -d_ -f2)"
 # The key is rejected from now on: 401.
