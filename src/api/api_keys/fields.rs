@@ -105,13 +105,7 @@ impl KeyFields {
             fields.optional_text("service"),
         );
         match named {
-            (Some(user), None) => {
-                let owner = ApiKeyOwner::user(&user);
-                if owner.is_none() {
-                    fields.add_error("user", "does not exist");
-                }
-                owner
-            }
+            (Some(user), None) => Some(ApiKeyOwner::User(user)),
             (None, Some(service)) => {
                 let owner = ApiKeyOwner::service(&service);
                 if owner.is_none() {
