@@ -194,6 +194,28 @@ async fn keys_are_listed_by_owner_and_state() {
 }
 
 #[tokio::test]
+async fn key_that_is_revoked_after_its_expiry_is_listed_as_it_is_shown() {
+    for fixture in databases() {
+        let database = fixture.open().await;
+        let mut both = key(service("billing"), 10);
+        both.key.expires_at = Some(15);
+        insert(&database, &both).await;
+        database.revoke_api_key(both.key.id, 16).await.unwrap();
+        for status in ApiKeyStatus::ALL {
+            let query = ApiKeyQuery {
+                status: Some(status),
+                limit: 100,
+                ..ApiKeyQuery::default()
+            };
+            let page = database.list_api_keys(&query, 20).await.unwrap();
+            let shown = page.keys.iter().map(|key| key.status(20));
+            let expected = (status == ApiKeyStatus::Revoked).then_some(status);
+            assert!(shown.eq(expected), "{status:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn changes_apply_to_keys_that_are_not_revoked() {
     for fixture in databases() {
         let database = fixture.open().await;
