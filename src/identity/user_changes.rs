@@ -104,11 +104,13 @@ impl Accounts {
 
     /// Applies changes of users that sessions and API keys do not follow yet.
     pub async fn apply_pending_changes(&self) {
+        if !self.store.is_up() {
+            return;
+        }
         for (user, unapplied) in self.unapplied_changes.all() {
             if let Err(error) = self.apply_again(&user, &unapplied).await {
-                tracing::debug!(%error, "changes of users are not applied yet");
-                // The others would fail alike.
-                return;
+                tracing::debug!(%error, user_id = user, "a change of a user is not applied yet");
+                continue;
             }
             self.unapplied_changes.remove(&user, &unapplied);
             tracing::info!(
