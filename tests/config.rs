@@ -109,7 +109,10 @@ fn samples_of_the_introspection_page_are_valid() {
         let indent = sample.len() - sample.trim_start().len();
         let lines = sample.lines().map(|line| line.get(indent..).unwrap_or(""));
         let sample = lines.collect::<Vec<_>>().join("\n");
-        let sample = sample.replace("tokens:\n", &format!("tokens:\n{SIGNING}"));
+        let sample = match sample.contains("tokens:\n") {
+            true => sample.replace("tokens:\n", &format!("tokens:\n{SIGNING}")),
+            false => format!("tokens:\n{SIGNING}{sample}"),
+        };
         let is_missing = |line: &&str| {
             let section = line
                 .split_once(':')
