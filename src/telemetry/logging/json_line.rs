@@ -8,23 +8,7 @@ use crate::auth::credential::CredentialType;
 /// Writes a line as JSON. A serializer that checks every byte for escaping costs more than the rest
 /// of the line; the keys never need escaping, and most values do not either.
 pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
-    out.extend_from_slice(b"{\"time\":\"");
-    timestamp::write(out, access.time);
-    write_plain(
-        out,
-        b"\",\"kind\":\"access\",\"request_id\":\"",
-        access.request_id.as_bytes(),
-    );
-    if let Some(id) = access.trace_id {
-        write_plain(out, b",\"trace_id\":\"", id.as_bytes());
-    }
-    out.extend_from_slice(b",\"client_ip\":\"");
-    write_address(out, access.client_ip);
-    out.push(b'"');
-    if let Some(method) = access.method {
-        // A token (RFC 9110, section 9.1).
-        write_plain(out, b",\"method\":\"", method.as_str().as_bytes());
-    }
+    write_start(out, access);
     write_optional(out, b",\"host\":\"", access.host());
     write_optional(out, b",\"path\":\"", access.path());
     if let Some(dialect) = access.dialect {
@@ -47,6 +31,30 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
     write_times(out, access);
     write_bytes(out, access);
     out.extend_from_slice(b"}\n");
+}
+
+/// Writes the fields up to the method.
+fn write_start(out: &mut Vec<u8>, access: &AccessRecord<'_>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    timestamp::write_second(out, access.time);
+    let mut kind = *b"000Z\",\"kind\":\"access\",\"request_id\":\"";
+    if let Some(millis) = kind.first_chunk_mut() {
+        *millis = three_digits(access.time.subsec_millis());
+    }
+    out.extend_from_slice(&kind);
+    out.extend_from_slice(access.request_id.as_bytes());
+    if let Some(id) = access.trace_id {
+        out.extend_from_slice(b"\",\"trace_id\":\"");
+        out.extend_from_slice(id.as_bytes());
+    }
+    out.extend_from_slice(b"\",\"client_ip\":\"");
+    write_address(out, access.client_ip);
+    if let Some(method) = access.method {
+        // A token (RFC 9110, section 9.1).
+        out.extend_from_slice(b"\",\"method\":\"");
+        out.extend_from_slice(method.as_str().as_bytes());
+    }
+    out.push(b'"');
 }
 
 fn write_times(out: &mut Vec<u8>, access: &AccessRecord<'_>) {

@@ -32,14 +32,19 @@ impl FormattedSecond {
 
 /// Writes a time, given since the epoch, in RFC 3339 form with milliseconds.
 pub(super) fn write(out: &mut Vec<u8>, time: Duration) {
+    write_second(out, time);
+    let [a, b, c] = three_digits(time.subsec_millis());
+    out.extend_from_slice(&[a, b, c, b'Z']);
+}
+
+/// Writes the second of a time, and the dot before the milliseconds.
+pub(super) fn write_second(out: &mut Vec<u8>, time: Duration) {
     let mut last = LAST_SECOND.get();
     if last.second != time.as_secs() {
         last = FormattedSecond::new(time.as_secs());
         LAST_SECOND.set(last);
     }
-    let [a, b, c] = three_digits(time.subsec_millis());
     out.extend_from_slice(&last.text);
-    out.extend_from_slice(&[a, b, c, b'Z']);
 }
 
 #[cfg(test)]
