@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 
 use super::{AccountError, Accounts};
 use crate::auth::session::{EndReason, Millis, Session, SessionId};
-use crate::clock;
 use crate::database::User;
 
 /// The users whose sessions and API keys may be as they were before a change.
@@ -18,7 +17,7 @@ pub(super) struct UnappliedChanges {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Unapplied {
-    /// Sessions from before end if the password has changed.
+    /// Sessions from before end if the password has changed. By the store's clock, as their beginnings.
     since: Millis,
     password: Option<NewPassword>,
 }
@@ -36,7 +35,7 @@ pub(super) struct NewPassword {
 /// keys, it is applied in the background.
 #[must_use]
 pub(super) struct UserChange<'c> {
-    changes: &'c UnappliedChanges,
+    accounts: &'c Accounts,
     user: Option<String>,
     password: Option<NewPassword>,
 }
@@ -57,10 +56,10 @@ impl Drop for UserChange<'_> {
             user_id = user,
             "sessions and API keys do not follow a change of their user yet"
         );
-        let mut users = self.changes.users.lock();
+        let mut users = self.accounts.unapplied_changes.users.lock();
         let earlier = users.get(&user).and_then(|it| it.password.clone());
         let unapplied = Unapplied {
-            since: clock::unix_millis(),
+            since: self.accounts.store.clock(),
             password: self.password.take().or(earlier),
         };
         users.insert(user, unapplied);
@@ -96,7 +95,7 @@ impl Accounts {
         password: Option<NewPassword>,
     ) -> UserChange<'_> {
         UserChange {
-            changes: &self.unapplied_changes,
+            accounts: self,
             user: Some(user.to_owned()),
             password,
         }
