@@ -7,6 +7,7 @@ use http::HeaderName;
 use super::storage::limits_on_outage;
 use crate::config::context::ResolveContext;
 use crate::config::document::ConfigPath;
+use crate::config::file::File;
 use crate::config::file::routing::limit as file;
 use crate::config::file::storage::LimitsOnOutage;
 use crate::limits::{Algorithm, KeyPart, Limit, LimitDefinition, is_exact};
@@ -16,13 +17,13 @@ const MAX_LOG: u64 = 100_000;
 
 /// Resolves the limits, by name. Invalid ones are included, so that routes can refer to them.
 pub(super) fn limits(
-    raw: &BTreeMap<String, file::Limit>,
-    outage: LimitsOnOutage,
+    file: &File,
     location: &ConfigPath,
     context: &mut ResolveContext<'_>,
 ) -> BTreeMap<String, Arc<Limit>> {
+    let outage = file.store.on_outage.limits;
     let mut limits = BTreeMap::new();
-    for (name, one) in raw {
+    for (name, one) in &file.limits {
         let location = location.key(name);
         let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if name.is_empty() || name.len() > 100 || !name.bytes().all(is_name_byte) {

@@ -59,8 +59,7 @@ pub(super) fn resolve(file: &File, context: &mut ResolveContext<'_>) -> Option<S
     let api = api::api(endpoints, offered, cookie, &root.key("api"), context);
     let pages = pages::pages(&file.pages, &root.key("pages"), context);
     let identity_headers = headers::identity_headers(&file.identity_headers, context);
-    let outage = file.store.on_outage.limits;
-    let limits = limits::limits(&file.limits, outage, &root.key("limits"), context);
+    let limits = limits::limits(file, &root.key("limits"), context);
     let upstreams = upstreams::upstreams(&file.upstreams, &root.key("upstreams"), context);
     let routes = routes::routes(file, &limits, &identity_headers, context)?;
     let identity_header_names = identity_header_names(file, &identity_headers, &routes);
