@@ -21,12 +21,12 @@ const IDENTITY: [&str; 6] = [
     "x-name",
 ];
 
-struct Fixture {
-    gateway: Gateway,
+pub(crate) struct Fixture {
+    pub(crate) gateway: Gateway,
     _upstream: Upstream,
 }
 
-fn fixture(vary: impl FnOnce(Config) -> Config) -> Fixture {
+pub(crate) fn fixture(vary: impl FnOnce(Config) -> Config) -> Fixture {
     let upstream = Upstream::start();
     let config = Config::new(upstream.address).forward_auth();
     Fixture {

@@ -3,30 +3,14 @@
 
 use serde_json::{Value, json};
 
+use super::forward_auth::{Fixture, fixture};
 use crate::support::calls::Dialect;
 use crate::support::client::{Client, Request, Response};
-use crate::support::config::Config;
 use crate::support::frames::{
     DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, StreamOutcome, frame, request,
 };
-use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
-use crate::support::upstream::Upstream;
 use crate::support::wait::{DEADLINE, eventually};
-
-struct Fixture {
-    gateway: Gateway,
-    _upstream: Upstream,
-}
-
-fn fixture(vary: impl FnOnce(Config) -> Config) -> Fixture {
-    let upstream = Upstream::start();
-    let config = Config::new(upstream.address).forward_auth();
-    Fixture {
-        gateway: Gateway::start(vary(config)),
-        _upstream: upstream,
-    }
-}
 
 impl Fixture {
     /// Sends a head, and checks that the connection ends with the response.
